@@ -1,0 +1,255 @@
+"""Frozen configuration dataclasses of every component: validated at birth, stored as JSON.
+
+One file, so that a reader sees all sizes of the system at once. Defaults are the embedded ("small") checkpoints;
+the paper's sizes (AudioLM, arXiv 2209.03143) are reached by changing numbers, not code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from audiolm.errors import ConfigError
+
+SAMPLE_RATE_HZ = 16_000
+FRAME_RATE_HZ = 50
+SEMANTIC_RATE_HZ = 25
+SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FRAME_RATE_HZ
+SAMPLES_PER_SEMANTIC = SAMPLE_RATE_HZ // SEMANTIC_RATE_HZ
+FRAMES_PER_SEMANTIC = FRAME_RATE_HZ // SEMANTIC_RATE_HZ
+DOMAINS = ("speech", "piano")
+STAGES = ("semantic", "coarse", "fine")
+
+
+class Config:
+    """Mixin of frozen dataclasses: `to_dict` / `from_dict`, with unknown and mistyped fields refused."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Raises ConfigError naming the class and field that is unknown or of the wrong type."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"{cls.__name__}: expected an object, found {type(values).__name__}")
+        hints = typing.get_type_hints(cls)
+        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(set(values) - names):
+            raise ConfigError(f"{cls.__name__}: unknown field(s) {', '.join(unknown)}")
+        try:
+            return cls(**{name: _coerce(cls, name, hints[name], value) for name, value in values.items()})
+        except TypeError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from error
+
+    def _require(self, condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(f"{type(self).__name__}: {message}")
+
+
+def _coerce(owner: type, name: str, hint: Any, value: Any) -> Any:
+    """JSON value -> field value (tuples from lists, nested configs from objects)."""
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+        return _coerce(owner, name, hint, value)
+    if isinstance(hint, type) and issubclass(hint, Config):
+        return value if isinstance(value, hint) else hint.from_dict(value)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{owner.__name__}.{name}: expected a list, found {value!r}")
+        inner = typing.get_args(hint)[0]
+        return tuple(_coerce(owner, name, inner, item) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise ConfigError(f"{owner.__name__}.{name}: expected {hint.__name__}, found {value!r}")
+    return value
+
+
+@dataclass(frozen=True)
+class QuantizerConfig(Config):
+    """Residual vector quantizer (SoundStream, arXiv 2107.03312): Q levels of K codes over D-dimensional vectors."""
+
+    num_levels: int = 12
+    codebook_size: int = 1024
+    dimension: int = 64
+    ema_decay: float = 0.99
+    dead_code_ratio: float = 0.1  # codes used less than this share of the mean use are revived
+    full_depth_probability: float = 0.5  # quantizer dropout: all levels this often, else uniformly 1..Q
+
+    def __post_init__(self) -> None:
+        self._require(1 <= self.num_levels <= 32, f"num_levels must be 1..32, found {self.num_levels}")
+        self._require(2 <= self.codebook_size <= 2**15, f"codebook_size must be 2..32768, found {self.codebook_size}")
+        self._require(self.dimension >= 1, f"dimension must be positive, found {self.dimension}")
+        self._require(0.0 < self.ema_decay < 1.0, f"ema_decay must be in (0, 1), found {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class FrameBackboneConfig(Config):
+    """Frame-by-frame codec: STFT -> ConvNeXt (100 Hz, then 50 Hz); ConvNeXt (50 Hz, then 100 Hz) -> inverse STFT."""
+
+    width: int = 256
+    expansion: int = 3
+    kernel_size: int = 7
+    n_fft: int = 640
+    hop_length: int = 160
+    encoder_blocks: tuple[int, ...] = (2, 4)
+    decoder_blocks: tuple[int, ...] = (4, 4)
+    look_ahead_frames: int = 4  # of the otherwise causal decoder, in 50 Hz frames
+
+    def __post_init__(self) -> None:
+        self._require(self.hop_length * 2 == SAMPLES_PER_FRAME, f"hop_length must be 160, found {self.hop_length}")
+        self._require(self.n_fft % self.hop_length == 0, "n_fft must be a multiple of hop_length")
+        self._require(len(self.encoder_blocks) == len(self.decoder_blocks) == 2, "two rates: two block counts each")
+        self._require(self.kernel_size % 2 == 1, f"kernel_size must be odd, found {self.kernel_size}")
+
+
+@dataclass(frozen=True)
+class SeanetConfig(Config):
+    """SoundStream's causal SEANet: channels double at every stride; 320 samples a frame."""
+
+    base_channels: int = 32
+    strides: tuple[int, ...] = (2, 4, 5, 8)
+    kernel_size: int = 7
+    residual_kernel_size: int = 3
+    dilations: tuple[int, ...] = (1, 3, 9)
+
+    def __post_init__(self) -> None:
+        product = 1
+        for stride in self.strides:
+            product *= stride
+        self._require(product == SAMPLES_PER_FRAME, f"strides must multiply to 320, found {product}")
+
+
+@dataclass(frozen=True)
+class CodecConfig(Config):
+    """Neural codec: one of two backbones around one residual vector quantizer; 16 kHz, 50 Hz frames."""
+
+    backbone: str = "frame"
+    frame: FrameBackboneConfig = field(default_factory=FrameBackboneConfig)
+    seanet: SeanetConfig = field(default_factory=SeanetConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    num_coarse_levels: int = 4
+
+    def __post_init__(self) -> None:
+        self._require(self.backbone in ("frame", "seanet"), f"backbone must be frame or seanet, found {self.backbone!r}")
+        self._require(
+            1 <= self.num_coarse_levels <= self.quantizer.num_levels,
+            f"num_coarse_levels must be 1..{self.quantizer.num_levels}, found {self.num_coarse_levels}",
+        )
+
+    @property
+    def num_fine_levels(self) -> int:
+        return self.quantizer.num_levels - self.num_coarse_levels
+
+
+@dataclass(frozen=True)
+class SemanticConfig(Config):
+    """w2v-BERT (arXiv 2108.06209) at small scale plus k-means; or a torchaudio bundle as feature extractor."""
+
+    extractor: str = "w2vbert"  # or the name of a torchaudio bundle: "HUBERT_BASE", "WAVLM_BASE", ...
+    num_mels: int = 80
+    width: int = 192
+    num_heads: int = 4
+    feed_forward: int = 576
+    conv_kernel_size: int = 15
+    num_contrastive_layers: int = 2
+    num_masked_layers: int = 4
+    tap_layer: int = 4  # features are taken after this many conformer layers, counted over both modules
+    codebook_groups: int = 2
+    codebook_entries: int = 160
+    dropout: float = 0.1
+    num_clusters: int = 500
+
+    def __post_init__(self) -> None:
+        layers = self.num_contrastive_layers + self.num_masked_layers
+        self._require(1 <= self.tap_layer <= layers, f"tap_layer must be 1..{layers}, found {self.tap_layer}")
+        self._require(self.width % self.num_heads == 0, "width must be a multiple of num_heads")
+        self._require(self.num_clusters >= 2, f"num_clusters must be at least 2, found {self.num_clusters}")
+
+
+@dataclass(frozen=True)
+class TransformerConfig(Config):
+    """Decoder-only Transformer body: pre-norm, rotary positions."""
+
+    width: int = 256
+    num_layers: int = 6
+    num_heads: int = 4
+    feed_forward: int = 1024
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._require(self.width % (2 * self.num_heads) == 0, "width / num_heads must be even (rotary positions)")
+        self._require(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), found {self.dropout}")
+
+
+@dataclass(frozen=True)
+class StageConfig(Config):
+    """One of the three stages: which token levels it predicts, given which condition levels.
+
+    `levels` are the vocabulary sizes predicted at each step, `condition_levels` those of the known stream, which has
+    one step for every `condition_stride` predicted ones. The semantic stage in the depth layout predicts
+    (token, run length - 1): the run length keeps the duration that merging repeats would lose.
+    """
+
+    stage: str = "semantic"
+    layout: str = "depth"
+    levels: tuple[int, ...] = (500, 32)
+    condition_levels: tuple[int, ...] = ()
+    condition_stride: int = 1
+    max_steps: int = 1500  # longest crop, in steps of the layout "depth"
+    feature_dimension: int = 0  # of the codec's codebook vectors, 0 where the stage uses none
+    depth_width: int = 256
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+
+    def __post_init__(self) -> None:
+        self._require(self.stage in STAGES, f"stage must be one of {STAGES}, found {self.stage!r}")
+        self._require(self.layout in ("depth", "flattened"), f"layout must be depth or flattened, found {self.layout!r}")
+        self._require(len(self.levels) >= 1 and min(self.levels) >= 2, f"levels must each be >= 2, found {self.levels}")
+        self._require(self.condition_stride >= 1, f"condition_stride must be positive, found {self.condition_stride}")
+        self._require(self.max_steps >= 1, f"max_steps must be positive, found {self.max_steps}")
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Config):
+    """Sampling of one stage. top_k 0 and top_p 1.0 switch truncation off; temperature 0 is greedy."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._require(0.0 <= self.temperature <= 5.0, f"temperature must be 0..5, found {self.temperature}")
+        self._require(0 <= self.top_k <= 2**15, f"top_k must be 0..32768, found {self.top_k}")
+        self._require(0.0 < self.top_p <= 1.0, f"top_p must be in (0, 1], found {self.top_p}")
+
+
+@dataclass(frozen=True)
+class DetectorCalibration(Config):
+    """Maps detector logits to probabilities, and says how often the threshold errs on held-out data."""
+
+    scale: float = 1.0
+    bias: float = 0.0
+    threshold: float = 0.5
+    uncertain_low: float = 0.35
+    uncertain_high: float = 0.65
+    false_positive_rate: float | None = None
+    false_negative_rate: float | None = None
+    num_originals: int = 0
+    num_generated: int = 0
+
+
+@dataclass(frozen=True)
+class DetectorConfig(Config):
+    """Log-mel CNN: generated or original-through-the-codec."""
+
+    num_mels: int = 64
+    channels: tuple[int, ...] = (24, 48, 96, 128)
+    dropout: float = 0.2
+    min_s: float = 1.0
+    calibration: DetectorCalibration = field(default_factory=DetectorCalibration)
