@@ -154,6 +154,7 @@ class SemanticConfig(Config):
 
     extractor: str = "w2vbert"  # or the name of a torchaudio bundle: "HUBERT_BASE", "WAVLM_BASE", ...
     num_mels: int = 80
+    n_fft: int = 512  # of the log-mel frames at 100 Hz; longer windows resolve pitch, shorter ones consonants
     width: int = 192
     num_heads: int = 4
     feed_forward: int = 576
@@ -169,7 +170,9 @@ class SemanticConfig(Config):
     def __post_init__(self) -> None:
         layers = self.num_contrastive_layers + self.num_masked_layers
         self._require(1 <= self.tap_layer <= layers, f"tap_layer must be 1..{layers}, found {self.tap_layer}")
-        self._require(self.width % self.num_heads == 0, "width must be a multiple of num_heads")
+        self._require(self.width % (2 * self.num_heads) == 0, "width / num_heads must be even (rotary positions)")
+        self._require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, found {self.conv_kernel_size}")
+        self._require(self.n_fft >= 400, f"n_fft must be at least 400, found {self.n_fft}")
         self._require(self.num_clusters >= 2, f"num_clusters must be at least 2, found {self.num_clusters}")
 
 
