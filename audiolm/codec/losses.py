@@ -1,0 +1,63 @@
+"""Reconstruction losses of the codec: log-mel over several windows, compressed complex STFT, waveform."""
+
+from __future__ import annotations
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiolm.config import SAMPLE_RATE_HZ
+
+MEL_WINDOWS = ((2048, 80), (1024, 80), (512, 64), (256, 32), (128, 16))  # (n_fft, mel bands)
+COMPLEX_WINDOWS = (1024, 512, 256)
+
+
+class SpectralLosses(nn.Module):
+    """Distances between waveforms [B, T]: `forward(output, target)` returns them by name, unweighted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for n_fft in sorted({n for n, _ in MEL_WINDOWS} | set(COMPLEX_WINDOWS)):
+            self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+        for n_fft, num_mels in MEL_WINDOWS:
+            bank = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, 0.0, SAMPLE_RATE_HZ / 2, num_mels, SAMPLE_RATE_HZ)
+            self.register_buffer(f"bank_{n_fft}", bank, persistent=False)
+
+    def forward(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        output, target = output.float(), target.float()
+        pairs = {n_fft: (self._stft(output, n_fft), self._stft(target, n_fft)) for n_fft in self._sizes()}
+        mel = sum(F.l1_loss(self._log_mel(pairs[n][0], n), self._log_mel(pairs[n][1], n)) for n, _ in MEL_WINDOWS)
+        phase = sum(F.l1_loss(_compress(pairs[n][0]), _compress(pairs[n][1])) for n in COMPLEX_WINDOWS)
+        return {
+            "mel": mel / len(MEL_WINDOWS),
+            "complex": phase / len(COMPLEX_WINDOWS),
+            "waveform": F.l1_loss(output, target),
+        }
+
+    def _sizes(self) -> set[int]:
+        return {n for n, _ in MEL_WINDOWS} | set(COMPLEX_WINDOWS)
+
+    def _stft(self, waveforms: Tensor, n_fft: int) -> Tensor:
+        """[B, T] -> real view of the spectrum [B, bins, frames, 2]."""
+        window = getattr(self, f"window_{n_fft}")
+        return torch.view_as_real(torch.stft(waveforms, n_fft, n_fft // 4, window=window, return_complex=True))
+
+    def _log_mel(self, spectra: Tensor, n_fft: int) -> Tensor:
+        magnitude = (spectra.square().sum(dim=-1) + 1e-8).sqrt()
+        return torch.log(magnitude.transpose(1, 2) @ getattr(self, f"bank_{n_fft}") + 1e-3)
+
+
+def _compress(spectra: Tensor) -> Tensor:
+    """Complex values with magnitudes raised to the power 0.3, phase kept."""
+    return spectra * (spectra.square().sum(dim=-1, keepdim=True) + 1e-4) ** -0.35
+
+
+def si_sdr_db(output: Tensor, target: Tensor) -> Tensor:
+    """Scale-invariant signal-to-distortion ratio [B] in dB of waveforms [B, T] (arXiv 1811.02508)."""
+    output = output - output.mean(dim=-1, keepdim=True)
+    target = target - target.mean(dim=-1, keepdim=True)
+    scale = (output * target).sum(-1, keepdim=True) / (target.square().sum(-1, keepdim=True) + 1e-8)
+    projected = scale * target
+    ratio = projected.square().sum(-1) / ((output - projected).square().sum(-1) + 1e-8)
+    return 10 * torch.log10(ratio + 1e-8)

@@ -1,0 +1,172 @@
+"""Frame-by-frame codec backbone: STFT -> ConvNeXt blocks -> latents, and back through an inverse-STFT head.
+
+It departs from SoundStream's waveform SEANet (the idea is that of Vocos, arXiv 2306.00814): the encoder sees both sides
+(about 0.3 s), the decoder is causal but for a stated look-ahead, so that it streams with explicit state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiolm.config import SAMPLES_PER_FRAME, FrameBackboneConfig
+from audiolm.nn.conv import CausalConv1d
+
+State = dict[str, Any]
+
+
+class ConvNextBlock(nn.Module):
+    """[B, F, D] -> [B, F, D]: depthwise convolution, layer norm, two-layer perceptron, scaled residual."""
+
+    def __init__(self, width: int, expansion: int, kernel_size: int, causal: bool) -> None:
+        super().__init__()
+        if causal:
+            self.mix: nn.Conv1d = CausalConv1d(width, width, kernel_size, groups=width)
+        else:
+            self.mix = nn.Conv1d(width, width, kernel_size, padding=kernel_size // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, width * expansion)
+        self.down = nn.Linear(width * expansion, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._transform(x, self.mix(x.transpose(1, 2)).transpose(1, 2))
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        mixed, state = self.mix.step(x.transpose(1, 2), state)
+        return self._transform(x, mixed.transpose(1, 2)), state
+
+    def _transform(self, x: Tensor, mixed: Tensor) -> Tensor:
+        return x + self.scale * self.down(F.gelu(self.up(self.norm(mixed)), approximate="tanh"))
+
+
+class FrameEncoder(nn.Module):
+    """Waveforms [B, T] -> latents [B, D, F], F = ceil(T / 320)."""
+
+    def __init__(self, config: FrameBackboneConfig, dimension: int) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.input = nn.Linear(config.n_fft + 2, width)
+        self.fast = nn.ModuleList(_blocks(config, config.encoder_blocks[0], causal=False))
+        self.merge = nn.Linear(2 * width, width)
+        self.slow = nn.ModuleList(_blocks(config, config.encoder_blocks[1], causal=False))
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, dimension)
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        x = self.input(self._features(waveforms))
+        for block in self.fast:
+            x = block(x)
+        x = self.merge(x.reshape(x.shape[0], x.shape[1] // 2, -1))
+        for block in self.slow:
+            x = block(x)
+        return self.output(self.norm(x)).transpose(1, 2)
+
+    def _features(self, waveforms: Tensor) -> Tensor:
+        """Complex spectra with magnitudes compressed by the power 0.3, real and imaginary side by side [B, 2F, n_fft + 2]."""
+        config = self.config
+        margin = (config.n_fft - config.hop_length) // 2
+        padded = F.pad(waveforms.float(), (margin, margin + -waveforms.shape[-1] % SAMPLES_PER_FRAME))
+        spectra = torch.stft(
+            padded, config.n_fft, config.hop_length, window=self.window, center=False, return_complex=True
+        ).transpose(1, 2)
+        gain = (spectra.real**2 + spectra.imag**2 + 1e-7) ** -0.35
+        return torch.cat([spectra.real * gain, spectra.imag * gain], dim=-1)
+
+
+class FrameDecoder(nn.Module):
+    """Latents [B, D, F] -> waveforms [B, 320 F], with `look_ahead_frames` of latency in `step`."""
+
+    def __init__(self, config: FrameBackboneConfig, dimension: int) -> None:
+        super().__init__()
+        self.config = config
+        width, ahead = config.width, config.look_ahead_frames
+        self.input = CausalConv1d(dimension, width, 2 * ahead + 1)
+        self.slow = nn.ModuleList(_blocks(config, config.decoder_blocks[0], causal=True))
+        self.split = nn.Linear(width, 2 * width)
+        self.fast = nn.ModuleList(_blocks(config, config.decoder_blocks[1], causal=True))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, config.n_fft + 2)
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        self.margin = (config.n_fft - config.hop_length) // 2
+
+    def forward(self, latents: Tensor) -> Tensor:
+        ahead = self.config.look_ahead_frames
+        x = self.input(F.pad(latents, (0, ahead)))[..., ahead:].transpose(1, 2)
+        for block in self.slow:
+            x = block(x)
+        x = self._double(x)
+        for block in self.fast:
+            x = block(x)
+        overlapped = self._overlap_add(self._spectra(x))
+        return overlapped[:, self.margin : overlapped.shape[-1] - self.margin]
+
+    def init_state(self, batch: int) -> State:
+        blocks = [*self.slow, *self.fast]
+        return {
+            "input": self.input.init_state(batch),
+            "blocks": [block.mix.init_state(batch) for block in blocks],
+            "overlap": self.window.new_zeros(batch, self.config.n_fft - self.config.hop_length),
+            "skip_frames": self.config.look_ahead_frames,
+            "skip_samples": self.margin,
+        }
+
+    def step(self, latents: Tensor, state: State) -> tuple[Tensor, State]:
+        """latents [B, D, n] -> (the waveform samples that are now final [B, m], next state)."""
+        x, input_state = self.input.step(latents, state["input"])
+        skipped = min(state["skip_frames"], x.shape[-1])
+        x = x[..., skipped:].transpose(1, 2)
+        next_state = {**state, "input": input_state, "skip_frames": state["skip_frames"] - skipped}
+        if x.shape[1] == 0:
+            return self.window.new_zeros(latents.shape[0], 0), next_state
+        states = list(state["blocks"])
+        for index, block in enumerate(self.slow):
+            x, states[index] = block.step(x, states[index])
+        x = self._double(x)
+        for index, block in enumerate(self.fast, start=len(self.slow)):
+            x, states[index] = block.step(x, states[index])
+        overlapped = self._overlap_add(self._spectra(x))
+        tail = state["overlap"].shape[-1]
+        overlapped = torch.cat([overlapped[:, :tail] + state["overlap"], overlapped[:, tail:]], dim=-1)
+        ready = overlapped[:, : x.shape[1] * self.config.hop_length]
+        samples = min(state["skip_samples"], ready.shape[-1])
+        next_state |= {
+            "blocks": states,
+            "overlap": overlapped[:, ready.shape[-1] :],
+            "skip_samples": state["skip_samples"] - samples,
+        }
+        return ready[:, samples:], next_state
+
+    def flush(self, state: State) -> Tensor:
+        """The samples withheld for look-ahead and overlap [B, m]."""
+        weight = self.input.weight
+        batch = state["overlap"].shape[0]
+        silence = weight.new_zeros(batch, self.input.in_channels, self.config.look_ahead_frames)
+        waveforms, state = self.step(silence, state)
+        return torch.cat([waveforms, state["overlap"][:, : self.margin]], dim=-1)
+
+    def _double(self, x: Tensor) -> Tensor:
+        return self.split(x).reshape(x.shape[0], 2 * x.shape[1], -1)
+
+    def _spectra(self, x: Tensor) -> Tensor:
+        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]; magnitudes are bounded so that an early model cannot explode."""
+        log_magnitude, phase = self.head(self.norm(x)).float().transpose(1, 2).chunk(2, dim=1)
+        magnitude = torch.exp(log_magnitude.clamp(max=6.0))
+        return torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase))
+
+    def _overlap_add(self, spectra: Tensor) -> Tensor:
+        """Complex [B, bins, N] -> [B, (N - 1) hop + n_fft]; the squared windows add up to 3/8 of n_fft / hop."""
+        config = self.config
+        frames = torch.fft.irfft(spectra, config.n_fft, dim=1) * self.window[:, None]
+        length = (frames.shape[-1] - 1) * config.hop_length + config.n_fft
+        summed = F.fold(frames, (1, length), (1, config.n_fft), stride=(1, config.hop_length))
+        return summed[:, 0, 0] / (0.375 * config.n_fft / config.hop_length)
+
+
+def _blocks(config: FrameBackboneConfig, count: int, causal: bool) -> list[ConvNextBlock]:
+    return [ConvNextBlock(config.width, config.expansion, config.kernel_size, causal) for _ in range(count)]

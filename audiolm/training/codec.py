@@ -1,0 +1,160 @@
+"""Trains the codec: spectral losses, residual quantizer from step 60, optionally adversarial with frozen tokens."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
+from audiolm.codec.losses import SpectralLosses, si_sdr_db
+from audiolm.codec.model import Codec
+from audiolm.config import SAMPLE_RATE_HZ, CodecConfig, FrameBackboneConfig, QuantizerConfig, SeanetConfig
+from audiolm.data.corpus import Corpus
+from audiolm.nn.quantize import draw_levels, perplexity
+from audiolm.training.loop import Task
+from audiolm.training.runs import load_weights
+
+WEIGHTS = {"mel": 1.0, "complex": 1.0, "waveform": 2.0, "commitment": 0.25, "adversarial": 0.15, "matching": 0.6}
+QUANTIZE_FROM_STEP = 60
+NUM_START_BATCHES = 16
+GAIN_RANGE_DB = (-8.0, 4.0)
+VALIDATION_CROPS, VALIDATION_S = 24, 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="corpus folders")
+    parser.add_argument("--batch-size", type=int, default=12)
+    parser.add_argument("--crop-s", type=float, default=1.0)
+    parser.add_argument("--backbone", choices=("frame", "seanet"), default="frame")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--channels", type=int, default=16, help="base channels of the SEANet backbone")
+    parser.add_argument("--levels", type=int, default=12)
+    parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
+    parser.add_argument("--adversarial", action="store_true", help="train the decoder against STFT discriminators")
+    parser.add_argument("--freeze-tokens", action="store_true", help="leave encoder and quantizer as they are")
+
+
+def build(args: argparse.Namespace) -> CodecTask:
+    config = CodecConfig(
+        backbone=args.backbone,
+        frame=FrameBackboneConfig(width=args.width),
+        seanet=SeanetConfig(base_channels=args.channels),
+        quantizer=QuantizerConfig(num_levels=args.levels),
+        num_coarse_levels=min(4, args.levels),
+    )
+    codec = Codec(config)
+    ready = args.init is not None or args.resume
+    if args.init is not None:
+        load_weights(args.init, codec)
+    return CodecTask(codec, [Corpus(folder) for folder in args.data], args, quantizer_ready=ready)
+
+
+class CodecTask(Task):
+    """Spectral reconstruction; with `--adversarial` also hinge losses and feature matching."""
+
+    component = "codec"
+
+    def __init__(self, codec: Codec, corpora: list[Corpus], args: argparse.Namespace, quantizer_ready: bool) -> None:
+        self.config, self.made_for = codec.config, {}
+        self.device, self.batch_size = args.device, args.batch_size
+        self.crop = round(args.crop_s * SAMPLE_RATE_HZ)
+        self.corpora = [(corpus, corpus.select(split="train"), corpus.select(split="valid")) for corpus in corpora]
+        self.shipped = codec.to(self.device)
+        self.modules = nn.ModuleDict({"codec": codec})
+        self.frozen = args.freeze_tokens
+        if self.frozen:
+            codec.encoder.requires_grad_(False)
+        if args.adversarial:
+            self.modules["discriminator"] = StftDiscriminator().to(self.device)
+        self.spectral = SpectralLosses().to(self.device)
+        self.quantizer_ready = quantizer_ready
+        self.start_latents: list[Tensor] = []
+        self.generator = torch.Generator().manual_seed(args.seed + 1)
+        if quantizer_ready:
+            codec.quantizer.reset_statistics()
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        groups = {"codec": [p for p in self.modules["codec"].parameters() if p.requires_grad]}
+        if "discriminator" in self.modules:
+            groups = {"discriminator": list(self.modules["discriminator"].parameters()), **groups}
+        return groups
+
+    def batch(self, generator: torch.Generator) -> dict[str, Any]:
+        """Crops [B, T] drawn from the corpora in proportion to their length, with random gain."""
+        sizes = torch.tensor([float(sum(item.length for item in train)) for _, train, _ in self.corpora])
+        counts = torch.bincount(
+            torch.multinomial(sizes, self.batch_size, replacement=True, generator=generator), minlength=len(sizes)
+        )
+        crops = [
+            corpus.crops(train, self.crop, int(count), generator)
+            for (corpus, train, _), count in zip(self.corpora, counts, strict=True)
+            if count
+        ]
+        low, high = GAIN_RANGE_DB
+        gain_db = low + (high - low) * torch.rand(self.batch_size, 1, generator=generator)
+        waveforms = (torch.cat(crops) * 10 ** (gain_db / 20)).clamp(-1, 1).to(self.device)
+        levels = draw_levels(self.batch_size, self.config.quantizer, generator).to(self.device)
+        return {"waveforms": waveforms, "levels": levels}
+
+    def loss(self, group: str, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        if group == "discriminator":
+            output = batch["output"] = self._decode(batch)
+            discriminator = self.modules["discriminator"]
+            real, fake = discriminator(batch["waveforms"]), discriminator(output.waveforms.detach())
+            return discriminator_loss(real, fake), {}
+        output = batch.get("output") or self._decode(batch)
+        if not self.quantizer_ready:
+            self.start_latents = [*self.start_latents, output.latents.detach().reshape(-1, output.latents.shape[-1])]
+            self.start_latents = self.start_latents[-NUM_START_BATCHES:]
+        losses = self.spectral(output.waveforms, batch["waveforms"])
+        if not self.frozen:
+            losses["commitment"] = output.commitment_loss
+        if "discriminator" in self.modules:
+            discriminator = self.modules["discriminator"]
+            with torch.no_grad():
+                real = discriminator(batch["waveforms"])
+            losses["adversarial"], losses["matching"] = generator_losses(real, discriminator(output.waveforms))
+        total = sum(WEIGHTS[name] * value for name, value in losses.items())
+        return total, {name: value.detach() for name, value in losses.items()}
+
+    def after_step(self, step: int) -> None:
+        if not self.quantizer_ready and step + 1 >= QUANTIZE_FROM_STEP:
+            self.shipped.quantizer.initialise(torch.cat(self.start_latents), self.generator)
+            self.quantizer_ready, self.start_latents = True, []
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Losses at all and at the coarse levels, SI-SDR in dB, perplexity of the first and the last level."""
+        codec = self.shipped
+        waveforms = self._validation_crops()
+        codes = codec.encode(waveforms)
+        waveforms = waveforms[:, : codes.shape[1] * 320]
+        full = codec.decode(codes)
+        coarse = codec.decode(codes[..., : self.config.num_coarse_levels])
+        losses, coarse_losses = self.spectral(full, waveforms), self.spectral(coarse, waveforms)
+        use = perplexity(codes, codec.codebook_size)
+        return {
+            "loss": float(sum(WEIGHTS[name] * value for name, value in losses.items())),
+            **{name: float(value) for name, value in losses.items()},
+            "coarse_mel": float(coarse_losses["mel"]),
+            "si_sdr_db": float(si_sdr_db(full, waveforms).mean()),
+            "coarse_si_sdr_db": float(si_sdr_db(coarse, waveforms).mean()),
+            "perplexity_first": float(use[0]),
+            "perplexity_last": float(use[-1]),
+        }
+
+    def _decode(self, batch: dict[str, Any]) -> Any:
+        quantizer = self.shipped.quantizer
+        quantizer.train(not self.frozen)
+        return self.shipped(batch["waveforms"], quantize=self.quantizer_ready, levels=batch["levels"])
+
+    def _validation_crops(self) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        length = round(VALIDATION_S * SAMPLE_RATE_HZ)
+        count = VALIDATION_CROPS // len(self.corpora)
+        crops = [corpus.crops(valid, length, count, generator) for corpus, _, valid in self.corpora]
+        return torch.cat(crops).to(self.device)

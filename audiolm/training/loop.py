@@ -1,0 +1,261 @@
+"""The one training loop. A `Task` says what is trained on what; the loop knows only steps, time, devices and files.
+
+bf16 autocast, gradient clipping, warm-up then cosine decay over the expected length of the run, optional weight
+averaging, resume, a wall-clock budget, a progress bar and TensorBoard curves. Under `torchrun` every rank draws its own
+batches and DistributedDataParallel averages the gradients.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from audiolm.config import Config
+from audiolm.errors import TrainingError
+from audiolm.training import runs
+
+LOG_INTERVAL_S = 10.0
+
+
+class Task(ABC):
+    """One component's training objective. `modules` holds everything trainable; `shipped` is what a run exports."""
+
+    component: str
+    config: Config
+    modules: nn.ModuleDict
+    shipped: nn.Module
+    made_for: dict[str, str]
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by optimizer group; groups are stepped in this order within a step."""
+        return {"main": [p for p in self.modules.parameters() if p.requires_grad]}
+
+    @abstractmethod
+    def batch(self, generator: torch.Generator) -> Any:
+        """A fresh training batch on the training device."""
+
+    @abstractmethod
+    def loss(self, group: str, batch: Any, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """The scalar to minimise for one group, and figures to log."""
+
+    def after_step(self, step: int) -> None:
+        """Called once a step, after all groups."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Figures on held-out data; `loss` (lower is better) must be among them."""
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """Budgets and schedules. `steps` and `max_minutes` both end a run, whichever comes first."""
+
+    steps: int = 1_000_000
+    max_minutes: float = 30.0
+    learning_rate: float = 5e-4
+    final_learning_rate_ratio: float = 0.05
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 1.0
+    average_decay: float = 0.0  # exponential averaging of the shipped weights; 0 switches it off
+    validate_minutes: float = 5.0
+    keep_best: bool = False
+    seed: int = 0
+    precision: str = "bf16"
+
+
+class _Objective(nn.Module):
+    """Lets DistributedDataParallel see a task's loss as one forward pass."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.modules_of_task = task.modules
+        self._task = [task]
+
+    def forward(self, group: str, batch: Any, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        return self._task[0].loss(group, batch, step)
+
+
+class Trainer:
+    """Runs a task within its budgets and writes a run folder (see `audiolm.training.runs`)."""
+
+    def __init__(self, task: Task, folder: Path, options: LoopOptions, device: torch.device) -> None:
+        self.task, self.folder, self.options, self.device = task, folder, options, device
+        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.groups = task.groups()
+        self.optimizers = {
+            name: torch.optim.AdamW(
+                _decay_groups(parameters, options.weight_decay), lr=options.learning_rate, betas=options.betas
+            )
+            for name, parameters in self.groups.items()
+        }
+        self.average = copy.deepcopy(task.shipped) if options.average_decay > 0 else None
+        self.generator = torch.Generator().manual_seed(options.seed * 7919 + self.rank)
+        self.writer = _summary_writer(folder) if self.rank == 0 else None
+
+    def resume(self) -> None:
+        """Raises TrainingError when the folder holds no run of this component."""
+        state = runs.load_training(self.folder, self.task.component, self.task.modules, self.optimizers)
+        self.step, self.seconds, self.best = state["step"], state["seconds"], state.get("best", math.inf)
+        self.generator.manual_seed(self.options.seed * 7919 + self.rank + self.step * 104_729)
+        if self.average is not None:
+            runs.load_weights(self.folder, self.average)
+
+    def run(self) -> dict[str, float]:
+        """Trains until a budget is spent; returns the last validation figures."""
+        objective = self._objective()
+        start, last_log, last_validation = time.monotonic(), 0.0, time.monotonic()
+        start_step, validation = self.step, {}
+        bar = tqdm(total=100.0, disable=self.rank != 0, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
+        while self.step < self.options.steps:
+            elapsed = time.monotonic() - start
+            progress = max(elapsed / (60 * self.options.max_minutes), self.step / self.options.steps)
+            if self._agreed_stop(progress >= 1.0):
+                break
+            figures = self._step(objective, progress, self.step - start_step)
+            if elapsed - last_log > LOG_INTERVAL_S:
+                last_log = elapsed
+                rate = (self.step - start_step) / max(time.monotonic() - start, 1e-9)
+                self._log("train", figures | {"steps_per_s": rate}, elapsed)
+                bar.n = min(100.0, round(100 * progress, 1))
+                bar.set_postfix({k: f"{float(v):.4g}" for k, v in list(figures.items())[:5]} | {"step": self.step})
+            if time.monotonic() - last_validation > 60 * self.options.validate_minutes:
+                validation = self._validate(elapsed)
+                last_validation = time.monotonic()
+        self.seconds += time.monotonic() - start
+        validation = self._validate(0.0)
+        bar.close()
+        return validation
+
+    def _objective(self) -> nn.Module:
+        objective = _Objective(self.task)
+        if self.world == 1:
+            return objective
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(objective, device_ids=ids, find_unused_parameters=True)
+
+    def _agreed_stop(self, stop: bool) -> bool:
+        """Ranks must stop at the same step, or the slower ones wait for gradients for ever."""
+        if self.world == 1:
+            return stop
+        flag = torch.tensor([float(stop)], device=self.device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return bool(flag.item() > 0)
+
+    def _learning_rate(self, progress: float, steps_done: int) -> float:
+        options = self.options
+        warm = min(1.0, (steps_done + 1) / max(1, options.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        low = options.final_learning_rate_ratio
+        return options.learning_rate * warm * (low + (1 - low) * cosine)
+
+    def _step(self, objective: nn.Module, progress: float, steps_done: int) -> dict[str, float]:
+        figures: dict[str, Any] = {}
+        batch = self.task.batch(self.generator)
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._learning_rate(progress, steps_done)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+                loss, values = objective(name, batch, self.step)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(self.groups[name], self.options.clip_norm)
+            if torch.isfinite(norm):
+                optimizer.step()
+            for other in self.optimizers.values():
+                other.zero_grad(set_to_none=True)
+            figures |= {f"{name}_loss": loss.detach(), f"{name}_gradient_norm": norm, **values}
+        self.task.after_step(self.step)
+        self._update_average()
+        self.step += 1
+        return figures
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.average is None:
+            return
+        decay = min(self.options.average_decay, (1 + self.step) / (10 + self.step))
+        current = self.task.shipped.state_dict()
+        for name, value in self.average.state_dict().items():
+            if value.is_floating_point():
+                value.lerp_(current[name].to(value.dtype), 1 - decay)
+            else:
+                value.copy_(current[name])
+
+    def _validate(self, elapsed: float) -> dict[str, float]:
+        self.task.modules.eval()
+        with torch.no_grad():
+            figures = self.task.validate()
+        self.task.modules.train()
+        self._log("valid", figures, elapsed)
+        if self.rank == 0 and (not self.options.keep_best or figures["loss"] <= self.best):
+            self.best = min(self.best, figures["loss"])
+            self._save(elapsed)
+        return figures
+
+    def _save(self, elapsed: float) -> None:
+        shipped = self.average if self.average is not None else self.task.shipped
+        runs.write_run(self.folder, self.task.component, shipped, self.task.config, self.task.made_for)
+        state = {"step": self.step, "seconds": self.seconds + elapsed, "best": self.best}
+        runs.write_training(self.folder, self.task.modules, self.optimizers, state)
+
+    def _log(self, kind: str, figures: dict[str, Any], elapsed: float) -> None:
+        if self.rank != 0:
+            return
+        row = {k: round(float(v), 6) for k, v in figures.items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = {"kind": kind, "step": self.step, "seconds": round(self.seconds + elapsed, 1), **row}
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        if self.writer is not None:
+            for key, value in row.items():
+                self.writer.add_scalar(f"{kind}/{key}", value, self.step)
+
+
+def _decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices only: gains, biases and other vectors are left alone."""
+    parameters = list(parameters)
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _summary_writer(folder: Path) -> Any:
+    """TensorBoard belongs to the extra `train`; without it the curves are in log.jsonl alone."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def setup_device(name: str, threads: int) -> torch.device:
+    """Picks the device and joins the process group under `torchrun`. Raises TrainingError if CUDA is asked for and absent."""
+    torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise TrainingError("device cuda asked for, but this machine has no usable GPU")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if name.startswith("cuda") else "gloo")
+        if name == "cuda":
+            name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    if name.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    return torch.device(name if ":" in name or name == "cpu" else f"{name}:0")
