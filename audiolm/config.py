@@ -137,7 +137,9 @@ class CodecConfig(Config):
     num_coarse_levels: int = 4
 
     def __post_init__(self) -> None:
-        self._require(self.backbone in ("frame", "seanet"), f"backbone must be frame or seanet, found {self.backbone!r}")
+        self._require(
+            self.backbone in ("frame", "seanet"), f"backbone must be frame or seanet, found {self.backbone!r}"
+        )
         self._require(
             1 <= self.num_coarse_levels <= self.quantizer.num_levels,
             f"num_coarse_levels must be 1..{self.quantizer.num_levels}, found {self.num_coarse_levels}",
@@ -212,7 +214,9 @@ class StageConfig(Config):
 
     def __post_init__(self) -> None:
         self._require(self.stage in STAGES, f"stage must be one of {STAGES}, found {self.stage!r}")
-        self._require(self.layout in ("depth", "flattened"), f"layout must be depth or flattened, found {self.layout!r}")
+        self._require(
+            self.layout in ("depth", "flattened"), f"layout must be depth or flattened, found {self.layout!r}"
+        )
         self._require(len(self.levels) >= 1 and min(self.levels) >= 2, f"levels must each be >= 2, found {self.levels}")
         self._require(self.condition_stride >= 1, f"condition_stride must be positive, found {self.condition_stride}")
         self._require(self.max_steps >= 1, f"max_steps must be positive, found {self.max_steps}")

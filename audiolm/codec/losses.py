@@ -21,7 +21,9 @@ class SpectralLosses(nn.Module):
         for n_fft in sorted({n for n, _ in MEL_WINDOWS} | set(COMPLEX_WINDOWS)):
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
         for n_fft, num_mels in MEL_WINDOWS:
-            bank = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, 0.0, SAMPLE_RATE_HZ / 2, num_mels, SAMPLE_RATE_HZ)
+            bank = torchaudio.functional.melscale_fbanks(
+                n_fft // 2 + 1, 0.0, SAMPLE_RATE_HZ / 2, num_mels, SAMPLE_RATE_HZ
+            )
             self.register_buffer(f"bank_{n_fft}", bank, persistent=False)
 
     def forward(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ class FrameEncoder(nn.Module):
         return self.output(self.norm(x)).transpose(1, 2)
 
     def _features(self, waveforms: Tensor) -> Tensor:
-        """Complex spectra with magnitudes compressed by the power 0.3, real and imaginary side by side [B, 2F, n_fft + 2]."""
+        """[B, T] -> spectra with magnitudes to the power 0.3, real beside imaginary [B, 2F, n_fft + 2]."""
         config = self.config
         margin = (config.n_fft - config.hop_length) // 2
         padded = F.pad(waveforms.float(), (margin, margin + -waveforms.shape[-1] % SAMPLES_PER_FRAME))
@@ -154,7 +154,7 @@ class FrameDecoder(nn.Module):
         return self.split(x).reshape(x.shape[0], 2 * x.shape[1], -1)
 
     def _spectra(self, x: Tensor) -> Tensor:
-        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]; magnitudes are bounded so that an early model cannot explode."""
+        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]; magnitudes bounded, or an early model explodes."""
         log_magnitude, phase = self.head(self.norm(x)).float().transpose(1, 2).chunk(2, dim=1)
         magnitude = torch.exp(log_magnitude.clamp(max=6.0))
         return torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase))

@@ -1,7 +1,7 @@
 """Residual vector quantizer (SoundStream, arXiv 2107.03312, section III-C).
 
-k-means start, exponential-moving-average codebooks, revival of dead codes, quantizer dropout. Every level codes what the
-levels before it left over. Search and updates run in float32 whatever the surrounding precision.
+k-means start, exponential-moving-average codebooks, revival of dead codes, quantizer dropout. Every level codes what
+the levels before it left over. Search and updates run in float32 whatever the surrounding precision.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class ResidualQuantizer(nn.Module):
             residual, total = latents.detach(), torch.zeros_like(latents)
             codes, commitment = [], latents.new_zeros(())
             for level in range(self.config.num_levels):
-                used = torch.ones(latents.shape[0], device=latents.device) if levels is None else (levels > level).float()
+                used = (
+                    torch.ones(latents.shape[0], device=latents.device) if levels is None else (levels > level).float()
+                )
                 ids = _nearest(residual, self.codebooks[level])
                 vectors = self.codebooks[level][ids]
                 if self.training:

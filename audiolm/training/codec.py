@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiolm.codec.balancer import LossBalancer
 from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
 from audiolm.codec.losses import SpectralLosses, si_sdr_db
 from audiolm.codec.model import Codec
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--levels", type=int, default=12)
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
     parser.add_argument("--adversarial", action="store_true", help="train the decoder against STFT discriminators")
+    parser.add_argument("--balance", action="store_true", help="weights as shares of the gradient (loss balancer)")
     parser.add_argument("--freeze-tokens", action="store_true", help="leave encoder and quantizer as they are")
 
 
@@ -70,6 +72,8 @@ class CodecTask(Task):
             codec.encoder.requires_grad_(False)
         if args.adversarial:
             self.modules["discriminator"] = StftDiscriminator().to(self.device)
+        if args.balance:
+            self.modules["balancer"] = LossBalancer({k: w for k, w in WEIGHTS.items() if k != "commitment"})
         self.spectral = SpectralLosses().to(self.device)
         self.quantizer_ready = quantizer_ready
         self.start_latents: list[Tensor] = []
@@ -111,14 +115,18 @@ class CodecTask(Task):
             self.start_latents = [*self.start_latents, output.latents.detach().reshape(-1, output.latents.shape[-1])]
             self.start_latents = self.start_latents[-NUM_START_BATCHES:]
         losses = self.spectral(output.waveforms, batch["waveforms"])
-        if not self.frozen:
-            losses["commitment"] = output.commitment_loss
         if "discriminator" in self.modules:
             discriminator = self.modules["discriminator"]
             with torch.no_grad():
                 real = discriminator(batch["waveforms"])
             losses["adversarial"], losses["matching"] = generator_losses(real, discriminator(output.waveforms))
-        total = sum(WEIGHTS[name] * value for name, value in losses.items())
+        if "balancer" in self.modules:
+            total = self.modules["balancer"](losses, output.waveforms)
+        else:
+            total = sum(WEIGHTS[name] * value for name, value in losses.items())
+        if not self.frozen:
+            losses["commitment"] = output.commitment_loss
+            total = total + WEIGHTS["commitment"] * output.commitment_loss
         return total, {name: value.detach() for name, value in losses.items()}
 
     def after_step(self, step: int) -> None:

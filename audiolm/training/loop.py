@@ -121,7 +121,9 @@ class Trainer:
         objective = self._objective()
         start, last_log, last_validation = time.monotonic(), 0.0, time.monotonic()
         start_step, validation = self.step, {}
-        bar = tqdm(total=100.0, disable=self.rank != 0, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}")
+        bar = tqdm(
+            total=100.0, disable=self.rank != 0, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        )
         while self.step < self.options.steps:
             elapsed = time.monotonic() - start
             progress = max(elapsed / (60 * self.options.max_minutes), self.step / self.options.steps)
@@ -245,7 +247,10 @@ def _summary_writer(folder: Path) -> Any:
 
 
 def setup_device(name: str, threads: int) -> torch.device:
-    """Picks the device and joins the process group under `torchrun`. Raises TrainingError if CUDA is asked for and absent."""
+    """Picks the device and joins the process group under `torchrun`.
+
+    Raises TrainingError if CUDA is asked for and absent.
+    """
     torch.set_num_threads(threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

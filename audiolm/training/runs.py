@@ -1,4 +1,4 @@
-"""Run folders: config.json, weights.safetensors (what is shipped), train.safetensors (weights and optimizers), state.json."""
+"""Run folders: config.json, weights.safetensors (to ship), train.safetensors (weights, optimizers), state.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from audiolm.checkpoints.format import build_component, read_run
+from audiolm.checkpoints.format import as_shipped, build_component, read_run
 from audiolm.config import Config
 from audiolm.errors import TrainingError
 
@@ -26,10 +26,13 @@ def write_run(folder: Path, component: str, module: nn.Module, config: Config, m
 
 
 def load_run(folder: Path, device: str | torch.device = "cpu") -> tuple[str, nn.Module, dict[str, str]]:
-    """Returns (component, module in eval mode, made_for). Raises CheckpointError for a missing or foreign folder."""
+    """Returns (component, module in eval mode, made_for), with the values that ship: tokens must not change on export.
+
+    Raises CheckpointError for a missing or foreign folder.
+    """
     component, config, state, made_for = read_run(Path(folder))
     module = build_component(component, config)
-    module.load_state_dict(state)
+    module.load_state_dict(as_shipped(state))
     return component, module.to(device).eval(), made_for
 
 
