@@ -1,0 +1,100 @@
+"""Autoregressive decoding with an explicit cache: prefill once, then one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from audiolm.config import SamplingConfig
+from audiolm.errors import RequestError
+from audiolm.lm.sampling import Uniforms, sample
+from audiolm.lm.stage import DecodeState, StageModel
+
+
+def generate_steps(
+    model: StageModel,
+    *,
+    prompt: Tensor | None,
+    condition: Tensor | None,
+    num_steps: int,
+    sampling: SamplingConfig,
+    generators: list[torch.Generator],
+    stop: Callable[[Tensor], bool] | None = None,
+) -> Iterator[Tensor]:
+    """Yields `num_steps` new steps [B, L] one by one, B = the number of generators, one a row.
+
+    prompt [B or 1, N0, L] or None; condition [B or 1, C, Lc] of prompt and continuation, or None where the stage has
+    none. Where both are shared by all rows they are read once. `stop` sees the new steps so far [B, n, L] after each,
+    and ends the decoding by returning True; so may the caller, by iterating no further. Nothing is kept in the model.
+
+    Raises RequestError for rows that do not fit together, ConfigError for a condition shorter than the steps.
+    """
+    levels = len(model.config.levels)
+    device = model.start.device
+    prompt = torch.zeros(1, 0, levels, dtype=torch.long) if prompt is None else prompt
+    prompt = prompt.to(device)
+    condition = None if condition is None else condition.to(device)
+    _require_rows(model, prompt, condition, generators, num_steps)
+    return _generate(model, prompt, condition, num_steps, sampling, generators, stop)
+
+
+def _require_rows(
+    model: StageModel, prompt: Tensor, condition: Tensor | None, generators: list[torch.Generator], num_steps: int
+) -> None:
+    rows, levels = len(generators), len(model.config.levels)
+    if rows < 1 or num_steps < 0:
+        raise RequestError(f"decoding needs at least one generator and no negative length, found {rows}, {num_steps}")
+    if prompt.ndim != 3 or prompt.shape[0] not in (1, rows) or prompt.shape[2] != levels:
+        raise RequestError(f"prompt must be [1 or {rows}, steps, {levels}], found {tuple(prompt.shape)}")
+    known = len(model.config.condition_levels)
+    if (condition is None) != (known == 0):
+        raise RequestError(
+            f"the {model.config.stage} stage has {known} condition levels, condition given: {condition is not None}"
+        )
+    if condition is not None and (condition.shape[0] not in (1, rows) or condition.shape[-1] != known):
+        raise RequestError(f"condition must be [1 or {rows}, steps, {known}], found {tuple(condition.shape)}")
+
+
+def _generate(
+    model: StageModel,
+    prompt: Tensor,
+    condition: Tensor | None,
+    num_steps: int,
+    sampling: SamplingConfig,
+    generators: list[torch.Generator],
+    stop: Callable[[Tensor], bool] | None,
+) -> Iterator[Tensor]:
+    if num_steps == 0:
+        return
+    uniforms = Uniforms(generators, len(model.config.levels), prompt.device)
+    start = prompt.shape[1]
+    state, states = _begin(model, prompt, condition, start + num_steps, len(generators))
+    history: list[Tensor] = []
+    for index in range(start, start + num_steps):
+        with torch.inference_mode():
+            numbers = uniforms.next()
+            step = model.choose(state, states, lambda level, logits, u=numbers: sample(logits, u[:, level], sampling))
+        history.append(step.clone())
+        yield history[-1]
+        if index + 1 == start + num_steps or (stop is not None and stop(torch.stack(history, dim=1))):
+            return
+        with torch.inference_mode():
+            states = model.read(state, step, index)
+
+
+def _begin(
+    model: StageModel, prompt: Tensor, condition: Tensor | None, max_steps: int, rows: int
+) -> tuple[DecodeState, Tensor]:
+    """Prefills: with one row where all rows share prompt and condition, then expands. -> state, states [rows, D]."""
+    shared = prompt.shape[0] == 1 and (condition is None or condition.shape[0] == 1)
+    batch = 1 if shared else rows
+    prompt = prompt.expand(batch, -1, -1)
+    condition = None if condition is None else condition.expand(batch, -1, -1)
+    with torch.inference_mode():
+        state = model.init_state(batch, max_steps, 0 if condition is None else condition.shape[1])
+        states = model.prefill(state, prompt, condition)
+        if batch < rows:
+            state, states = state.expand(rows), states.expand(rows, -1)
+    return state, states

@@ -1,0 +1,76 @@
+"""Causal multi-head self-attention with rotary positions (RoFormer, arXiv 2104.09864).
+
+The paper uses T5 relative position biases; rotary positions are relative as well, cost no table, and leave the
+attention to one fused kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from audiolm.nn.cache import KeyValueCache
+
+ROTARY_BASE = 10_000.0
+
+
+def rotary_angles(positions: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
+    """positions [N] -> (cosines, sines), each float32 [N, 1, 1, D / H / 2] (broadcasts over q/k and heads)."""
+    half = head_width // 2
+    frequencies = ROTARY_BASE ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)
+    angles = (positions.float()[:, None] * frequencies)[:, None, None, :]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotates pairs (i, i + half) of x [B, N, ..., H, D / H] by its position's angles."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+
+
+class CausalSelfAttention(nn.Module):
+    """[B, N, D] -> [B, N, D]; position n attends to the `window` positions up to n (all of them where None)."""
+
+    def __init__(self, width: int, num_heads: int, window: int | None = None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window = window
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def _project(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """-> queries [B, H, N, D / H], keys and values [2, B, H, N, D / H]."""
+        batch, steps, width = x.shape
+        qkv = self.qkv(x).view(batch, steps, 3, self.num_heads, width // self.num_heads)
+        cosines, sines = (angle.to(qkv.dtype) for angle in rotary)
+        turned = rotate(qkv[:, :, :2], cosines, sines)
+        queries = turned[:, :, 0].transpose(1, 2)
+        keys_values = torch.stack([turned[:, :, 1], qkv[:, :, 2]]).transpose(2, 3)
+        return queries, keys_values
+
+    def _merge(self, heads: Tensor) -> Tensor:
+        return self.out(heads.transpose(1, 2).flatten(2))
+
+    def _attend(self, queries: Tensor, keys_values: Tensor) -> Tensor:
+        steps = queries.shape[2]
+        if self.window is None or steps <= self.window:
+            return F.scaled_dot_product_attention(queries, keys_values[0], keys_values[1], is_causal=True)
+        ones = torch.ones(steps, steps, dtype=torch.bool, device=queries.device)
+        banded = ones.tril() & ~ones.tril(-self.window)
+        return F.scaled_dot_product_attention(queries, keys_values[0], keys_values[1], attn_mask=banded)
+
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        return self._merge(self._attend(*self._project(x, rotary)))
+
+    def prefill(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache, layer: int) -> Tensor:
+        """`forward` that also leaves the keys and values in an empty cache."""
+        queries, keys_values = self._project(x, rotary)
+        cache.write(layer, keys_values)
+        return self._merge(self._attend(queries, keys_values))
+
+    def step(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache, layer: int) -> Tensor:
+        """x [B, 1, D] at the cache's next position."""
+        queries, keys_values = self._project(x, rotary)
+        visible = cache.write(layer, keys_values)
+        return self._merge(F.scaled_dot_product_attention(queries, visible[0], visible[1]))
