@@ -48,10 +48,9 @@ class ResidualQuantizer(nn.Module):
             latents = latents.float()
             residual, total = latents.detach(), torch.zeros_like(latents)
             codes, commitment = [], latents.new_zeros(())
+            depth = latents.new_full((latents.shape[0],), self.config.num_levels) if levels is None else levels
             for level in range(self.config.num_levels):
-                used = (
-                    torch.ones(latents.shape[0], device=latents.device) if levels is None else (levels > level).float()
-                )
+                used = (depth > level).float()
                 ids = _nearest(residual, self.codebooks[level])
                 vectors = self.codebooks[level][ids]
                 if self.training:

@@ -11,16 +11,28 @@ from pathlib import Path
 from audiolm.errors import AudioLMError
 from audiolm.training.loop import LoopOptions, Trainer, setup_device
 
-GRADIENT_TASKS = ("codec", "semantic", "stage", "detector")
-COMMANDS = {"kmeans": "kmeans", "tokens": "tokens", "detector-data": "detector_data"}
+GRADIENT_TASKS = {
+    "codec": "SoundStream: spectral and, if asked for, adversarial losses",
+    "semantic": "w2v-BERT pre-training",
+    "stage": "one of the three language models",
+    "detector": "generated or original, with calibration",
+}
+COMMANDS = {
+    "kmeans": "semantic tokenizer from a w2v-BERT run",
+    "tokens": "token cache of a corpus",
+    "detector-data": "generated and original audio for the detector",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m audiolm.training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in (*GRADIENT_TASKS, *COMMANDS):
-        module = importlib.import_module(f"audiolm.training.{COMMANDS.get(name, name)}")
-        command = commands.add_parser(name, help=(module.__doc__ or "").strip().splitlines()[0])
+    for name, text in (GRADIENT_TASKS | COMMANDS).items():
+        command = commands.add_parser(name, help=text)
+        if argv[:1] != [name]:
+            continue
+        module = importlib.import_module(f"audiolm.training.{name.replace('-', '_')}")
         if name in GRADIENT_TASKS:
             _loop_arguments(command)
         module.add_arguments(command)

@@ -119,7 +119,7 @@ class Trainer:
     def run(self) -> dict[str, float]:
         """Trains until a budget is spent; returns the last validation figures."""
         objective = self._objective()
-        start, last_log, last_validation = time.monotonic(), 0.0, time.monotonic()
+        start, last_log, last_validation = time.monotonic(), -LOG_INTERVAL_S, time.monotonic()
         start_step, validation = self.step, {}
         bar = tqdm(
             total=100.0, disable=self.rank != 0, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
@@ -130,7 +130,7 @@ class Trainer:
             if self._agreed_stop(progress >= 1.0):
                 break
             figures = self._step(objective, progress, self.step - start_step)
-            if elapsed - last_log > LOG_INTERVAL_S:
+            if elapsed - last_log >= LOG_INTERVAL_S:
                 last_log = elapsed
                 rate = (self.step - start_step) / max(time.monotonic() - start, 1e-9)
                 self._log("train", figures | {"steps_per_s": rate}, elapsed)

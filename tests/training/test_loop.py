@@ -1,0 +1,157 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from audiolm.codec import Codec
+from audiolm.config import CodecConfig, FrameBackboneConfig, QuantizerConfig
+from audiolm.errors import TrainingError
+from audiolm.training import runs
+from audiolm.training.loop import LoopOptions, Task, Trainer
+
+CPU = torch.device("cpu")
+
+
+class LineTask(Task):
+    """Fits y = 3 x: small enough that every step's arithmetic can be compared."""
+
+    component = "codec"
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.shipped = nn.Linear(1, 1)
+        self.modules = nn.ModuleDict({"line": self.shipped})
+        self.config, self.made_for = CodecConfig(), {}
+
+    def batch(self, generator):
+        return torch.randn(8, 1, generator=generator)
+
+    def loss(self, group, batch, step):
+        return (self.shipped(batch) - 3 * batch).square().mean(), {}
+
+    def validate(self):
+        return {"loss": float((self.shipped.weight - 3).abs())}
+
+
+def options(**changes) -> LoopOptions:
+    return LoopOptions(**{"steps": 50, "learning_rate": 0.05, "warmup_steps": 1, "precision": "fp32"} | changes)
+
+
+def test_training_minimises_the_loss_and_writes_a_run(tmp_path):
+    task = LineTask()
+    figures = Trainer(task, tmp_path, options(steps=400), CPU).run()
+    assert figures["loss"] < 0.1
+    assert json.loads((tmp_path / "state.json").read_text())["step"] == 400
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"train", "valid"} <= set(kinds)
+
+
+def test_a_resumed_run_goes_on_with_weights_moments_and_step(tmp_path):
+    Trainer(LineTask(), tmp_path, options(steps=20), CPU).run()
+    resumed = LineTask()
+    trainer = Trainer(resumed, tmp_path, options(steps=21), CPU)
+    trainer.resume()
+    assert trainer.step == 20
+    moments = trainer.optimizers["main"].state_dict()["state"]
+    assert all(float(m["step"]) == 20 and m["exp_avg"].abs().sum() > 0 for m in moments.values())
+    stored = runs.load_file(tmp_path / "train.safetensors")["modules/line.weight"]
+    assert torch.equal(resumed.shipped.weight.data, stored)
+
+
+def test_resuming_without_a_run_names_the_missing_file(tmp_path):
+    with pytest.raises(TrainingError, match=r"config\.json does not exist"):
+        Trainer(LineTask(), tmp_path, options(), CPU).resume()
+
+
+def test_a_wall_clock_budget_ends_the_run(tmp_path):
+    trainer = Trainer(LineTask(), tmp_path, options(steps=10**9, max_minutes=0.005), CPU)
+    trainer.run()
+    assert 0 < trainer.step < 10**6
+
+
+def test_averaged_weights_are_shipped_and_raw_ones_kept_for_resuming(tmp_path):
+    Trainer(LineTask(), tmp_path, options(steps=30, average_decay=0.99), CPU).run()
+    raw = runs.load_file(tmp_path / "train.safetensors")["modules/line.weight"]
+    averaged = runs.load_file(tmp_path / "weights.safetensors")["weight"]
+    assert not torch.equal(raw, averaged)
+
+
+def test_keep_best_does_not_overwrite_better_weights(tmp_path):
+    task = LineTask()
+    trainer = Trainer(task, tmp_path, options(steps=5, keep_best=True), CPU)
+    trainer.best = -1.0
+    trainer.run()
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_learning_rate_warms_up_then_falls_to_its_stated_floor():
+    trainer = Trainer(LineTask(), Path("unused"), options(warmup_steps=10, final_learning_rate_ratio=0.1), CPU)
+    rates = [trainer._learning_rate(progress, 100) for progress in (0.0, 0.5, 1.0)]
+    assert trainer._learning_rate(0.0, 0) == pytest.approx(0.005)
+    assert rates[0] > rates[1] > rates[2]
+    assert rates[2] == pytest.approx(0.005)
+
+
+def test_a_written_run_loads_as_the_same_module(tmp_path):
+    config = CodecConfig(
+        frame=FrameBackboneConfig(width=8, encoder_blocks=(1, 1), decoder_blocks=(1, 1)),
+        quantizer=QuantizerConfig(num_levels=2, codebook_size=8, dimension=4),
+        num_coarse_levels=1,
+    )
+    codec = Codec(config).bfloat16().float()
+    runs.write_run(tmp_path, "codec", codec, config, {})
+    component, loaded, made_for = runs.load_run(tmp_path)
+    assert (component, made_for, loaded.config) == ("codec", {}, config)
+    waveforms = torch.randn(1, 3200) * 0.1
+    assert torch.equal(codec.eval().encode(waveforms), loaded.encode(waveforms))
+
+
+TWO_RANKS = """
+import sys, torch
+from pathlib import Path
+from audiolm.training.loop import Trainer, setup_device
+from tests.training.test_loop import LineTask, options
+device = setup_device("cpu", 1)
+task = LineTask()
+trainer = Trainer(task, Path(sys.argv[1]), options(steps=5), device)
+trainer.run()
+weights = [torch.zeros(1, 1) for _ in range(2)]
+torch.distributed.all_gather(weights, task.shipped.weight.data)
+assert torch.equal(*weights), weights
+"""
+
+
+def test_two_ranks_end_with_equal_weights(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(TWO_RANKS)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = Path(__file__).parents[2]
+    common = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "PYTHONPATH": str(root),
+    }
+    ranks = [
+        subprocess.Popen([sys.executable, str(script), str(tmp_path)], env={**common, "RANK": str(rank)}, cwd=root)
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    assert (tmp_path / "weights.safetensors").is_file()
+
+
+def test_a_command_line_error_is_one_line_and_exit_code_2(tmp_path, capsys):
+    from audiolm.training.__main__ import main
+
+    code = main(["codec", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path), "--device", "cpu"])
+    assert code == 2
+    assert capsys.readouterr().err.startswith("error: ")
