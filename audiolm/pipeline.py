@@ -1,0 +1,340 @@
+"""The whole system as one value: a prompt in, continuations out, as events (AudioLM, arXiv 2209.03143).
+
+`Pipeline` is immutable and holds no state of a run, so one of them serves many callers, one after another. A run is a
+generator: closing it, or no longer iterating, stops it; there is no other switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiolm.audio.levelling import level_gain
+from audiolm.audio.resample import resample
+from audiolm.checkpoints import ModelSet
+from audiolm.config import (
+    FRAME_RATE_HZ,
+    FRAMES_PER_SEMANTIC,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
+    SAMPLES_PER_SEMANTIC,
+    STAGES,
+)
+from audiolm.detector import Verdict
+from audiolm.errors import AudioTooShortError, DeviceMemoryError, ReceiptError, RequestError
+from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
+from audiolm.receipt import Receipt, derive_seed, hash_tokens, hash_waveform, require_same
+from audiolm.request import MIN_PROMPT_S, ContinuationRequest
+from audiolm.stages import Meter, StageRun, run_coarse, run_fine, run_semantic
+from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
+
+__all__ = [
+    "Chunk",
+    "Continuation",
+    "ContinuationRequest",
+    "Event",
+    "Pipeline",
+    "Progress",
+    "Result",
+    "StageTiming",
+    "replay",
+]
+
+CROSSFADE_SAMPLES = SAMPLE_RATE_HZ // 50  # 20 ms, from the recording into the decoded stream
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A recording as the models read it: `pcm` is what was used of it, `gain` took it to the models' level."""
+
+    pcm: Waveform
+    gain: float
+    semantic: Tensor  # [S]
+    codes: Tensor  # [F, Q]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run: what is asked for, the prompt (None: none) and, for acoustic generation, the source to follow."""
+
+    kind: str
+    request: ContinuationRequest
+    prompt: _Prepared | None
+    source: _Prepared | None
+    num_frames: int  # of the whole output, prompt included
+
+    @property
+    def prompt_frames(self) -> int:
+        return 0 if self.prompt is None else self.prompt.codes.shape[0]
+
+
+class Pipeline:
+    """Continue, generate, acoustic, reconstruct and detect with one checkpoint's models."""
+
+    def __init__(self, models: ModelSet) -> None:
+        self.models = models
+        self.num_coarse_levels = len(models.stages["coarse"].config.levels)
+        self.num_levels = self.num_coarse_levels + len(models.stages["fine"].config.levels)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.models.device)
+
+    def continue_prompt(self, prompt: Waveform, request: ContinuationRequest) -> Iterator[Event]:
+        """Continues the first `request.prompt_s` of the prompt, less where it is shorter.
+
+        The prompt is cut to whole semantic positions (40 ms); its tokens are kept as they are.
+
+        Raises AudioTooShortError, AudioSilentError, DeviceMemoryError, on the first event that needs it.
+        """
+        return _guarded(self._continue(prompt, request))
+
+    def generate(self, request: ContinuationRequest) -> Iterator[Event]:
+        """Unconditional generation of `request.continuation_s`: no prompt. Raises DeviceMemoryError."""
+        num_frames = round(request.continuation_s * FRAME_RATE_HZ)
+        return _guarded(self._run(_Job("generation", request, None, None, num_frames), Meter()))
+
+    def acoustic(
+        self, source: Waveform, request: ContinuationRequest, voice: Waveform | None = None
+    ) -> Iterator[Event]:
+        """Acoustic generation: the source's semantic tokens, spoken or played anew.
+
+        At most `request.continuation_s` of the source are followed. Without `voice` the model chooses voice and room;
+        with it, the first `request.prompt_s` of `voice` are the prompt (and so the start of the outputs).
+
+        Raises as `continue_prompt`.
+        """
+        return _guarded(self._acoustic(source, request, voice))
+
+    @torch.inference_mode()
+    def reconstruct(self, waveform: Waveform, num_levels: int | None = None) -> Waveform:
+        """The recording through the codec, from its first `num_levels` levels (None: all that it has); same length.
+
+        Raises RequestError for a number of levels the codec does not have; AudioTooShortError, DeviceMemoryError.
+        """
+        codec = self.models.codec
+        num_levels = codec.num_levels if num_levels is None else num_levels
+        if not 1 <= num_levels <= codec.num_levels:
+            raise RequestError(f"the codec has 1..{codec.num_levels} levels, found {num_levels}")
+        samples = _at_model_rate(waveform).samples
+        with _memory_errors():
+            gain = level_gain(samples)
+            codes = codec.encode((samples * gain)[None].to(self.device), num_levels)
+            decoded = codec.decode(codes)[0, : samples.shape[0]].float().cpu()
+        return Waveform((decoded / gain).clamp(-1.0, 1.0))
+
+    def detect(self, waveform: Waveform) -> Verdict:
+        """Generated or original? Raises RequestError where the checkpoint has no detector; DeviceMemoryError."""
+        if self.models.detector is None:
+            raise RequestError(f"checkpoint {self.models.info.name} has no detector")
+        with _memory_errors():
+            return self.models.detector.judge(_at_model_rate(waveform))
+
+    def replay(
+        self, receipt: Receipt, prompt: Waveform | None = None, source: Waveform | None = None
+    ) -> Iterator[Event]:
+        """Runs a receipt again. The result holds all rows of that run; `receipt.row` is the receipt's own.
+
+        `prompt` is the recording that was continued (acoustic generation: the voice), `source` the one followed.
+
+        Raises ReceiptError naming what differs: the models, the recordings or, in the end, the tokens.
+        """
+        request = receipt.request
+        hashes = self._component_hashes()
+        pairs = {name: (receipt.components.get(name, ""), hashes[name]) for name in hashes if name != "detector"}
+        pairs["prompt"] = (receipt.prompt_sha256, hash_waveform(_used(prompt, request.prompt_s)))
+        pairs["source"] = (receipt.source_sha256, hash_waveform(_used(source, request.continuation_s)))
+        require_same(pairs)
+        if receipt.kind == "generation" or prompt is source is None:
+            events = self.generate(request)
+        elif source is not None:
+            events = self.acoustic(source, request, prompt)
+        else:
+            events = self.continue_prompt(prompt, request)
+        return _checked(events, receipt)
+
+    # ---- runs
+
+    def _continue(self, prompt: Waveform, request: ContinuationRequest) -> Generator[Event]:
+        meter = Meter()
+        prepared = yield from self._prepare(prompt, request.prompt_s, meter)
+        num_frames = prepared.codes.shape[0] + round(request.continuation_s * FRAME_RATE_HZ)
+        yield from self._run(_Job("continuation", request, prepared, None, num_frames), meter)
+
+    def _acoustic(self, source: Waveform, request: ContinuationRequest, voice: Waveform | None) -> Generator[Event]:
+        meter = Meter()
+        followed = yield from self._prepare(source, request.continuation_s, meter)
+        prompt = None if voice is None else (yield from self._prepare(voice, request.prompt_s, meter))
+        num_frames = followed.codes.shape[0] + (0 if prompt is None else prompt.codes.shape[0])
+        yield from self._run(_Job("acoustic", request, prompt, followed, num_frames), meter)
+
+    def _prepare(self, waveform: Waveform, max_s: float, meter: Meter) -> Generator[Event, None, _Prepared]:
+        yield Progress("encode", 0, 1, 0.0)
+        with meter.measure():
+            pcm = _used(waveform, max_s)
+            gain = level_gain(pcm.samples)
+            batch = (pcm.samples * gain)[None].to(self.device)
+            semantic = self.models.semantic.encode(batch)[0].cpu()
+            codes = self.models.codec.encode(batch, self.num_levels)[0].cpu()
+        yield Progress("encode", 1, 1, 0.0)
+        return _Prepared(pcm, gain, semantic, codes)
+
+    def _run(self, job: _Job, encoding: Meter) -> Generator[Event]:
+        prompt = torch.zeros(0, self.num_levels, dtype=torch.long) if job.prompt is None else job.prompt.codes
+        stages = {name: self._stage(job, name) for name in STAGES}
+        semantic = yield from self._semantic(job, stages["semantic"])
+        coarse_prompt, fine_prompt = prompt[:, : self.num_coarse_levels], prompt[:, self.num_coarse_levels :]
+        coarse = yield from run_coarse(stages["coarse"], semantic, coarse_prompt, job.num_frames)
+        fine = yield from run_fine(stages["fine"], coarse, fine_prompt)
+        codes = torch.cat([coarse, fine], dim=2)
+        decoding, judging = Meter(), Meter()
+        waveforms = yield from self._decode(job, codes, decoding)
+        verdicts = yield from self._judge(job, waveforms, judging)
+        meters = {"encode": encoding, **{name: run.meter for name, run in stages.items()}}
+        meters |= {"decode": decoding, "detect": judging}
+        continuations = tuple(
+            self._continuation(job, row, waveforms[row], semantic[row], codes[row], verdicts[row])
+            for row in range(job.request.num_continuations)
+        )
+        yield Result(continuations, {name: meter.timing for name, meter in meters.items()})
+
+    def _stage(self, job: _Job, stage: str) -> StageRun:
+        request = job.request
+        seeds = [derive_seed(request.seed, stage, row) for row in range(request.num_continuations)]
+        return StageRun(self.models.stages[stage], getattr(request, stage), seeds)
+
+    def _semantic(self, job: _Job, run: StageRun) -> Generator[Event, None, Tensor]:
+        """Semantic ids [N, S] of the whole output, S = ceil(F / 2)."""
+        ids = torch.zeros(0, dtype=torch.long) if job.prompt is None else job.prompt.semantic
+        if job.source is not None:
+            return torch.cat([ids, job.source.semantic]).expand(job.request.num_continuations, -1)
+        num_positions = -(-job.num_frames // FRAMES_PER_SEMANTIC)
+        return (yield from run_semantic(run, ids, num_positions, derive_seed(job.request.seed, "semantic", "join")))
+
+    def _decode(self, job: _Job, codes: Tensor, meter: Meter) -> Generator[Event, None, list[Waveform]]:
+        """Row by row, so that the caller can stop in between; back at the prompt's level."""
+        leader = job.prompt or job.source
+        gain = 1.0 if leader is None else leader.gain
+        waveforms = []
+        for row in codes:
+            yield Progress("decode", len(waveforms), codes.shape[0], 0.0)
+            with meter.measure():
+                samples = self.models.codec.decode(row[None].to(self.device))[0].float().cpu() / gain
+                if job.prompt is not None and job.request.prompt_part == "original":
+                    samples = join(job.prompt.pcm.samples, samples)
+            waveforms.append(Waveform(samples.clamp(-1.0, 1.0)))
+        yield Progress("decode", len(waveforms), codes.shape[0], 0.0)
+        return waveforms
+
+    def _judge(
+        self, job: _Job, waveforms: list[Waveform], meter: Meter
+    ) -> Generator[Event, None, list[Verdict | None]]:
+        """Verdicts on what was generated, never on the prompt."""
+        if self.models.detector is None:
+            return [None] * len(waveforms)
+        verdicts: list[Verdict | None] = []
+        for waveform in waveforms:
+            yield Progress("detect", len(verdicts), len(waveforms), 0.0)
+            with meter.measure():
+                verdicts.append(self.detect(Waveform(waveform.samples[job.prompt_frames * SAMPLES_PER_FRAME :])))
+        yield Progress("detect", len(verdicts), len(waveforms), 0.0)
+        return verdicts
+
+    def _continuation(
+        self, job: _Job, row: int, waveform: Waveform, ids: Tensor, codes: Tensor, verdict: Verdict | None
+    ) -> Continuation:
+        semantic = SemanticTokens(ids, self.models.stages["semantic"].config.levels[0])
+        acoustic = AcousticTokens(codes, self.models.codec.codebook_size)
+        stages = [stage for stage in STAGES if job.source is None or stage != "semantic"]
+        receipt = Receipt(
+            kind=job.kind,
+            checkpoint=self.models.info.name,
+            checkpoint_sha256=self.models.info.sha256,
+            components=self._component_hashes(),
+            request=job.request,
+            row=row,
+            stage_seeds={stage: derive_seed(job.request.seed, stage, row) for stage in stages},
+            prompt_frames=job.prompt_frames,
+            num_frames=job.num_frames,
+            tokens_sha256=hash_tokens(semantic, acoustic),
+            prompt_sha256=hash_waveform(job.prompt and job.prompt.pcm),
+            source_sha256=hash_waveform(job.source and job.source.pcm),
+            device=describe_device(self.device),
+        )
+        return Continuation(waveform, job.prompt_frames / FRAME_RATE_HZ, semantic, acoustic, verdict, receipt)
+
+    def _component_hashes(self) -> dict[str, str]:
+        return {name: entry.hash for name, entry in self.models.info.components.items()}
+
+
+def replay(pipeline: Pipeline, receipt: Receipt, prompt: Waveform | None, source: Waveform | None = None) -> Result:
+    """`Pipeline.replay` to its end. Raises ReceiptError where models, recordings or tokens differ."""
+    *_, result = pipeline.replay(receipt, prompt, source)
+    return result
+
+
+def join(prompt: Tensor, decoded: Tensor) -> Tensor:
+    """The recording [T0], crossfaded over its last 20 ms into the decoded stream [T] that starts with it -> [T].
+
+    The two are versions of one sound, so the fade is linear: the weights add up to one.
+    """
+    length = min(CROSSFADE_SAMPLES, prompt.shape[0])
+    start, end = prompt.shape[0] - length, prompt.shape[0]
+    rising = torch.linspace(0.0, 1.0, length + 2)[1:-1]
+    faded = prompt[start:] * (1.0 - rising) + decoded[start:end] * rising
+    return torch.cat([prompt[:start], faded, decoded[end:]])
+
+
+def describe_device(device: torch.device) -> str:
+    """What the numbers depend on: the accelerator, or how many threads share a sum on the CPU."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def _used(waveform: Waveform | None, max_s: float) -> Waveform | None:
+    """The first `max_s` in whole semantic positions, as int16 values: models read exactly what receipts hash."""
+    if waveform is None:
+        return None
+    if waveform.duration_s < MIN_PROMPT_S:
+        raise AudioTooShortError(f"a recording must have at least {MIN_PROMPT_S} s, found {waveform.duration_s:.2f} s")
+    samples = _at_model_rate(waveform).samples
+    num_positions = min(samples.shape[0], round(max_s * SAMPLE_RATE_HZ)) // SAMPLES_PER_SEMANTIC
+    pcm = Waveform(samples[: num_positions * SAMPLES_PER_SEMANTIC]).int16()
+    return Waveform(pcm.float() / 32767.0)
+
+
+def _at_model_rate(waveform: Waveform) -> Waveform:
+    samples = waveform.samples.detach().cpu().float()
+    return Waveform(resample(samples, waveform.sample_rate_hz, SAMPLE_RATE_HZ))
+
+
+@torch.no_grad()
+def _guarded(events: Iterator[Event]) -> Iterator[Event]:
+    with _memory_errors():
+        yield from events
+
+
+def _checked(events: Iterator[Event], receipt: Receipt) -> Iterator[Event]:
+    for event in events:
+        if isinstance(event, Result):
+            again = event.continuations[receipt.row].receipt
+            if again.tokens_sha256 != receipt.tokens_sha256:
+                here, there = (
+                    f"{r.device}, {r.versions}, checkpoint {r.checkpoint_sha256[:12]}" for r in (again, receipt)
+                )
+                raise ReceiptError(f"the tokens differ: made with {there}, replayed with {here}")
+        yield event
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        message = str(error).split("\n")[0]
+        raise DeviceMemoryError(f"not enough memory for this request; try fewer or shorter ones ({message})") from error

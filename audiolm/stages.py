@@ -1,0 +1,288 @@
+"""The three stages as runs: token streams in, longer or finer token streams out, with events on the way.
+
+Each function is a generator of `Progress` and `Chunk` whose return value (`yield from`) is the finished stream.
+They know lengths, windows and seeds; the models and their caches are `lm`'s affair.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from audiolm.config import FRAME_RATE_HZ, SamplingConfig
+from audiolm.events import Chunk, Event, Progress, StageTiming
+from audiolm.lm import StageModel
+from audiolm.lm.decode import generate_steps
+from audiolm.lm.sampling import sample
+from audiolm.lm.sequences import expand_runs, merge_repeats, split_runs
+from audiolm.receipt import derive_seed
+
+EVENT_STEPS = 10  # decoding steps between events: what a stop has to wait for
+FINE_WINDOW_FRAMES = 3 * FRAME_RATE_HZ  # the paper's non-overlapping windows of 3 s
+MAX_FINE_ROWS = 128  # windows decoded at once; bounds the cache of long runs
+TYPICAL_RUN = 2.8  # mean run of equal semantic tokens (64 % repeat), for layouts that drop durations
+
+StageEvents = Generator[Event, None, Tensor]
+
+
+@dataclass
+class Meter:
+    """Adds up a stage's own time; what the receiver of events does in between is not counted."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    tokens: int = 0
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+    def timed(self, steps: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Passes on [B, L] steps, on the CPU: the copy is what waits for an accelerator to be done with a step."""
+        while True:
+            with self.measure():
+                tokens = next(steps, None)
+                tokens = None if tokens is None else tokens.cpu()
+            if tokens is None:
+                return
+            self.steps += 1
+            self.tokens += tokens.numel()
+            yield tokens
+
+    @property
+    def timing(self) -> StageTiming:
+        return StageTiming(self.seconds, self.steps, self.tokens)
+
+
+@dataclass
+class StageRun:
+    """One stage's model, sampling and row seeds (their number is the number of continuations N)."""
+
+    model: StageModel
+    sampling: SamplingConfig
+    seeds: list[int]
+    meter: Meter = field(default_factory=Meter)
+
+    @property
+    def stage(self) -> str:
+        return self.model.config.stage
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def generators(self, *path: str | int) -> list[torch.Generator]:
+        """One a row, seeded with the row's seed itself or, with a path, with what is derived from it."""
+        seeds = [derive_seed(seed, *path) if path else seed for seed in self.seeds]
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def progress(self, done: int, total: int) -> Progress:
+        return Progress(self.stage, done, total, self.meter.timing.tokens_per_s)
+
+    def decode(
+        self,
+        history: Tensor | None,
+        condition: Tensor | None,
+        num_steps: int,
+        generators: list[torch.Generator],
+        count: Callable[[Tensor], tuple[int, int]],
+        first_step: int | None,
+    ) -> StageEvents:
+        """Up to `num_steps` new steps [B, n, L] after `history` [1 or B, n0, L] (the model's window of it).
+
+        `count` is told every step's tokens [B, L] and answers (done, total); decoding ends once done reaches total.
+        Chunks are numbered from `first_step`; None leaves them out, for batches whose rows are not continuations.
+        """
+        steps = generate_steps(
+            self.model,
+            prompt=history,
+            condition=condition,
+            num_steps=num_steps,
+            sampling=self.sampling,
+            generators=generators,
+        )
+        new: list[Tensor] = []
+        sent = 0
+        with closing(steps):
+            for tokens in self.meter.timed(steps):
+                new.append(tokens)
+                done, total = count(tokens)
+                if len(new) - sent == EVENT_STEPS or len(new) == num_steps or done >= total:
+                    if first_step is not None:
+                        yield Chunk(self.stage, torch.stack(new[sent:], dim=1), first_step + sent)
+                    sent = len(new)
+                    yield self.progress(done, total)
+                if done >= total:
+                    break
+        return torch.stack(new, dim=1)
+
+
+def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seed: int) -> StageEvents:
+    """Continues semantic ids [S0] (S0 = 0: from nothing) to [N, num_positions] at 25 Hz; the prompt's ids are kept.
+
+    Depth layout: steps of (token, run length - 1) until every row is long enough. The prompt's last run was cut by the
+    prompt's end, so its length is drawn again, no shorter than observed, from `seed` and once for all rows: they then
+    share one prefill. Flattened layout (the paper's, one level): merging has dropped durations, so the number of
+    tokens follows the prompt's mean run and the new tokens are spread evenly over the time asked for.
+    """
+    needed = num_positions - prompt_ids.shape[0]
+    prompt_ids = prompt_ids.cpu()
+    if run.model.config.layout == "flattened":
+        return (yield from _run_semantic_merged(run, prompt_ids, needed))
+    ids, runs = split_runs(*merge_repeats(prompt_ids), run.model.config.levels[1])
+    prompt = torch.stack([ids, runs - 1], dim=1)
+    if prompt.shape[0]:
+        prompt = _redraw_last_run(run, prompt, seed)
+    reached = torch.full((len(run.seeds),), int((prompt[:, 1] + 1).sum()) - prompt_ids.shape[0])
+
+    def count(tokens: Tensor) -> tuple[int, int]:
+        nonlocal reached
+        reached = reached + tokens[:, 1] + 1
+        return min(int(reached.min()), needed), needed
+
+    rows = prompt[None].expand(len(run.seeds), -1, -1)
+    generators = run.generators()
+    while int(reached.min()) < needed:
+        start, room = _window(run, rows.shape[1], rows.shape[1] + needed - int(reached.min()))
+        new = yield from run.decode(_shared(rows[:, start:]), None, room, generators, count, rows.shape[1])
+        rows = torch.cat([rows, new], dim=1)
+    return torch.stack([expand_runs(row[:, 0], row[:, 1] + 1)[:num_positions] for row in rows])
+
+
+def _run_semantic_merged(run: StageRun, prompt_ids: Tensor, needed: int) -> StageEvents:
+    merged, _ = merge_repeats(prompt_ids)
+    mean_run = prompt_ids.shape[0] / merged.shape[0] if merged.shape[0] else TYPICAL_RUN
+    num_tokens = max(1, math.ceil(needed / mean_run))
+    prompt = merged[None, :, None].expand(len(run.seeds), -1, -1)
+    rows = yield from _run_counted(run, prompt, lambda start, end: None, merged.shape[0] + num_tokens)
+    spread = merged.shape[0] + torch.arange(needed) * num_tokens // needed
+    return torch.cat([prompt_ids.expand(len(run.seeds), -1), rows[:, spread, 0]], dim=1)
+
+
+def _redraw_last_run(run: StageRun, prompt: Tensor, seed: int) -> Tensor:
+    """prompt [R, 2] with its last run length drawn from the model's distribution, given that it is not shorter."""
+    with run.meter.measure():
+        recent = prompt[-run.model.config.max_steps :].to(run.device)
+        logits = run.model.logits(recent[None], None)[1][0, -1].float().cpu()
+    logits[: int(prompt[-1, 1])] = -math.inf
+    uniform = torch.rand(1, generator=torch.Generator().manual_seed(seed))
+    length = sample(logits[None], uniform, run.sampling)[0]
+    return torch.cat([prompt[:-1], torch.stack([prompt[-1, 0], length])[None]])
+
+
+def run_coarse(run: StageRun, semantic: Tensor, prompt: Tensor, num_frames: int) -> StageEvents:
+    """Coarse codes [N, num_frames, L] for semantic ids [N, S] (2 S >= num_frames), going on from codes [F0, L].
+
+    F0 = 0 leaves voice and room to the model: acoustic generation.
+    """
+    stride = run.model.config.condition_stride
+
+    def condition(start: int, end: int) -> Tensor:
+        return semantic[:, start // stride : -(-end // stride), None]
+
+    prompt = prompt.cpu().expand(len(run.seeds), -1, -1)
+    return (yield from _run_counted(run, prompt, condition, num_frames))
+
+
+def _run_counted(
+    run: StageRun, rows: Tensor, condition: Callable[[int, int], Tensor | None], num_steps: int
+) -> StageEvents:
+    """Extends [N, n0, L] to [N, num_steps, L], in windows of the trained length with `condition(start, end)`."""
+    first, done, generators = rows.shape[1], 0, run.generators()
+
+    def count(tokens: Tensor) -> tuple[int, int]:
+        nonlocal done
+        done += 1
+        return done, num_steps - first
+
+    while rows.shape[1] < num_steps:
+        start, room = _window(run, rows.shape[1], num_steps)
+        known = condition(start, rows.shape[1] + room)
+        new = yield from run.decode(_shared(rows[:, start:]), _shared(known), room, generators, count, rows.shape[1])
+        rows = torch.cat([rows, new], dim=1)
+    return rows
+
+
+def _window(run: StageRun, length: int, total: int) -> tuple[int, int]:
+    """(first step of the history to keep, number of steps to add) where `length` of `total` steps are there.
+
+    Everything, where the total fits the trained length; else a history of half of it at most, from a whole condition
+    step on, so that the model works at the lengths it was trained on however long the run is.
+    """
+    stride = run.model.config.condition_stride
+    limit = max(2, run.model.config.max_steps // stride) * stride
+    if total <= limit:
+        return 0, total - length
+    start = max(0, length - limit // 2)
+    start = -(-start // stride) * stride
+    return start, min(total, start + limit) - length
+
+
+def _shared(rows: Tensor | None) -> Tensor | None:
+    """One row where all are equal (it is then read once), None where there is nothing."""
+    if rows is None or not rows.shape[1]:
+        return None
+    return rows[:1] if bool((rows == rows[:1]).all()) else rows
+
+
+def run_fine(run: StageRun, coarse: Tensor, prompt: Tensor) -> StageEvents:
+    """Fine codes [N, F, L] for coarse codes [N, F, Lc], going on from codes [F0, L], in windows of 3 s from frame 0.
+
+    A window that straddles the prompt's end is continued from its prompt frames; all later windows, of all rows, are
+    decoded as one batch, each from nothing, as in the paper.
+    """
+    known, size, num_rows = prompt.shape[0], _fine_window(run), len(run.seeds)
+    rows, coarse = prompt.cpu().expand(num_rows, -1, -1), coarse.cpu()
+    index, offset = divmod(known, size)
+    joint = min(size - offset, coarse.shape[1] - known) if offset else 0
+    rest = coarse[:, known + joint :]
+    num_windows, length = -(-rest.shape[1] // size), min(size, rest.shape[1])
+    done, work, frames = 0, num_rows * (joint + num_windows * length), coarse.shape[1] - known
+
+    def count(tokens: Tensor) -> tuple[int, int]:
+        nonlocal done
+        done += tokens.shape[0]
+        return done * frames // work, frames
+
+    if joint:
+        generators, window = run.generators("window", index), coarse[:, known - offset : known + joint]
+        history = _shared(rows[:, known - offset :])
+        new = yield from run.decode(history, _shared(window), joint, generators, count, known)
+        rows, index = torch.cat([rows, new], dim=1), index + 1
+    if num_windows:
+        new = yield from _run_windows(run, rest, index, count)
+        yield Chunk(run.stage, new, known + joint)
+        rows = torch.cat([rows, new], dim=1)
+    return rows
+
+
+def _run_windows(
+    run: StageRun, coarse: Tensor, first_index: int, count: Callable[[Tensor], tuple[int, int]]
+) -> StageEvents:
+    """[N, F, Lc] -> [N, F, L], whole windows at once; the last one is padded by repeating its last coarse frame."""
+    num_rows, num_frames, _ = coarse.shape
+    length = min(_fine_window(run), num_frames)
+    num_windows = -(-num_frames // length)
+    padding = coarse[:, -1:].expand(-1, num_windows * length - num_frames, -1)
+    windows = torch.cat([coarse, padding], dim=1).reshape(num_rows * num_windows, length, -1)
+    of_window = [run.generators("window", first_index + number) for number in range(num_windows)]
+    generators = [of_window[number][row] for row in range(num_rows) for number in range(num_windows)]
+    parts = []
+    for start in range(0, len(generators), MAX_FINE_ROWS):
+        batch = slice(start, start + MAX_FINE_ROWS)
+        parts.append((yield from run.decode(None, windows[batch], length, generators[batch], count, None)))
+    return torch.cat(parts).reshape(num_rows, num_windows * length, -1)[:, :num_frames]
+
+
+def _fine_window(run: StageRun) -> int:
+    return min(FINE_WINDOW_FRAMES, run.model.config.max_steps)
