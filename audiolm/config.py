@@ -166,6 +166,7 @@ class SemanticConfig(Config):
     tap_layer: int = 4  # features are taken after this many conformer layers, counted over both modules
     codebook_groups: int = 2
     codebook_entries: int = 160
+    centre_targets: bool = True  # take each crop's mean spectrum out of the pre-training targets (not for piano)
     dropout: float = 0.1
     num_clusters: int = 500
 

@@ -3,11 +3,12 @@
 Departures from the paper, all for training in minutes instead of weeks:
 
 - The front end gives 25 Hz positions from 100 Hz log-mel frames by two strided 1-d convolutions.
-- The quantizer reads the four clean log-mel frames of a position through one linear map, not the front end's output.
-  Targets then cannot collapse together with the front end, and the quantizer starts as a random projection, which is
-  a useful target by itself (BEST-RQ, arXiv 2202.01855).
+- The quantizer reads the twelve clean log-mel frames around a position through one linear map, not the front end's
+  output, and starts from k-means of smoothed spectra: targets cannot collapse together with the front end, and are
+  useful from the first step on, as in HuBERT (arXiv 2106.07447). The contrastive loss goes on refining them.
 - The context side sees a noisy version of the recording, the targets come from the clean one (WavLM, arXiv 2110.13900).
 - Negatives are all other masked positions of the same crop with another code, not a sample of 100 of them.
+- Masked spans are 5 positions (0.2 s, as in HuBERT) instead of 10, at about the same share of hidden positions.
 - Masked prediction is a cross-entropy a group; the joint code is the tuple of the groups' entries.
 """
 
@@ -23,9 +24,11 @@ from torchaudio.functional import melscale_fbanks
 
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
 from audiolm.nn.conformer import ConformerLayer
+from audiolm.semantic.kmeans import fit_kmeans
 
 HOP_LENGTH = 160
 FRAMES_PER_POSITION = SAMPLES_PER_SEMANTIC // HOP_LENGTH
+CONTEXT_FRAMES = 3 * FRAMES_PER_POSITION  # what the quantizer sees: the position and one neighbour on each side
 REFERENCE_RMS = 0.05
 RMS_FLOOR = 1e-3
 MEL_FLOOR = 1e-3
@@ -79,7 +82,8 @@ class LogMel(nn.Module):
                 padded, self.n_fft, HOP_LENGTH, window=self.window, center=False, return_complex=True
             )[..., :num_frames]
             power = spectrum.real.square() + spectrum.imag.square()
-            return torch.log(self.filters @ power.clamp_min(1e-12) ** 0.5 / math.sqrt(self.n_fft) + MEL_FLOOR)
+            magnitude = power.clamp_min(1e-12).sqrt() / math.sqrt(self.n_fft)
+            return torch.log(self.filters @ magnitude + MEL_FLOOR)
 
 
 class W2vBertEncoder(nn.Module):
@@ -116,9 +120,6 @@ class ProductQuantizer(nn.Module):
         super().__init__()
         self.num_groups, self.num_entries = num_groups, num_entries
         self.scores = nn.Linear(channels, num_groups * num_entries)
-        # Scores of standardised inputs start with a standard deviation near 4: nearly hard codes under Gumbel noise.
-        nn.init.normal_(self.scores.weight, std=4.0 / math.sqrt(channels))
-        nn.init.zeros_(self.scores.bias)
         self.entries = nn.Parameter(torch.randn(num_groups, num_entries, dimension // num_groups) * 0.3)
 
     def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,6 +132,25 @@ class ProductQuantizer(nn.Module):
                 choice = F.one_hot(scores.argmax(dim=-1), self.num_entries).to(scores.dtype)
             vectors = torch.einsum("bsge,ged->bsgd", choice, self.entries).flatten(2)
             return vectors, scores.detach().argmax(dim=-1), scores.softmax(dim=-1)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, bases: list[Tensor], generator: torch.Generator) -> None:
+        """Starts each group from k-means of x [N, C] seen through its basis [n, C].
+
+        |Bx - c|^2 ranks centroids c like the linear score 2 c.Bx - |c|^2, which is scaled so that the best and second
+        best entry are typically 3 apart: Gumbel noise then changes few codes.
+        """
+        weights, biases = [], []
+        for basis in bases:
+            seen = x @ basis.T
+            centroids = fit_kmeans(seen, self.num_entries, generator)
+            scores = 2.0 * seen @ centroids.T - centroids.square().sum(dim=-1)
+            best = scores.topk(2, dim=-1).values
+            scale = 3.0 / (best[:, 0] - best[:, 1]).median().clamp_min(1e-3)
+            weights.append(scale * 2.0 * centroids @ basis)
+            biases.append(-scale * centroids.square().sum(dim=-1))
+        self.scores.weight.copy_(torch.cat(weights))
+        self.scores.bias.copy_(torch.cat(biases))
 
 
 @dataclass(frozen=True)
@@ -146,6 +166,18 @@ class PretrainingOutput:
     codes: Tensor  # [B, S, G]
 
 
+@dataclass(frozen=True)
+class Views:
+    """Two versions [B, T] of the same crops, both at the reference level: targets come from `clean`, context from `noisy`.
+
+    `warps` [B] scales the frequency axis of the context side: factors near 1 imitate other vocal tract lengths.
+    """
+
+    clean: Tensor
+    noisy: Tensor
+    warps: Tensor | None = None
+
+
 class W2vBert(nn.Module):
     """The pre-training model: encoder (both modules), quantizer, contrastive projection and masked-prediction heads."""
 
@@ -156,19 +188,20 @@ class W2vBert(nn.Module):
         self.encoder = W2vBertEncoder(config, config.num_contrastive_layers + config.num_masked_layers)
         self.mask_vector = nn.Parameter(torch.randn(config.width) * 0.1)
         self.quantizer = ProductQuantizer(
-            FRAMES_PER_POSITION * config.num_mels, config.codebook_groups, config.codebook_entries, dimension
+            CONTEXT_FRAMES * config.num_mels, config.codebook_groups, config.codebook_entries, dimension
         )
         self.project_context = nn.Linear(config.width, dimension)
         self.project_target = nn.Linear(dimension, dimension)
         self.heads = nn.Linear(config.width, config.codebook_groups * config.codebook_entries)
 
-    def forward(
-        self, noisy: Tensor, clean: Tensor, mask: Tensor, valid: Tensor, temperature: float = 1.0
-    ) -> PretrainingOutput:
-        """noisy, clean [B, T]; mask, valid [B, S] bool: positions hidden from the context, positions that hold sound."""
-        stacked = self._stacked(self.encoder.log_mel(clean))
+    def forward(self, views: Views, mask: Tensor, valid: Tensor, temperature: float = 1.0) -> PretrainingOutput:
+        """mask, valid [B, S] bool: positions hidden from the context, positions that hold sound."""
+        stacked = self._stacked(self.encoder.log_mel(views.clean), valid)
         vectors, codes, probabilities = self.quantizer(stacked, temperature)
-        x = self.encoder.front_end(self.encoder.log_mel(noisy))
+        log_mels = self.encoder.log_mel(views.noisy)
+        if views.warps is not None:
+            log_mels = warp_bands(log_mels, views.warps)
+        x = self.encoder.front_end(log_mels)
         x = torch.where(mask[..., None], self.mask_vector.to(x.dtype), x)
         split = self.config.num_contrastive_layers
         for layer in self.encoder.layers[:split]:
@@ -183,9 +216,30 @@ class W2vBert(nn.Module):
             contrastive, diversity, masked, contrastive_accuracy, masked_accuracy, perplexity, codes
         )
 
-    def _stacked(self, log_mels: Tensor) -> Tensor:
-        """[B, num_mels, 4 S] -> [B, S, 4 * num_mels]."""
-        return log_mels.transpose(1, 2).unflatten(1, (-1, FRAMES_PER_POSITION)).flatten(2)
+    @torch.no_grad()
+    def fit(self, clean: Tensor, valid: Tensor, num_cepstra: int, generator: torch.Generator) -> None:
+        """Data-driven start from level-normalised crops [B, T]: log-mel statistics, then the quantizer.
+
+        Group 0 clusters the mean spectrum of a position, group 1 its slope over 120 ms, further groups repeat with
+        other seeds; all through the first `num_cepstra` cosines of the mel axis (the envelope without the harmonics).
+        """
+        self.encoder.log_mel.fit(clean)
+        stacked = self._stacked(self.encoder.log_mel(clean), valid)[valid]
+        bases = _target_bases(self.config.num_mels, num_cepstra).to(clean.device)
+        chosen = [bases[group % len(bases)] for group in range(self.config.codebook_groups)]
+        self.quantizer.fit(stacked, chosen, generator)
+
+    def _stacked(self, log_mels: Tensor, valid: Tensor) -> Tensor:
+        """[B, num_mels, 4 S] -> [B, S, 12 * num_mels]: frames of the position and of both neighbours.
+
+        With `centre_targets` the mean spectrum of each crop's valid positions is taken out: it says who speaks through
+        which microphone, not what is said.
+        """
+        if self.config.centre_targets:
+            counted = valid.repeat_interleave(FRAMES_PER_POSITION, dim=1)[:, None].to(log_mels.dtype)
+            log_mels = log_mels - (log_mels * counted).sum(2, True) / counted.sum(2, True).clamp_min(1.0)
+        padded = F.pad(log_mels, (FRAMES_PER_POSITION, FRAMES_PER_POSITION), mode="replicate")
+        return padded.unfold(2, CONTEXT_FRAMES, FRAMES_PER_POSITION).permute(0, 2, 3, 1).flatten(2)
 
     def _contrast(self, x: Tensor, vectors: Tensor, codes: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         context = F.normalize(self.project_context(x).float(), dim=-1)
@@ -204,6 +258,31 @@ class W2vBert(nn.Module):
         return loss, (logits.argmax(dim=-1) == codes).float().mean()
 
 
+def _target_bases(num_mels: int, num_cepstra: int) -> Tensor:
+    """[2, num_cepstra, 12 * num_mels]: cosines over mel of the middle frames' mean, and of the slope over all frames."""
+    bands, orders = torch.arange(num_mels) + 0.5, torch.arange(num_cepstra)
+    cosines = torch.cos(math.pi / num_mels * orders[:, None] * bands) * math.sqrt(2.0 / num_mels)
+    middle = torch.zeros(CONTEXT_FRAMES)
+    middle[FRAMES_PER_POSITION : 2 * FRAMES_PER_POSITION] = 1.0 / FRAMES_PER_POSITION
+    slope = torch.linspace(-1.0, 1.0, CONTEXT_FRAMES)
+    slope = slope / slope.norm()
+    return torch.stack([torch.einsum("f,cm->cfm", weights, cosines).flatten(1) for weights in (middle, slope)])
+
+
+def warp_bands(log_mels: Tensor, factors: Tensor) -> Tensor:
+    """[B, num_mels, frames] with frequency f moved to factors[b] * f, linearly interpolated between mel bands."""
+    num_mels = log_mels.shape[1]
+    top = 2595.0 * math.log10(1.0 + SAMPLE_RATE_HZ / 2 / 700.0)
+    mels = torch.arange(num_mels, device=log_mels.device) * (top / (num_mels - 1))
+    hertz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
+    source = 2595.0 * torch.log10(1.0 + hertz / factors[:, None] / 700.0) * ((num_mels - 1) / top)
+    below = source.clamp(0, num_mels - 1).floor()
+    weight = (source.clamp(0, num_mels - 1) - below)[..., None]
+    index = below.long()[..., None].expand_as(log_mels)
+    upper = (index + 1).clamp_max(num_mels - 1)
+    return torch.lerp(log_mels.gather(1, index), log_mels.gather(1, upper), weight)
+
+
 def _diversity(probabilities: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """(share of the codebook that goes unused, mean perplexity of the hard codes) over N positions.
 
@@ -217,7 +296,7 @@ def _diversity(probabilities: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     return 1.0 - entropy.exp().mean() / num_entries, hard_entropy.exp().mean()
 
 
-def span_mask(batch: int, length: int, generator: torch.Generator, share: float = 0.065, span: int = 10) -> Tensor:
+def span_mask(batch: int, length: int, generator: torch.Generator, share: float = 0.12, span: int = 5) -> Tensor:
     """[B, S] bool: each position starts a masked span with probability `share`; spans may overlap.
 
     A row without any span gets one, so that every row has something to predict.
