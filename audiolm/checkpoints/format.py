@@ -1,92 +1,108 @@
 """The checkpoint folder: config.json, README.md (the model card) and `<component>.safetensors`; and run folders.
 
 config.json, format 1:
-    {"format": 1, "name", "domain", "summary",
-     "components": {component: {"config": {...}, "hash": sha, "files": {file: sha}, "made_for": {tokenizer: sha}}}}
-`hash` is `component_hash` of the weights. `made_for` names the tokenizers a stage or detector was trained with:
-stages the `token_hash` (a codec whose decoder alone changed keeps its stages), the detector the codec's whole hash
-(it judges the decoder's sound). A set that does not fit together is refused.
+    {"format": 1, "name", "domain", "summary", "components": {component: entry}}
+    entry: {"config": {...}, "hash": sha, "files": {file: sha}, "made_for": {tokenizer: sha}}
+`hash` is `component_hash` of the weights; tokenizers also have a "token_hash". `made_for` names the tokenizers a stage
+or detector was trained with: stages the `token_hash` (a codec whose decoder alone was trained further keeps its
+stages), the detector the codec's whole hash (it judges the decoder's sound). A set that does not fit is refused.
 """
 
 from __future__ import annotations
 
-import importlib
+import json
+import os
 import re
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
+from audiolm.checkpoints.components import (
+    COMPONENTS,
+    MADE_FOR,
+    TOKENIZERS,
+    build_component,
+    load_component,
+    require_component,
+)
+from audiolm.checkpoints.info import (
+    CARD_FILE,
+    CONFIG_FILE,
+    FORMAT,
+    CheckpointInfo,
+    ComponentEntry,
+    check_card,
+    check_format,
+    check_labels,
+    check_set,
+    read_info,
+    require_complete,
+    require_hashes,
+)
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import (
+    SHIPPING_DTYPE,
     as_shipped,
     component_hash,
     read_tensors,
     token_hash,
+    write_tensors,
 )
-from audiolm.config import (
-    STAGES,
-    CodecConfig,
-    Config,
-    DetectorConfig,
-    SemanticConfig,
-    StageConfig,
-)
-from audiolm.errors import CheckpointError, ConfigError
+from audiolm.config import STAGES
+from audiolm.errors import CheckpointError
 
 if TYPE_CHECKING:
-    pass
+    from audiolm.codec import Codec
+    from audiolm.detector import Detector
+    from audiolm.lm import StageModel
+    from audiolm.semantic import SemanticTokenizer
 
 __all__ = [
     "COMPONENTS",
+    "CheckpointInfo",
+    "ComponentEntry",
+    "ModelSet",
+    "Part",
     "as_shipped",
+    "attach_codebooks",
     "build_component",
     "component_hash",
+    "load_checkpoint",
+    "load_component",
+    "read_info",
     "read_run",
     "token_hash",
+    "write_checkpoint",
+    "write_parts",
 ]
 
-FORMAT = 1
-CONFIG_FILE = "config.json"
-CARD_FILE = "README.md"
 RUN_WEIGHTS_FILE = "weights.safetensors"
-MAX_CARD_BYTES = 2**20
-MAX_SUMMARY_CHARACTERS = 400
-
-REQUIRED = ("codec", "semantic", *(f"stage_{stage}" for stage in STAGES))
-COMPONENTS = (*REQUIRED, "detector")
-MADE_FOR = {
-    "codec": (),
-    "semantic": (),
-    "stage_semantic": ("semantic",),
-    "stage_coarse": ("codec", "semantic"),
-    "stage_fine": ("codec",),
-    "detector": ("codec",),
-}
-_CLASSES: dict[str, tuple[str, str, type[Config]]] = {
-    "codec": ("audiolm.codec", "Codec", CodecConfig),
-    "semantic": ("audiolm.semantic", "SemanticTokenizer", SemanticConfig),
-    **{f"stage_{stage}": ("audiolm.lm", "StageModel", StageConfig) for stage in STAGES},
-    "detector": ("audiolm.detector", "Detector", DetectorConfig),
-}
 
 
-def build_component(component: str, config: Mapping[str, Any]) -> nn.Module:
-    """A freshly initialised module of a component name and the JSON object of its config.
+@dataclass
+class ModelSet:
+    """A loaded checkpoint: modules in eval mode, float32, without gradients; stages are keyed by `config.STAGES`."""
 
-    Raises CheckpointError for an unknown component, an invalid config, or sizes this machine cannot hold.
-    """
-    if component not in _CLASSES:
-        raise CheckpointError(f"unknown component {component!r}: expected one of {', '.join(COMPONENTS)}")
-    module_name, class_name, config_class = _CLASSES[component]
-    model_class = getattr(importlib.import_module(module_name), class_name)
-    try:
-        return model_class(config_class.from_dict(dict(config)))
-    except ConfigError as error:
-        raise CheckpointError(f"{component}: {error}") from error
-    except (ValueError, TypeError, RuntimeError, MemoryError, OverflowError) as error:
-        raise CheckpointError(f"{component}: its config cannot be built ({error})") from error
+    info: CheckpointInfo
+    codec: Codec
+    semantic: SemanticTokenizer
+    stages: dict[str, StageModel]
+    detector: Detector | None
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component to be written: weights of any float dtype; the tokenizers it was made for (None: this set's)."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    made_for: dict[str, str] | None = None
 
 
 def read_run(folder: Path | str) -> tuple[str, dict[str, Any], dict[str, Tensor], dict[str, str]]:
@@ -97,15 +113,141 @@ def read_run(folder: Path | str) -> tuple[str, dict[str, Any], dict[str, Tensor]
     folder = Path(folder)
     where = folder / CONFIG_FILE
     value = require_fields(str(where), read_object(where), {"component": str, "config": dict, "made_for": dict})
-    component = value["component"]
-    if component not in COMPONENTS:
-        raise CheckpointError(f"{where}: unknown component {component!r}: expected one of {', '.join(COMPONENTS)}")
-    made_for = _hashes(f"{where}: made_for", value["made_for"])
-    return component, value["config"], read_tensors([folder / RUN_WEIGHTS_FILE]), made_for
+    require_component(f"{where}: ", value["component"])
+    made_for = require_hashes(f"{where}: made_for", value["made_for"])
+    return value["component"], value["config"], read_tensors([folder / RUN_WEIGHTS_FILE]), made_for
 
 
-def _hashes(where: str, value: dict[str, Any]) -> dict[str, str]:
-    for name, digest in value.items():
-        if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-            raise CheckpointError(f"{where}: {name!r} must be a SHA-256 in 64 lower-case hex digits, found {digest!r}")
-    return value
+def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", verify: bool = True) -> ModelSet:
+    """Loads every component as float32 onto the device; `verify` checks the SHA-256 of every file before it is parsed.
+
+    Raises CheckpointError, naming the file, for whatever is missing, truncated, foreign or mismatched.
+    """
+    info = read_info(folder)
+    modules = {name: _load_entry(info, name, verify).to(device) for name in info.components}
+    stages = {stage: modules[f"stage_{stage}"] for stage in STAGES}
+    attach_codebooks(stages, modules["codec"])
+    return ModelSet(
+        info=info,
+        codec=modules["codec"],
+        semantic=modules["semantic"],
+        stages=stages,
+        detector=modules.get("detector"),
+        device=torch.device(device),
+    )
+
+
+def attach_codebooks(stages: Mapping[str, StageModel], codec: Codec) -> None:
+    """Gives the coarse and fine stages the codec's code vectors of the levels they predict and know."""
+    codebooks, num_coarse = codec.codebooks(), codec.config.num_coarse_levels
+    if "coarse" in stages and stages["coarse"].config.feature_dimension:
+        stages["coarse"].set_codebooks(codebooks[:num_coarse], None)
+    if "fine" in stages and stages["fine"].config.feature_dimension:
+        stages["fine"].set_codebooks(codebooks[num_coarse:], codebooks[:num_coarse])
+
+
+def write_checkpoint(
+    folder: Path | str,
+    *,
+    name: str,
+    domain: str,
+    summary: str,
+    components: Mapping[str, nn.Module],
+    card: str,
+    dtype: torch.dtype = SHIPPING_DTYPE,
+) -> CheckpointInfo:
+    """Writes modules that belong together (each with a `config`); see `write_parts`."""
+    parts = {key: Part(module.config.to_dict(), module.state_dict()) for key, module in components.items()}
+    return write_parts(folder, name=name, domain=domain, summary=summary, parts=parts, card=card, dtype=dtype)
+
+
+def write_parts(
+    folder: Path | str,
+    *,
+    name: str,
+    domain: str,
+    summary: str,
+    parts: Mapping[str, Part],
+    card: str,
+    dtype: torch.dtype = SHIPPING_DTYPE,
+) -> CheckpointInfo:
+    """Writes a checkpoint folder, over an older checkpoint if there is one; config.json last, so that half is none.
+
+    Raises CheckpointError for a component that is unknown or lacking, parts made for other tokenizers, sizes that do
+    not fit, an unusable name, domain, summary or card, weights that are not finite, or a folder holding other things.
+    """
+    folder = Path(folder)
+    where = str(folder)
+    check_labels(where, name, domain, summary)
+    check_card(where, card.encode())
+    require_complete(where, parts)
+    entries = _entries(parts)
+    check_set(where, entries)
+    _require_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        new = Path(temporary)
+        written = {}
+        for component in (c for c in COMPONENTS if c in parts):
+            files = write_tensors(new, component, parts[component].tensors, dtype)
+            written[component] = _entry_to_dict(component, entries[component], files)
+        config = {"format": FORMAT, "name": name, "domain": domain, "summary": summary, "components": written}
+        (new / CARD_FILE).write_bytes(card.encode())
+        (new / CONFIG_FILE).write_bytes((json.dumps(config, indent=1) + "\n").encode())
+        read_info(new)
+        _replace(folder, new)
+    return read_info(folder)
+
+
+def _entries(parts: Mapping[str, Part]) -> dict[str, ComponentEntry]:
+    """Entries without files; what does not say what it was made for belongs to this set's tokenizers."""
+    hashes = {name: component_hash(part.tensors) for name, part in parts.items()}
+    token_hashes = {name: token_hash(parts[name].tensors) for name in TOKENIZERS}
+    entries = {}
+    for name, part in parts.items():
+        own = hashes if name == "detector" else token_hashes
+        made_for = own if part.made_for is None else require_hashes(f"{name}: made_for", part.made_for)
+        made_for = {key: made_for[key] for key in MADE_FOR[name] if key in made_for}
+        entries[name] = ComponentEntry(part.config, {}, hashes[name], token_hashes.get(name, ""), made_for)
+    return entries
+
+
+def _entry_to_dict(component: str, entry: ComponentEntry, files: dict[str, str]) -> dict[str, Any]:
+    value = {"config": entry.config, "hash": entry.hash, "files": files, "made_for": entry.made_for}
+    return {**value, "token_hash": entry.token_hash} if component in TOKENIZERS else value
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Raises CheckpointError unless the folder is absent, empty or an older checkpoint."""
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder}: not a folder")
+    if (folder / CONFIG_FILE).is_file():
+        check_format(folder / CONFIG_FILE, read_object(folder / CONFIG_FILE))
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise CheckpointError(f"{folder}: not empty and not a checkpoint; choose another folder")
+
+
+def _replace(folder: Path, new: Path) -> None:
+    """Moves the new files in and an older checkpoint's out; other files of the folder stay. config.json goes last."""
+    folder.mkdir(exist_ok=True)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    for path in list(folder.glob("*.safetensors")):
+        if re.fullmatch(rf"({'|'.join(COMPONENTS)})(-\d{{5}}-of-\d{{5}})?\.safetensors", path.name):
+            path.unlink()
+    for path in sorted(new.iterdir(), key=lambda path: path.name == CONFIG_FILE):
+        os.replace(path, folder / path.name)
+
+
+def _load_entry(info: CheckpointInfo, component: str, verify: bool) -> nn.Module:
+    entry = info.components[component]
+    paths = [info.folder / name for name in entry.files]
+    tensors = read_tensors(paths, entry.files if verify else None)
+    where = str(info.folder / CONFIG_FILE)
+    if verify:
+        for name, found, expected in (
+            ("hash", component_hash(tensors), entry.hash),
+            ("token_hash", token_hash(tensors) if entry.token_hash else "", entry.token_hash),
+        ):
+            if found != expected:
+                raise CheckpointError(f"{where}: {component} {name} is {expected}, its weights have {found}")
+    return load_component(component, entry.config, tensors, str(paths[0]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -79,7 +78,7 @@ def write_tensors(
     for file_name, shard in zip(file_names(component, len(shards)), shards, strict=True):
         content = save(shard, metadata={"format": "pt"})
         hashes[file_name] = hashlib.sha256(content).hexdigest()
-        write_atomically(folder / file_name, content)
+        (folder / file_name).write_bytes(content)
     return hashes
 
 
@@ -149,10 +148,3 @@ def read_bytes(path: Path) -> bytes:
         raise CheckpointError(f"{path}: missing") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the whole new one."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
