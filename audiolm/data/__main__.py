@@ -10,8 +10,8 @@ from audiolm.errors import AudioLMError
 
 _COMMANDS = {
     "speech": ("audiolm.data.speech", "speech recordings -> corpus folder"),
-    "piano-notes": ("audiolm.data.piano", "MIDI performances -> packed notes"),
-    "piano-bank": ("audiolm.data.bank", "piano samples -> reduced 16 kHz sample bank"),
+    "piano-notes": ("audiolm.data.midi", "MIDI performances -> packed notes"),
+    "piano-bank": ("audiolm.data.salamander", "piano samples -> reduced 16 kHz sample bank"),
     "piano-render": ("audiolm.data.render", "packed notes + bank -> corpus folder of rendered excerpts"),
 }
 

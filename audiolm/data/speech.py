@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -190,7 +191,7 @@ def trim_silences(samples: np.ndarray) -> np.ndarray:
     half_pause = round(MAX_PAUSE_S / 2 * SAMPLE_RATE_HZ)
     pieces = []
     start = max(0, active[0] * frame - edge)
-    for before, after in zip(active[:-1], active[1:], strict=True):
+    for before, after in itertools.pairwise(active):
         if (after - before - 1) * frame > 2 * half_pause:
             pieces.append(samples[start : (before + 1) * frame + half_pause])
             start = after * frame - half_pause
