@@ -72,7 +72,7 @@ def read_info(folder: Path | str) -> CheckpointInfo:
         folder=folder,
         sha256=hashlib.sha256(read_bytes(where)).hexdigest(),
         components=entries,
-        card=_read_card(folder / CARD_FILE),
+        card=read_card(folder / CARD_FILE),
         summary=value["summary"],
     )
 
@@ -97,7 +97,8 @@ def _read_entry(where: Path, component: str, value: Any) -> ComponentEntry:
     )
 
 
-def _read_card(path: Path) -> str:
+def read_card(path: Path) -> str:
+    """Raises CheckpointError: missing, too large, empty, not UTF-8."""
     content = read_bytes(path)
     check_card(str(path), content)
     return content.decode()

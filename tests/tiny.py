@@ -1,0 +1,90 @@
+"""A complete checkpoint of random weights, small enough that the whole pipeline runs in well under a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from audiolm.checkpoints.components import build_component
+from audiolm.checkpoints.format import CheckpointInfo, write_checkpoint
+from audiolm.config import (
+    STAGES,
+    CodecConfig,
+    Config,
+    DetectorCalibration,
+    DetectorConfig,
+    FrameBackboneConfig,
+    QuantizerConfig,
+    SemanticConfig,
+    TransformerConfig,
+)
+from audiolm.lm.specs import default_config
+
+CODEC = CodecConfig(
+    frame=FrameBackboneConfig(width=16, expansion=2, encoder_blocks=(1, 1), decoder_blocks=(1, 1), look_ahead_frames=2),
+    quantizer=QuantizerConfig(num_levels=4, codebook_size=32, dimension=8),
+    num_coarse_levels=2,
+)
+SEMANTIC = SemanticConfig(
+    num_mels=16,
+    width=16,
+    num_heads=2,
+    feed_forward=32,
+    conv_kernel_size=5,
+    num_contrastive_layers=1,
+    num_masked_layers=1,
+    tap_layer=1,
+    codebook_entries=16,
+    num_clusters=24,
+)
+TRANSFORMER = TransformerConfig(width=16, num_layers=1, num_heads=2, feed_forward=32)
+DETECTOR = DetectorConfig(
+    num_mels=16,
+    channels=(4, 8),
+    calibration=DetectorCalibration(
+        false_positive_rate=0.25, false_negative_rate=0.25, num_originals=4, num_generated=4
+    ),
+)
+CARD = "---\nlicense: cc0-1.0\nlibrary_name: audiolm\n---\n\n# Tiny\n\nRandom weights: it has learnt nothing.\n"
+
+
+def tiny_configs(layout: str = "depth", with_detector: bool = True) -> dict[str, Config]:
+    """Configs by component name."""
+    sizes = {
+        "codebook_size": CODEC.quantizer.codebook_size,
+        "num_coarse_levels": CODEC.num_coarse_levels,
+        "num_fine_levels": CODEC.num_fine_levels,
+        "num_clusters": SEMANTIC.num_clusters,
+        "feature_dimension": CODEC.quantizer.dimension,
+        "transformer": TRANSFORMER,
+        "depth_width": 16,
+    }
+    stages = {f"stage_{stage}": default_config(stage, layout, **sizes) for stage in STAGES}
+    return {"codec": CODEC, "semantic": SEMANTIC, **stages} | ({"detector": DETECTOR} if with_detector else {})
+
+
+def tiny_modules(seed: int = 0, layout: str = "depth", with_detector: bool = True) -> dict[str, nn.Module]:
+    """Freshly initialised modules by component name; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        configs = tiny_configs(layout, with_detector)
+        modules = {name: build_component(name, config.to_dict()) for name, config in configs.items()}
+        # Untrained centroids would all be the same point, and every position the same semantic token.
+        modules["semantic"].centroids.normal_()
+    return modules
+
+
+def make_tiny_checkpoint(
+    folder: Path, domain: str = "speech", seed: int = 0, with_detector: bool = True, layout: str = "depth"
+) -> CheckpointInfo:
+    """Writes a checkpoint named `tiny-<domain>` into the folder."""
+    return write_checkpoint(
+        folder,
+        name=f"tiny-{domain}",
+        domain=domain,
+        summary=f"Random weights for tests ({domain}).\nIt has learnt nothing.",
+        components=tiny_modules(seed, layout, with_detector),
+        card=CARD,
+    )
