@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from audiolm.audio.levelling import level_gain
 from audiolm.audio.resample import resample
-from audiolm.checkpoints import ModelSet
+from audiolm.checkpoints import registry
+from audiolm.checkpoints.format import ModelSet
 from audiolm.config import (
     FRAME_RATE_HZ,
     FRAMES_PER_SEMANTIC,
@@ -25,9 +27,9 @@ from audiolm.config import (
     STAGES,
 )
 from audiolm.detector import Verdict
-from audiolm.errors import AudioTooShortError, DeviceMemoryError, ReceiptError, RequestError
+from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
-from audiolm.receipt import Receipt, derive_seed, hash_tokens, hash_waveform, require_same
+from audiolm.receipt import Receipt, derive_seed, describe_device, hash_tokens, hash_waveform, require_same
 from audiolm.request import MIN_PROMPT_S, ContinuationRequest
 from audiolm.stages import Meter, StageRun, run_coarse, run_fine, run_semantic
 from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
@@ -80,6 +82,21 @@ class Pipeline:
         self.num_coarse_levels = len(models.stages["coarse"].config.levels)
         self.num_levels = self.num_coarse_levels + len(models.stages["fine"].config.levels)
 
+    @classmethod
+    def load(cls, source: str, revision: str | None = None, device: str = "auto") -> Self:
+        """From an embedded name, a folder or a Hub id; device "auto" is cuda where there is one, else cpu.
+
+        Raises CheckpointError, DeviceMemoryError; RequestError for a device this machine does not have.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise RequestError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        with _memory_errors():
+            return cls(registry.load(source, revision, device))
+
     @property
     def device(self) -> torch.device:
         return torch.device(self.models.device)
@@ -114,7 +131,7 @@ class Pipeline:
     def reconstruct(self, waveform: Waveform, num_levels: int | None = None) -> Waveform:
         """The recording through the codec, from its first `num_levels` levels (None: all that it has); same length.
 
-        Raises RequestError for a number of levels the codec does not have; AudioTooShortError, DeviceMemoryError.
+        Raises RequestError for a number of levels the codec does not have; AudioSilentError, DeviceMemoryError.
         """
         codec = self.models.codec
         num_levels = codec.num_levels if num_levels is None else num_levels
@@ -122,15 +139,15 @@ class Pipeline:
             raise RequestError(f"the codec has 1..{codec.num_levels} levels, found {num_levels}")
         samples = _at_model_rate(waveform).samples
         with _memory_errors():
-            gain = level_gain(samples)
-            codes = codec.encode((samples * gain)[None].to(self.device), num_levels)
+            levelled, gain = _levelled(samples)
+            codes = codec.encode(levelled[None].to(self.device), num_levels)
             decoded = codec.decode(codes)[0, : samples.shape[0]].float().cpu()
         return Waveform((decoded / gain).clamp(-1.0, 1.0))
 
     def detect(self, waveform: Waveform) -> Verdict:
-        """Generated or original? Raises RequestError where the checkpoint has no detector; DeviceMemoryError."""
+        """Generated or original? Raises CheckpointError where the checkpoint has no detector; DeviceMemoryError."""
         if self.models.detector is None:
-            raise RequestError(f"checkpoint {self.models.info.name} has no detector")
+            raise CheckpointError(f"checkpoint {self.models.info.name} has no detector")
         with _memory_errors():
             return self.models.detector.judge(_at_model_rate(waveform))
 
@@ -176,8 +193,8 @@ class Pipeline:
         yield Progress("encode", 0, 1, 0.0)
         with meter.measure():
             pcm = _used(waveform, max_s)
-            gain = level_gain(pcm.samples)
-            batch = (pcm.samples * gain)[None].to(self.device)
+            levelled, gain = _levelled(pcm.samples)
+            batch = levelled[None].to(self.device)
             semantic = self.models.semantic.encode(batch)[0].cpu()
             codes = self.models.codec.encode(batch, self.num_levels)[0].cpu()
         yield Progress("encode", 1, 1, 0.0)
@@ -289,13 +306,6 @@ def join(prompt: Tensor, decoded: Tensor) -> Tensor:
     return torch.cat([prompt[:start], faded, decoded[end:]])
 
 
-def describe_device(device: torch.device) -> str:
-    """What the numbers depend on: the accelerator, or how many threads share a sum on the CPU."""
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({torch.get_num_threads()} threads)"
-
-
 def _used(waveform: Waveform | None, max_s: float) -> Waveform | None:
     """The first `max_s` in whole semantic positions, as int16 values: models read exactly what receipts hash."""
     if waveform is None:
@@ -306,6 +316,13 @@ def _used(waveform: Waveform | None, max_s: float) -> Waveform | None:
     num_positions = min(samples.shape[0], round(max_s * SAMPLE_RATE_HZ)) // SAMPLES_PER_SEMANTIC
     pcm = Waveform(samples[: num_positions * SAMPLES_PER_SEMANTIC]).int16()
     return Waveform(pcm.float() / 32767.0)
+
+
+def _levelled(samples: Tensor) -> tuple[Tensor, float]:
+    """[T] without constant offset, at the models' level, and the gain that took it there."""
+    centred = samples - samples.mean()
+    gain = level_gain(centred)
+    return centred * gain, gain
 
 
 def _at_model_rate(waveform: Waveform) -> Waveform:

@@ -57,6 +57,13 @@ def versions() -> dict[str, str]:
     return {"audiolm": audiolm.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
+def describe_device(device: torch.device) -> str:
+    """What the numbers depend on: the accelerator, or how many threads share a sum on the CPU."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
 @dataclass(frozen=True)
 class Receipt(Config):
     """One output's receipt. Hashes are lower-case SHA-256; "" where a run has no such thing.
@@ -86,6 +93,9 @@ class Receipt(Config):
 
     def __post_init__(self) -> None:
         self._require(self.kind in KINDS, f"kind must be one of {KINDS}, found {self.kind!r}")
+        self._require(isinstance(self.components, dict), "components must be an object of hashes")
+        rows = self.request.num_continuations
+        self._require(0 <= self.row < rows, f"row must be 0..{rows - 1}, found {self.row}")
         self._require(self.format == RECEIPT_FORMAT, f"format must be {RECEIPT_FORMAT}, found {self.format}")
 
     def to_json(self, indent: int | None = None) -> str:

@@ -1,0 +1,61 @@
+"""python -m audiolm.benchmark [--checkpoint NAME] [--seconds 7] [--threads 2] [--json]"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from audiolm.audio import files
+from audiolm.benchmark.stages import measure, table
+from audiolm.errors import AudioLMError
+from audiolm.pipeline import Pipeline
+from audiolm.request import ContinuationRequest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        request = ContinuationRequest(
+            prompt_s=options.prompt_seconds, continuation_s=options.seconds, num_continuations=options.count
+        )
+        prompt = None if options.prompt is None else files.read_waveform(options.prompt, max_s=request.prompt_s)
+        pipeline = Pipeline.load(options.checkpoint, options.revision, options.device)
+        speed = measure(pipeline, request, prompt, options.repeats)
+    except AudioLMError as error:
+        print(f"audiolm.benchmark: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(speed.to_dict(), indent=1) if options.json else table(speed))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="audiolm.benchmark", description="Speed, stage by stage.")
+    parser.add_argument("--checkpoint", default="speech-small", help="embedded name, folder or Hub id")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--prompt", type=Path, help="a recording (a synthetic one)")
+    parser.add_argument("--prompt-seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, default=7.0, help="of continuation")
+    parser.add_argument("--count", type=int, default=1, help="continuations at once")
+    parser.add_argument("--repeats", type=_positive, default=1, help="the median run is reported")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=_positive, help="CPU threads")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The command line: python -m audiolm continue | generate | acoustic | reconstruct | detect | replay | checkpoints.
+
+Errors a user can do something about are one line on stderr and exit code 2; an interrupt is exit code 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import audiolm
+from audiolm.audio import files
+from audiolm.checkpoints import commands as checkpoint_commands
+from audiolm.config import STAGES, SamplingConfig
+from audiolm.detector import Verdict
+from audiolm.errors import AudioLMError, RequestError
+from audiolm.events import Event, Progress, Result
+from audiolm.outputs import read_receipt, write_continuation
+from audiolm.pipeline import Pipeline
+from audiolm.request import MAX_CONTINUATION_S, PROMPT_PARTS, ContinuationRequest
+from audiolm.streams import Waveform
+
+DEFAULTS = ContinuationRequest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except (AudioLMError, OSError) as error:
+        print(f"audiolm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("audiolm: stopped", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="audiolm", description="Continue speech and piano from a few seconds of sound."
+    )
+    parser.add_argument("--version", action="version", version=f"audiolm {audiolm.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run_commands(commands)
+    _add_other_commands(commands)
+    command = commands.add_parser("checkpoints", help="list, verify, fetch, publish and assemble checkpoints")
+    checkpoint_commands.add_arguments(command)
+    command.set_defaults(run=checkpoint_commands.run)
+    return parser
+
+
+def _add_run_commands(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("continue", help="go on from the start of a recording")
+    command.add_argument("prompt", type=Path, help="WAV, FLAC, OGG or MP3")
+    command.add_argument("--prompt-seconds", type=float, default=DEFAULTS.prompt_s, help="how much of it is used")
+    command.add_argument(
+        "--prompt-part", choices=PROMPT_PARTS, default=DEFAULTS.prompt_part, help="heard before the join"
+    )
+    _add_run_options(command, DEFAULTS.continuation_s)
+    command.set_defaults(run=run_continue)
+
+    command = commands.add_parser("generate", help="from nothing")
+    _add_run_options(command, DEFAULTS.continuation_s)
+    command.set_defaults(run=run_generate)
+
+    command = commands.add_parser("acoustic", help="the content of a recording in another voice or on another piano")
+    command.add_argument("source", type=Path, help="the recording whose semantic tokens are followed")
+    command.add_argument(
+        "--voice", type=Path, help="a recording whose start is the prompt; without it the model chooses"
+    )
+    command.add_argument("--prompt-seconds", type=float, default=DEFAULTS.prompt_s, help="how much of --voice is used")
+    _add_run_options(command, MAX_CONTINUATION_S)
+    command.set_defaults(run=run_acoustic)
+
+    command = commands.add_parser("replay", help="make an output again from its receipt, with identical tokens")
+    command.add_argument("receipt", type=Path, help="NAME.receipt.json, or the WAV file itself")
+    command.add_argument("prompt", type=Path, nargs="?", help="the recording it was made from (acoustic: the voice)")
+    command.add_argument("--source", type=Path, help="the recording an acoustic generation followed")
+    command.add_argument("--out", type=Path, default=Path("out"), help="folder")
+    _add_model_options(command, checkpoint=None)
+    command.set_defaults(run=run_replay)
+
+
+def _add_other_commands(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("reconstruct", help="a recording through the codec")
+    command.add_argument("recording", type=Path)
+    command.add_argument("--levels", type=int, help="how many quantizer levels to decode from (all)")
+    command.add_argument("--out", type=Path, default=Path("out"), help="folder")
+    _add_model_options(command)
+    command.set_defaults(run=run_reconstruct)
+
+    command = commands.add_parser("detect", help="the detector's verdict on a recording")
+    command.add_argument("recording", type=Path)
+    command.add_argument("--json", action="store_true")
+    _add_model_options(command)
+    command.set_defaults(run=run_detect)
+
+
+def run_continue(options: argparse.Namespace) -> None:
+    request = _request(options, prompt_s=options.prompt_seconds, prompt_part=options.prompt_part)
+    prompt = files.read_waveform(options.prompt, max_s=request.prompt_s)
+    result = follow(_pipeline(options).continue_prompt(prompt, request))
+    _write(result, options.out, options.prompt.stem)
+
+
+def run_generate(options: argparse.Namespace) -> None:
+    request = _request(options)
+    _write(follow(_pipeline(options).generate(request)), options.out, "generated")
+
+
+def run_acoustic(options: argparse.Namespace) -> None:
+    request = _request(options, prompt_s=options.prompt_seconds)
+    source = files.read_waveform(options.source, max_s=request.continuation_s)
+    voice = _optional_waveform(options.voice, request.prompt_s)
+    _write(follow(_pipeline(options).acoustic(source, request, voice)), options.out, options.source.stem)
+
+
+def run_reconstruct(options: argparse.Namespace) -> None:
+    waveform = files.read_waveform(options.recording)
+    pipeline = _pipeline(options)
+    levels = pipeline.models.codec.num_levels if options.levels is None else options.levels
+    decoded = pipeline.reconstruct(waveform, levels)
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{options.recording.stem}_levels{levels}.wav"
+    note = {"label": "through the codec", "checkpoint": pipeline.models.info.name, "levels": levels}
+    files.write_wav(path, decoded, json.dumps(note))
+    print(path)
+
+
+def run_detect(options: argparse.Namespace) -> None:
+    verdict = _pipeline(options).detect(files.read_waveform(options.recording))
+    print(json.dumps(verdict.to_dict()) if options.json else _sentence(verdict))
+
+
+def run_replay(options: argparse.Namespace) -> None:
+    receipt = read_receipt(options.receipt)
+    options.checkpoint = options.checkpoint or receipt.checkpoint
+    prompt = _optional_waveform(options.prompt, receipt.request.prompt_s)
+    source = _optional_waveform(options.source, receipt.request.continuation_s)
+    result = follow(_pipeline(options).replay(receipt, prompt, source))
+    print("identical tokens")
+    name = (options.source or options.prompt or Path("generated")).stem
+    _write_row(result, receipt.row, options.out, name)
+
+
+def follow(events: Iterator[Event]) -> Result:
+    """Runs to the end, with a progress bar for each stage where stderr is a terminal."""
+    bar: tqdm | None = None
+    try:
+        for event in events:
+            if isinstance(event, Result):
+                return event
+            if isinstance(event, Progress):
+                if bar is None or bar.desc.strip(": ") != event.stage:
+                    if bar is not None:
+                        bar.close()
+                    bar = tqdm(desc=event.stage, total=event.total, disable=None, leave=False)
+                bar.n = event.done
+                bar.set_postfix_str(f"{event.tokens_per_s:.0f} tokens/s" if event.tokens_per_s else "")
+    finally:
+        if bar is not None:
+            bar.close()
+    raise AssertionError("a run ended without a result")
+
+
+def _add_model_options(parser: argparse.ArgumentParser, checkpoint: str | None = "speech-small") -> None:
+    shown = checkpoint or "the receipt's"
+    parser.add_argument("--checkpoint", default=checkpoint, help=f"embedded name, folder or Hub id ({shown})")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads")
+
+
+def _add_run_options(parser: argparse.ArgumentParser, seconds: float) -> None:
+    parser.add_argument("--seconds", type=float, default=seconds, help=f"length to generate, at most ({seconds:g})")
+    parser.add_argument("--count", type=int, default=DEFAULTS.num_continuations, help="how many at once")
+    parser.add_argument("--seed", type=int, help="the same seed gives the same tokens; without it, a new one")
+    for stage in STAGES:
+        default = getattr(DEFAULTS, stage)
+        parser.add_argument(f"--temperature-{stage}", type=float, default=default.temperature)
+        parser.add_argument(f"--top-k-{stage}", type=int, default=default.top_k, help="0 keeps every token")
+        parser.add_argument(f"--top-p-{stage}", type=float, default=default.top_p, help="1 keeps every token")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder")
+    _add_model_options(parser)
+
+
+def _request(options: argparse.Namespace, **fields: float | str) -> ContinuationRequest:
+    sampling = {
+        stage: SamplingConfig(*(getattr(options, f"{name}_{stage}") for name in ("temperature", "top_k", "top_p")))
+        for stage in STAGES
+    }
+    seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+    print(f"seed {seed}")
+    return ContinuationRequest(
+        continuation_s=options.seconds, num_continuations=options.count, seed=seed, **sampling, **fields
+    )
+
+
+def _pipeline(options: argparse.Namespace) -> Pipeline:
+    if options.threads is not None:
+        if options.threads < 1:
+            raise RequestError(f"--threads must be at least 1, found {options.threads}")
+        torch.set_num_threads(options.threads)
+    return Pipeline.load(options.checkpoint, options.revision, options.device)
+
+
+def _optional_waveform(path: Path | None, max_s: float) -> Waveform | None:
+    return None if path is None else files.read_waveform(path, max_s=max_s)
+
+
+def _write(result: Result, folder: Path, name: str) -> None:
+    for row in range(len(result.continuations)):
+        _write_row(result, row, folder, name)
+    print(f"{result.seconds:.1f} s of work, {result.real_time_factor:.2f} s for a second of sound")
+
+
+def _write_row(result: Result, row: int, folder: Path, name: str) -> None:
+    continuation = result.continuations[row]
+    written = write_continuation(continuation, folder, f"{name}_{row + 1}")
+    verdict = "" if continuation.verdict is None else f"  {_sentence(continuation.verdict)}"
+    print(f"{written.whole}{verdict}")
+
+
+def _sentence(verdict: Verdict) -> str:
+    """The verdict with what it is worth."""
+    if verdict.probability is None:
+        return f"detector: {verdict.label} ({verdict.reason})"
+    positives, negatives = _percent(verdict.false_positive_rate), _percent(verdict.false_negative_rate)
+    return (
+        f"detector: {verdict.label}, {verdict.probability:.2f} against a threshold of {verdict.threshold:.2f} "
+        f"(errs on {positives} of originals, {negatives} of generated; {verdict.scope})"
+    )
+
+
+def _percent(rate: float | None) -> str:
+    return "an unknown share" if rate is None else f"{100 * rate:.1f} %"
