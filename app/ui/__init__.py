@@ -1,0 +1,68 @@
+"""The page. `build_ui` and `launch_options` are all that app.py needs; gradio is imported in this package only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from app.service import Service
+from app.settings import Settings
+from app.ui.about_tab import build_about_tab
+from app.ui.api import add_endpoints
+from app.ui.continue_tab import build_continue_tab
+from app.ui.detect_tab import build_detect_tab
+from app.ui.picker import build_picker
+from app.ui.reconstruct_tab import build_reconstruct_tab
+from app.ui.theme import theme
+from audiolm.audio.files import LIMITS
+
+TITLE = "AudioLM Studio"
+HEADER = f"""
+<header class="masthead">
+  <h1>{TITLE}</h1>
+  <p>A few seconds of speech or piano in; continuations in the same voice or style out, with their tokens in view.</p>
+</header>
+"""
+
+
+def build_ui(service: Service, settings: Settings) -> gr.Blocks:
+    """The whole page with its queue; not launched yet."""
+    with gr.Blocks(
+        title=TITLE,
+        analytics_enabled=False,
+        delete_cache=(settings.cache_sweep_s, settings.cache_age_s),
+        fill_width=False,
+    ) as page:
+        with gr.Row(elem_classes="top"):
+            with gr.Column(scale=7, min_width=320):
+                gr.HTML(HEADER)
+            with gr.Column(scale=5, min_width=320):
+                picker = build_picker(service)
+        with gr.Tabs():
+            with gr.Tab("Continue", id="continue"):
+                build_continue_tab(service, picker)
+            with gr.Tab("Reconstruct", id="reconstruct"):
+                build_reconstruct_tab(service, picker)
+            with gr.Tab("Detect", id="detect"):
+                build_detect_tab(service, picker)
+            with gr.Tab("About", id="about"):
+                build_about_tab(service)
+        add_endpoints(service)
+    return page.queue(max_size=settings.queue_size, default_concurrency_limit=4)
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments of `launch`: no share link, run history or monitoring, bounded uploads, least file access."""
+    return {
+        "server_name": settings.host,
+        "server_port": settings.port,
+        "share": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "max_file_size": LIMITS.max_file_bytes,
+        "allowed_paths": [str(settings.prompts_folder)],
+        "theme": theme(),
+        "css_paths": settings.css_file,
+        "footer_links": ["api", "settings"],
+    }

@@ -1,0 +1,29 @@
+"""AudioLM Studio in the browser: `python app.py --help`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from app.service import Service
+from app.settings import parse
+from app.ui import build_ui, launch_options
+from audiolm.errors import AudioLMError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until interrupted. Returns 1, with a message, where it cannot start."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    settings = parse(arguments)
+    try:
+        service = Service(settings)
+    except AudioLMError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 1
+    build_ui(service, settings).launch(**launch_options(settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

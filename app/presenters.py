@@ -1,0 +1,275 @@
+"""Results and states -> what a reader sees as text: HTML fragments, plain rows. Pure; foreign strings are escaped."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from app.figures import LiveTokens, png
+from app.service import Loading, ServiceEvent, Waiting
+from audiolm.checkpoints import CheckpointInfo
+from audiolm.detector import Verdict
+from audiolm.events import Continuation, Progress, Result
+from audiolm.receipt import Receipt
+
+STAGE_NAMES = {
+    "encode": "Reading the prompt",
+    "semantic": "Semantic tokens: what comes next",
+    "coarse": "Coarse tokens: voice and timbre",
+    "fine": "Fine tokens: detail",
+    "decode": "Tokens to sound",
+    "detect": "Asking the detector",
+    "reconstruct": "Reconstructing",
+}
+STAGE_ORDER = ("encode", "semantic", "coarse", "fine", "decode", "detect")
+VERDICT_WORDS = {
+    "generated": "sounds generated",
+    "original": "sounds original",
+    "uncertain": "uncertain",
+    "withheld": "no score",
+}
+
+
+# while a run goes on
+
+
+def progress_html(progress: Progress, elapsed_s: float | None = None) -> str:
+    """A progress bar with the stage's name, how far it is and tokens a second."""
+    share = min(max(progress.done / progress.total, 0.0), 1.0) if progress.total > 0 else 0.0
+    name = STAGE_NAMES.get(progress.stage, progress.stage)
+    rate = f"{progress.tokens_per_s:,.0f} tokens/s" if progress.tokens_per_s > 0 else ""
+    return _bar(name, share, " · ".join(part for part in (rate, _seconds(elapsed_s)) if part), _steps(progress.stage))
+
+
+def busy_html(text: str, elapsed_s: float | None = None) -> str:
+    """A bar without an end in sight."""
+    return _bar(text, None, _seconds(elapsed_s), "")
+
+
+def _seconds(elapsed_s: float | None) -> str:
+    return "" if elapsed_s is None else f"{elapsed_s:.0f} s"
+
+
+def event_html(event: ServiceEvent) -> str:
+    """Any event that is no result, as a bar."""
+    if isinstance(event, Progress):
+        return progress_html(event)
+    return busy_html(_event_text(event), event.elapsed_s if isinstance(event, Waiting) else None)
+
+
+def event_row(event: ServiceEvent) -> dict[str, Any]:
+    """Any event that is no result, as plain JSON values."""
+    if isinstance(event, Progress):
+        return {"status": "running", **asdict(event)}
+    return {"status": "running", "stage": type(event).__name__.lower(), "text": _event_text(event)}
+
+
+def _event_text(event: ServiceEvent) -> str:
+    if isinstance(event, Loading):
+        return f"Loading {event.checkpoint}"
+    if isinstance(event, Waiting) and event.for_device:
+        return "Waiting for the run before this one"
+    return "Working"
+
+
+def notice_html(text: str, kind: str = "info") -> str:
+    """A line of status; `kind` is info, done, stopped or error."""
+    role = "alert" if kind == "error" else "status"
+    return f'<div class="notice {escape(kind)}" role="{role}">{escape(text)}</div>'
+
+
+def live_html(live: LiveTokens) -> str:
+    """The token lanes so far, as an image that fills the width."""
+    picture = live.picture()
+    source = base64.b64encode(png(picture)).decode()
+    mark = 100 * live.prompt_frames / live.num_frames
+    return (
+        f'<figure class="live"><div class="lanes" style="--mark:{mark:.2f}%">'
+        f'<img src="data:image/png;base64,{source}" style="height:{2 * picture.shape[0]}px" '
+        'alt="Token lanes of the continuations as they are generated"></div>'
+        f"<figcaption>{_legend()}</figcaption></figure>"
+    )
+
+
+def _legend() -> str:
+    return "".join(f'<span class="key {name}">{name}</span>' for name in ("semantic", "coarse", "fine"))
+
+
+def _bar(name: str, share: float | None, right: str, below: str) -> str:
+    now = "" if share is None else f' aria-valuenow="{100 * share:.0f}"'
+    fill = (
+        '<span class="fill endless"></span>'
+        if share is None
+        else f'<span class="fill" style="width:{100 * share:.1f}%"></span>'
+    )
+    percent = "" if share is None else f"{100 * share:.0f} % · "
+    return (
+        f'<div class="progress"><div class="line"><strong>{escape(name)}</strong>'
+        f"<span>{percent}{escape(right)}</span></div>"
+        f'<div class="bar" role="progressbar" aria-label="{escape(name)}" aria-valuemin="0" aria-valuemax="100"{now}>'
+        f"{fill}</div>{below}</div>"
+    )
+
+
+def _steps(current: str) -> str:
+    if current not in STAGE_ORDER:
+        return ""
+    place = STAGE_ORDER.index(current)
+    items = "".join(
+        f'<li class="{"done" if n < place else "now" if n == place else ""}">{stage}</li>'
+        for n, stage in enumerate(STAGE_ORDER)
+    )
+    return f'<ol class="steps" aria-hidden="true">{items}</ol>'
+
+
+def prompt_name(path: Path) -> str:
+    """ "speech_two_sisters.wav" -> "two sisters"."""
+    return path.stem.partition("_")[2].replace("_", " ").strip() or path.stem
+
+
+# results
+
+
+def finished_text(result: Result, elapsed_s: float, notes: Sequence[str] = ()) -> str:
+    """One line on a finished run: how many, how long, the seed, tokens a second a stage."""
+    count, seed = len(result.continuations), result.continuations[0].receipt.request.seed
+    timings = result.timings.items()
+    rates = ", ".join(f"{stage} {timing.tokens_per_s:,.0f}/s" for stage, timing in timings if timing.tokens > 0)
+    parts = [f"{count} continuation{'s' * (count != 1)} in {elapsed_s:.1f} s", f"seed {seed}"]
+    if rates:
+        parts.append(f"tokens: {rates}")
+    return " · ".join([*parts, *notes])
+
+
+def heading_html(number: int, continuation: Continuation) -> str:
+    """Title of a result card, labelled GENERATED."""
+    heard_s = continuation.waveform.duration_s
+    return (
+        f'<div class="heading"><h3>Continuation {number}</h3><span class="generated-label">GENERATED</span>'
+        f'<span class="lengths">{continuation.prompt_s:.1f} s prompt + {heard_s - continuation.prompt_s:.1f} s'
+        "</span></div>"
+    )
+
+
+def picture_alt(number: int, continuation: Continuation) -> str:
+    """What the timeline picture shows, for those who do not see it."""
+    return (
+        f"Continuation {number}: mel spectrogram over {continuation.waveform.duration_s:.1f} seconds, with lanes of "
+        f"its semantic, coarse and fine tokens below; the prompt ends at {continuation.prompt_s:.1f} seconds"
+    )
+
+
+def verdict_html(verdict: Verdict | None, detector_hash: str) -> str:
+    """The detector's score against its threshold, its error rates with their n, and what it holds for."""
+    if verdict is None:
+        return '<div class="verdict"><p class="words">This checkpoint has no detector: no score.</p></div>'
+    if verdict.probability is None:
+        return (
+            f'<div class="verdict"><p class="words"><strong>Detector: {VERDICT_WORDS[verdict.label]}</strong> · '
+            f'{escape(verdict.reason)}</p><p class="scope">{escape(_sentence(verdict.scope))}</p></div>'
+        )
+    score, threshold = 100 * verdict.probability, 100 * verdict.threshold
+    return (
+        '<div class="verdict">'
+        f'<p class="words"><strong>Detector: {VERDICT_WORDS[verdict.label]}</strong> · {score:.1f} % generated, '
+        f"threshold {threshold:.0f} %</p>"
+        f'<div class="meter" role="img" aria-label="score {score:.1f} percent, threshold {threshold:.0f} percent">'
+        f'<span class="needle" style="left:{score:.1f}%"></span>'
+        f'<span class="threshold" style="left:{threshold:.1f}%"></span>'
+        '</div><div class="ends" aria-hidden="true"><span>original</span><span>generated</span></div>'
+        f'<p class="scope">{escape(error_rates(verdict))} {escape(_sentence(verdict.scope))} '
+        f"Detector {escape(_short_hash(detector_hash))}.</p></div>"
+    )
+
+
+def error_rates(verdict: Verdict) -> str:
+    """How often the threshold errs on held-out clips, with the numbers of clips."""
+    parts = [
+        f"{100 * rate:.1f} % of {count:,} {what}"
+        for rate, count, what in (
+            (verdict.false_positive_rate, verdict.num_originals, "originals called generated"),
+            (verdict.false_negative_rate, verdict.num_generated, "generated ones missed"),
+        )
+        if rate is not None and count
+    ]
+    if not parts:
+        return "Its error rates have not been measured."
+    return f"On held-out clips: {', '.join(parts)}."
+
+
+def receipt_html(receipt: Receipt) -> str:
+    """The receipt's main lines, and the whole of it folded away."""
+    rows = {
+        "checkpoint": f"{receipt.checkpoint} {_short_hash(receipt.checkpoint_sha256)}",
+        "seed": f"{receipt.request.seed}, row {receipt.row}",
+        "prompt": _short_hash(receipt.prompt_sha256),
+        "tokens": _short_hash(receipt.tokens_sha256),
+    }
+    cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in rows.items())
+    return (
+        f'<details class="receipt"><summary><dl>{cells}</dl></summary>'
+        f'<pre tabindex="0">{escape(receipt.to_json(indent=2))}</pre></details>'
+    )
+
+
+def levels_name(levels: int | None) -> str:
+    """Label of a rung of the ladder; None is the original."""
+    return "original" if levels is None else f"{levels} level{'s' * (levels != 1)}"
+
+
+def finished_row(info: CheckpointInfo, result: Result, elapsed_s: float) -> dict[str, Any]:
+    """A finished run as plain JSON values, for the API."""
+    return {
+        "status": "done",
+        "checkpoint": checkpoint_row(info),
+        "seconds": round(elapsed_s, 3),
+        "tokens_per_s": {stage: round(timing.tokens_per_s, 1) for stage, timing in result.timings.items()},
+        "continuations": [_continuation_row(number, one) for number, one in enumerate(result.continuations, 1)],
+    }
+
+
+def _continuation_row(number: int, continuation: Continuation) -> dict[str, Any]:
+    return {
+        "continuation": number,
+        "generated": True,
+        "prompt_s": continuation.prompt_s,
+        "duration_s": continuation.waveform.duration_s,
+        "verdict": None if continuation.verdict is None else continuation.verdict.to_dict(),
+        "receipt": json.loads(continuation.receipt.to_json()),
+    }
+
+
+# checkpoints
+
+
+def checkpoint_html(info: CheckpointInfo) -> str:
+    """A checkpoint in two lines, for under the picker."""
+    return (
+        f'<div class="checkpoint"><span class="domain {escape(info.domain)}">{escape(info.domain)}</span> '
+        f"{escape(info.summary)} <code>{escape(info.sha256[:12])}</code></div>"
+    )
+
+
+def checkpoint_row(info: CheckpointInfo) -> dict[str, Any]:
+    """A checkpoint as plain JSON values, for the API."""
+    return {
+        "name": info.name,
+        "domain": info.domain,
+        "summary": info.summary,
+        "sha256": info.sha256,
+        "components": sorted(info.components),
+    }
+
+
+def _short_hash(digest: str) -> str:
+    return digest[:12] if digest else "none"
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".") if text else ""

@@ -1,0 +1,166 @@
+"""What a visitor may ask for. BOUNDS is the one table of limits: sliders, API and validation read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audiolm.config import STAGES, SamplingConfig
+from audiolm.errors import RequestError
+from audiolm.request import MAX_SEED, PROMPT_PARTS, ContinuationRequest
+
+RECONSTRUCTION_LEVELS = (12, 8, 4, 1)
+_DEFAULTS = ContinuationRequest()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One numeric field: its label, limits (both ends allowed), step, default and, for whole numbers, `whole`."""
+
+    label: str
+    minimum: float
+    maximum: float
+    step: float
+    default: float
+    unit: str = ""
+    whole: bool = False
+    info: str = ""
+
+    def check(self, name: str, value: Any) -> float | int:
+        """`value` as a float, or an int where `whole`. Raises RequestError naming field, limits and value."""
+        allowed = (
+            f"{name} must be {self._shown(self.minimum)} to {self._shown(self.maximum)}{self.unit and ' ' + self.unit}"
+        )
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise RequestError(f"{allowed}, found {str(value)[:40]!r}")
+        if self.whole and value != int(value):
+            raise RequestError(f"{allowed}, a whole number, found {value}")
+        if not self.minimum <= value <= self.maximum:
+            raise RequestError(f"{allowed}, found {self._shown(value)}")
+        return int(value) if self.whole else float(value)
+
+    def _shown(self, value: float) -> str:
+        return str(int(value)) if value == int(value) else f"{value:g}"
+
+
+def _sampling_bounds() -> dict[str, Bound]:
+    bounds: dict[str, Bound] = {}
+    for stage in STAGES:
+        default: SamplingConfig = getattr(_DEFAULTS, stage)
+        bounds |= {
+            f"{stage}_temperature": Bound(
+                "Temperature", 0.0, 2.0, 0.05, default.temperature, info="0 takes the likeliest"
+            ),
+            f"{stage}_top_k": Bound("Top-k", 0, 1024, 1, default.top_k, whole=True, info="0 keeps every token"),
+            f"{stage}_top_p": Bound("Top-p", 0.05, 1.0, 0.01, default.top_p, info="1 keeps every token"),
+        }
+    return bounds
+
+
+BOUNDS: dict[str, Bound] = {
+    "prompt_s": Bound(
+        "Prompt length", 0.5, 10.0, 0.1, _DEFAULTS.prompt_s, "s", info="Taken from the start of the recording"
+    ),
+    "continuation_s": Bound("Continuation length", 1.0, 30.0, 0.5, _DEFAULTS.continuation_s, "s"),
+    "num_continuations": Bound("Continuations", 1, 4, 1, _DEFAULTS.num_continuations, whole=True),
+    "seed": Bound("Seed", 0, MAX_SEED, 1, _DEFAULTS.seed, whole=True, info="The same seed gives the same tokens again"),
+    **_sampling_bounds(),
+}
+"""Field -> Bound. Lengths in seconds."""
+
+MAX_CLIP_S = 30.0
+"""Reconstruct and Detect read this much of a recording, from its start."""
+
+
+@dataclass(frozen=True)
+class CheckpointChoice:
+    """Which checkpoint: an embedded name, a folder or a Hub id, and for the Hub a revision."""
+
+    source: str
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str) or not self.source.strip():
+            raise RequestError("checkpoint must be a name, a folder or a Hub id, found nothing")
+        if len(self.source) > 500:
+            raise RequestError(f"checkpoint must have at most 500 characters, found {len(self.source)}")
+
+    @classmethod
+    def parse(cls, text: str | None) -> CheckpointChoice:
+        """`source` or `source@revision`. Raises RequestError where there is nothing."""
+        if text is None or not isinstance(text, str):
+            raise RequestError(f"checkpoint must be a name, a folder or a Hub id, found {text!r}")
+        source, _, revision = text.strip().partition("@")
+        return cls(source, revision or None)
+
+    @property
+    def text(self) -> str:
+        """What `parse` reads back."""
+        return self.source if self.revision is None else f"{self.source}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class ContinueRequest:
+    """A validated request for continuations of the recording at `audio`."""
+
+    audio: Path
+    checkpoint: CheckpointChoice
+    options: ContinuationRequest
+
+    @classmethod
+    def from_fields(
+        cls,
+        audio: str | Path | None,
+        checkpoint: CheckpointChoice,
+        fields: Mapping[str, Any],
+        prompt_part: str = "codec",
+    ) -> ContinueRequest:
+        """`fields` maps names of BOUNDS to numbers; a missing or None one takes its default.
+
+        Raises RequestError naming the field, the limit and the value; or that there is no recording.
+        """
+        if unknown := sorted(set(fields) - set(BOUNDS)):
+            raise RequestError(f"unknown field(s) {', '.join(unknown)}")
+        if prompt_part not in PROMPT_PARTS:
+            raise RequestError(f"prompt_part must be one of {', '.join(PROMPT_PARTS)}, found {str(prompt_part)[:40]!r}")
+        numbers = {
+            name: bound.check(name, bound.default if fields.get(name) is None else fields[name])
+            for name, bound in BOUNDS.items()
+        }
+        sampling = {
+            stage: SamplingConfig(
+                temperature=numbers[f"{stage}_temperature"],
+                top_k=int(numbers[f"{stage}_top_k"]),
+                top_p=numbers[f"{stage}_top_p"],
+            )
+            for stage in STAGES
+        }
+        options = ContinuationRequest(
+            prompt_s=numbers["prompt_s"],
+            continuation_s=numbers["continuation_s"],
+            num_continuations=int(numbers["num_continuations"]),
+            seed=int(numbers["seed"]),
+            prompt_part=prompt_part,
+            **sampling,
+        )
+        return cls(recording(audio), checkpoint, options)
+
+
+def recording(audio: str | Path | None) -> Path:
+    """The path of an upload. Raises RequestError where there is none."""
+    if audio is None or not str(audio):
+        raise RequestError("there is no recording: record or upload one, or take an example")
+    return Path(audio)
+
+
+def checked_levels(levels: Any) -> tuple[int, ...]:
+    """Numbers of quantizer levels to reconstruct from. Raises RequestError naming the limit and the value."""
+    most = max(RECONSTRUCTION_LEVELS)
+    numbers = list(levels) if isinstance(levels, list | tuple) else []
+    if not 1 <= len(numbers) <= most:
+        raise RequestError(f"levels must be a list of 1 to {most} whole numbers, found {str(levels)[:60]}")
+    bound = Bound("Levels", 1, most, 1, most, whole=True)
+    return tuple(int(bound.check("levels", number)) for number in numbers)

@@ -1,0 +1,148 @@
+"""The named endpoints, over the same service as the page.
+
+from gradio_client import Client, handle_file
+
+client = Client("http://127.0.0.1:7860")
+print(client.predict(api_name="/checkpoints"))
+
+summary, files = client.predict(
+    audio=handle_file("prompt.wav"),
+    checkpoint="speech-small",
+    continuation_s=5,
+    num_continuations=2,
+    seed=3,
+    api_name="/continue",
+)
+print(summary["continuations"][0]["verdict"])
+print(files)  # for each continuation: WAV, WAV of the continuation alone, tokens, receipt
+
+summary, files = client.predict(handle_file("prompt.wav"), "speech-small", [12, 4, 1], api_name="/reconstruct")
+verdict = client.predict(handle_file("clip.wav"), "speech-small", api_name="/detect")
+
+job = client.submit(audio=handle_file("prompt.wav"), checkpoint="speech-small", api_name="/continue")
+for summary, files in job:  # {"status": "running", "stage": "coarse", "done": 120, "total": 250, ...}
+    print(summary)
+job.cancel()  # stops the run
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+
+from app import presenters
+from app.schemas import (
+    BOUNDS,
+    PROMPT_PARTS,
+    RECONSTRUCTION_LEVELS,
+    STAGES,
+    CheckpointChoice,
+    ContinueRequest,
+    checked_levels,
+    recording,
+)
+from app.service import Finished, Judged, Reconstructed, Service
+from app.ui.plain import MODEL_EVENTS, UploadedAudio, plain_errors
+from audiolm.events import Chunk
+
+EXAMPLE = textwrap.dedent((__doc__ or "").partition("\n\n")[2]).strip("\n")
+"""The example above, for the page."""
+
+CONTINUE = (
+    "Continues the start of a recording. Yields progress as {status: running, ...}; the last value is "
+    "{status: done, checkpoint, seconds, continuations: [{verdict, receipt, ...}]} and, for each continuation, four "
+    "files: WAV, WAV of the continuation alone, tokens (safetensors), receipt (JSON). All of it is generated "
+    "audio and labelled so."
+)
+RECONSTRUCT = (
+    "A recording through the codec from its first k quantizer levels: a summary, then the original at 16 kHz and one "
+    "WAV for each number of levels, most levels first."
+)
+DETECT = "The detector's verdict on a recording. It holds only for audio of the checkpoint, as `scope` says."
+CHECKPOINTS = "The checkpoints offered by this server: name, domain, summary, hash, components."
+
+
+def add_endpoints(service: Service) -> None:
+    """Adds /continue, /reconstruct, /detect and /checkpoints. Their inputs and outputs are on no screen."""
+    names = service.names()
+    with gr.Column(visible=False):
+        audio = UploadedAudio(type="filepath", label="Recording")
+        checkpoint = gr.Textbox(names[0] if names else "", label="Checkpoint: name, folder or org/name@revision")
+        numbers = {name: gr.Number(bound.default, label=_label(name)) for name, bound in BOUNDS.items()}
+        prompt_part = gr.Textbox(PROMPT_PARTS[0], label=f"The prompt is heard as: {' or '.join(PROMPT_PARTS)}")
+        levels = gr.JSON(list(RECONSTRUCTION_LEVELS), label="Numbers of quantizer levels")
+        summary, files = gr.JSON(label="Summary"), gr.File(file_count="multiple", label="Files")
+        trigger = gr.Button()
+
+    def continue_prompt(
+        audio: str | None, checkpoint: str, prompt_part: str, **fields: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        with plain_errors(audio):
+            request = ContinueRequest.from_fields(audio, CheckpointChoice.parse(checkpoint), fields, prompt_part)
+            with closing(service.continue_prompt(request)) as events:
+                for event in events:
+                    if isinstance(event, Finished):
+                        row = presenters.finished_row(event.checkpoint, event.result, event.elapsed_s)
+                        yield row, [str(path) for saved in event.saved for path in saved.paths]
+                    elif not isinstance(event, Chunk):
+                        yield presenters.event_row(event), None
+
+    def reconstruct(audio: str | None, checkpoint: str, levels: Any) -> Iterator[tuple[Any, Any]]:
+        with plain_errors(audio):
+            choice, chosen = CheckpointChoice.parse(checkpoint), checked_levels(levels)
+            with closing(service.reconstruct(recording(audio), choice, chosen)) as events:
+                for event in events:
+                    if isinstance(event, Reconstructed):
+                        row = {
+                            "checkpoint": presenters.checkpoint_row(event.checkpoint),
+                            "levels": list(event.by_levels),
+                        }
+                        yield row, [str(event.original), *(str(path) for path in event.by_levels.values())]
+                    else:
+                        yield presenters.event_row(event), None
+
+    def detect(audio: str | None, checkpoint: str) -> Iterator[Any]:
+        with (
+            plain_errors(audio),
+            closing(service.detect(recording(audio), CheckpointChoice.parse(checkpoint))) as events,
+        ):
+            for event in events:
+                if isinstance(event, Judged):
+                    yield {"checkpoint": presenters.checkpoint_row(event.checkpoint), **event.verdict.to_dict()}
+                else:
+                    yield presenters.event_row(event)
+
+    def checkpoints() -> list[dict[str, Any]]:
+        return [presenters.checkpoint_row(info) for info in service.checkpoints()]
+
+    trigger.click(
+        continue_prompt,
+        [audio, checkpoint, prompt_part],
+        [summary, files],
+        inputs_kwargs=numbers,
+        api_name="continue",
+        api_description=CONTINUE,
+        **MODEL_EVENTS,
+    )
+    trigger.click(
+        reconstruct,
+        [audio, checkpoint, levels],
+        [summary, files],
+        api_name="reconstruct",
+        api_description=RECONSTRUCT,
+        **MODEL_EVENTS,
+    )
+    trigger.click(detect, [audio, checkpoint], summary, api_name="detect", api_description=DETECT, **MODEL_EVENTS)
+    trigger.click(checkpoints, None, summary, api_name="checkpoints", api_description=CHECKPOINTS, queue=False)
+
+
+def _label(name: str) -> str:
+    """A field's name and limits, for the API's own documentation."""
+    bound = BOUNDS[name]
+    stage = f"{name.partition('_')[0]} " if name.partition("_")[0] in STAGES else ""
+    unit = f" {bound.unit}" if bound.unit else ""
+    return f"{stage}{bound.label.lower()}, {bound.minimum:g} to {bound.maximum:.0f}{unit}"

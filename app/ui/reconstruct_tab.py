@@ -1,0 +1,90 @@
+"""A recording through the codec, from fewer and fewer quantizer levels: what each level adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio as gr
+
+from app import figures, presenters
+from app.schemas import MAX_CLIP_S, RECONSTRUCTION_LEVELS, CheckpointChoice, recording
+from app.service import Reconstructed, Service
+from app.ui.continue_tab import player
+from app.ui.picker import Picker
+from app.ui.plain import MODEL_EVENTS, UploadedAudio, plain_errors
+
+PURPOSE = (
+    "The codec turns sound into up to 12 numbers a frame, 50 frames a second. The first levels carry what is said or "
+    f"played, the later ones the detail. The first {MAX_CLIP_S:g} s of the recording are used."
+)
+
+
+def build_reconstruct_tab(service: Service, picker: Picker) -> None:
+    """Called inside the tab."""
+    gr.Markdown(PURPOSE, elem_classes="note")
+    with gr.Row(elem_classes="columns"):
+        with gr.Column(scale=4, min_width=320):
+            audio = UploadedAudio(
+                sources=["upload", "microphone"],
+                type="filepath",
+                label="Recording",
+                elem_id="reconstruct-audio",
+                buttons=[],
+            )
+            button = gr.Button("Reconstruct", variant="primary", elem_id="reconstruct")
+            status = gr.HTML("", elem_id="reconstruct-status")
+        with gr.Column(scale=7, min_width=320):
+            original = player("Original, 16 kHz", "reconstruct-original")
+            rungs = [player(f"{levels} levels", f"reconstruct-{levels}") for levels in RECONSTRUCTION_LEVELS]
+            picture = gr.Image(
+                type="filepath",
+                format="png",
+                show_label=False,
+                container=False,
+                buttons=["fullscreen", "download"],
+                elem_classes="timeline",
+                elem_id="reconstruct-picture",
+            )
+
+    def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
+        with (
+            plain_errors(audio),
+            closing(service.reconstruct(recording(audio), CheckpointChoice.parse(checkpoint))) as events,
+        ):
+            for event in events:
+                if isinstance(event, Reconstructed):
+                    yield {**_show(event, original, rungs, picture), status: ""}
+                else:
+                    yield {status: presenters.event_html(event)}
+
+    event = button.click(
+        run,
+        [audio, picker.dropdown],
+        [status, original, *rungs, picture],
+        show_progress="minimal",
+        show_progress_on=status,
+        api_visibility="private",
+        **MODEL_EVENTS,
+    )
+    event.failure(lambda: "", None, status, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def _show(done: Reconstructed, original: gr.Audio, rungs: list[gr.Audio], picture: gr.Image) -> dict[Any, Any]:
+    rungs_heard = {presenters.levels_name(levels): waveform for levels, waveform in done.waveforms.items()}
+    path = figures.save(figures.ladder_figure(rungs_heard), done.folder / "levels.png")
+    names = ", ".join(rungs_heard)
+    updates: dict[Any, Any] = {
+        original: str(done.original),
+        picture: gr.update(value=str(path), alt_text=f"Mel spectrograms, one above the other: {names}"),
+    }
+    shown = list(done.by_levels.items())
+    for number, rung in enumerate(rungs):
+        if number < len(shown):
+            levels, file = shown[number]
+            label = presenters.levels_name(levels)
+            updates[rung] = gr.update(value=str(file), label=label, visible=True)
+        else:
+            updates[rung] = gr.update(value=None, visible=False)
+    return updates
