@@ -171,7 +171,8 @@ class SemanticConfig(Config):
     num_clusters: int = 500
 
     def __post_init__(self) -> None:
-        layers = self.num_contrastive_layers + self.num_masked_layers
+        # A torchaudio bundle brings its own layers, of which the extractor checks the number.
+        layers = self.num_contrastive_layers + self.num_masked_layers if self.extractor == "w2vbert" else 48
         self._require(1 <= self.tap_layer <= layers, f"tap_layer must be 1..{layers}, found {self.tap_layer}")
         self._require(self.width % (2 * self.num_heads) == 0, "width / num_heads must be even (rotary positions)")
         self._require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, found {self.conv_kernel_size}")

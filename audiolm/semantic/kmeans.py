@@ -1,4 +1,4 @@
-"""K-means in torch: k-means++ start (Arthur & Vassilvitskii, 2007), mini-batches with forgetting, dead clusters revived."""
+"""K-means in torch: k-means++ start (Arthur & Vassilvitskii, 2007), mini-batches, dead clusters revived."""
 
 from __future__ import annotations
 

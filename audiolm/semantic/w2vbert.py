@@ -91,7 +91,7 @@ class W2vBertEncoder(nn.Module):
 
     def __init__(self, config: SemanticConfig, num_layers: int) -> None:
         super().__init__()
-        width = config.width
+        self.dimension = width = config.width
         self.log_mel = LogMel(config.num_mels, config.n_fft)
         self.conv1 = nn.Conv1d(config.num_mels, width, 5, stride=2, padding=2)
         self.conv2 = nn.Conv1d(width, width, 5, stride=2, padding=2)
@@ -123,7 +123,7 @@ class ProductQuantizer(nn.Module):
         self.entries = nn.Parameter(torch.randn(num_groups, num_entries, dimension // num_groups) * 0.3)
 
     def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, S, C] -> (vectors [B, S, dimension], codes [B, S, G] without noise, probabilities [B, S, G, entries])."""
+        """x [B, S, C] -> (vectors [B, S, dimension], noiseless codes [B, S, G], probabilities [B, S, G, entries])."""
         with torch.autocast(x.device.type, enabled=False):
             scores = self.scores(x.float()).unflatten(-1, (self.num_groups, self.num_entries))
             if self.training:
@@ -168,7 +168,7 @@ class PretrainingOutput:
 
 @dataclass(frozen=True)
 class Views:
-    """Two versions [B, T] of the same crops, both at the reference level: targets come from `clean`, context from `noisy`.
+    """Two versions [B, T] of the same crops near the reference level: targets come from `clean`, context from `noisy`.
 
     `warps` [B] scales the frequency axis of the context side: factors near 1 imitate other vocal tract lengths.
     """
@@ -259,7 +259,7 @@ class W2vBert(nn.Module):
 
 
 def _target_bases(num_mels: int, num_cepstra: int) -> Tensor:
-    """[2, num_cepstra, 12 * num_mels]: cosines over mel of the middle frames' mean, and of the slope over all frames."""
+    """[2, num_cepstra, 12 * num_mels]: cosines over mel of the middle frames' mean and of the overall slope."""
     bands, orders = torch.arange(num_mels) + 0.5, torch.arange(num_cepstra)
     cosines = torch.cos(math.pi / num_mels * orders[:, None] * bands) * math.sqrt(2.0 / num_mels)
     middle = torch.zeros(CONTEXT_FRAMES)

@@ -15,7 +15,7 @@ from audiolm.semantic.w2vbert import Views, W2vBert, normalise_level, span_mask
 from audiolm.training.loop import Task
 
 COMPONENT = "w2vbert"
-DIVERSITY_WEIGHT = 0.1
+DIVERSITY_WEIGHT = 0.5
 START_TEMPERATURE, END_TEMPERATURE, TEMPERATURE_DECAY = 2.0, 0.5, 0.9985
 NUM_VALIDATION_BATCHES = 3
 
@@ -128,7 +128,7 @@ class SemanticTask(Task):
 
 
 class CorpusMixture:
-    """Crops over several corpora, each in proportion to its hours; items shorter than `min_length` samples are left out."""
+    """Crops over several corpora, each in proportion to its hours, without items shorter than `min_length` samples."""
 
     def __init__(self, corpora: list[Corpus], min_length: int) -> None:
         self.corpora = corpora

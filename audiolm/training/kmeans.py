@@ -1,0 +1,161 @@
+"""Fits the k-means of the semantic tokenizer on a pre-trained encoder, and writes the tokenizer as a run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
+from audiolm.data.corpus import Corpus, Item
+from audiolm.errors import DataError, TrainingError
+from audiolm.semantic.bundles import pretrained_extractor
+from audiolm.semantic.kmeans import assign, fit_kmeans, usage
+from audiolm.semantic.tokenizer import SemanticTokenizer, tokenizer_from_encoder
+from audiolm.training import runs
+from audiolm.training.loop import setup_device
+from audiolm.training.semantic import COMPONENT
+
+MIN_ITEM_S = 1.0
+MAX_GROUP_SHARE = 0.05  # of the features: a corpus with one long-winded reader must not become her tokenizer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, action="append", required=True, help="corpus folder; may be repeated")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--encoder", type=Path, help="run folder written by the semantic task")
+    source.add_argument("--bundle", help="torchaudio bundle instead of an own encoder, such as HUBERT_BASE")
+    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
+    parser.add_argument("--num-clusters", type=int, default=SemanticConfig().num_clusters)
+    parser.add_argument("--tap-layer", type=int, default=None, help="layer of the features; default: the run's own")
+    parser.add_argument("--hours", type=float, default=2.0, help="audio to take features from")
+    parser.add_argument("--crop-s", type=float, default=8.0)
+    parser.add_argument("--normalise-per-group", action="store_true", help="remove each speaker's mean while fitting")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+
+
+def run(args: argparse.Namespace) -> dict[str, float]:
+    """Returns and prints, as JSON, the figures of the validation split.
+
+    Raises: TrainingError without a finished encoder run, DataError without usable items, CheckpointError without the
+    bundle, ConfigError for an impossible layer or number of clusters.
+    """
+    device = setup_device(args.device, args.threads)
+    tokenizer = _untrained_tokenizer(args).to(device)
+    corpora = [Corpus(folder) for folder in args.data]
+    generator = torch.Generator().manual_seed(args.seed)
+    features, groups = _features(tokenizer, corpora, "train", args.hours, args.crop_s, generator)
+    tokenizer.mean.copy_(features.mean(dim=0))
+    tokenizer.std.copy_(features.std(dim=0).clamp_min(1e-4))
+    points = (features - tokenizer.mean) / tokenizer.std
+    fitted = _without_group_means(points, groups) if args.normalise_per_group else points
+    tokenizer.centroids.copy_(fit_kmeans(fitted, args.num_clusters, generator, num_epochs=args.epochs))
+    runs.write_run(args.out, "semantic", tokenizer, tokenizer.config, {})
+    figures = _figures(tokenizer, corpora, args, generator)
+    figures["train_positions"] = len(points)
+    (args.out / "state.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(figures, indent=1))
+    return figures
+
+
+def _untrained_tokenizer(args: argparse.Namespace) -> SemanticTokenizer:
+    if args.bundle is not None:
+        config = SemanticConfig(extractor=args.bundle, tap_layer=args.tap_layer or 7, num_clusters=args.num_clusters)
+        return tokenizer_from_encoder(config, pretrained_extractor(args.bundle, config.tap_layer).state_dict())
+    config_path, weights_path = args.encoder / runs.CONFIG, args.encoder / runs.WEIGHTS
+    for path in (config_path, weights_path):
+        if not path.is_file():
+            raise TrainingError(f"no trained encoder: {path} does not exist")
+    saved = json.loads(config_path.read_text(encoding="utf-8"))
+    if saved.get("component") != COMPONENT:
+        raise TrainingError(f"{args.encoder} holds a run of {saved.get('component')!r}, not {COMPONENT!r}")
+    config = SemanticConfig.from_dict(saved["config"])
+    config = dataclasses.replace(config, tap_layer=args.tap_layer or config.tap_layer, num_clusters=args.num_clusters)
+    prefix = "encoder."
+    weights = load_file(weights_path)
+    return tokenizer_from_encoder(
+        config, {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    )
+
+
+def _features(
+    tokenizer: SemanticTokenizer,
+    corpora: list[Corpus],
+    split: str,
+    hours: float,
+    crop_s: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Unnormalised features [N, D] of random crops and the group number [N] of each, one crop at a time."""
+    candidates = [
+        (corpus, item) for corpus in corpora for item in corpus.select(split=split) if item.duration_s >= MIN_ITEM_S
+    ]
+    if not candidates:
+        raise DataError(f"no item of at least {MIN_ITEM_S} s in split {split!r}")
+    numbers = {group: number for number, group in enumerate(sorted({item.group for _, item in candidates}))}
+    num_wanted = round(hours * 3600 * SAMPLE_RATE_HZ)
+    limit = max(num_wanted * MAX_GROUP_SHARE, num_wanted / len(numbers))
+    taken: dict[str, int] = defaultdict(int)
+    features, groups, total = [], [], 0
+    for index in torch.randperm(len(candidates), generator=generator).tolist():
+        corpus, item = candidates[index]
+        if taken[item.group] >= limit:
+            continue
+        crop = _random_crop(corpus, item, round(crop_s * SAMPLE_RATE_HZ), generator).to(tokenizer.mean.device)
+        rows = tokenizer.features(crop[None])[0]
+        features.append(rows)
+        groups.append(torch.full((len(rows),), numbers[item.group]))
+        taken[item.group] += len(crop)
+        total += len(crop)
+        if total >= num_wanted:
+            break
+    return torch.cat(features), torch.cat(groups)
+
+
+def _random_crop(corpus: Corpus, item: Item, length: int, generator: torch.Generator) -> Tensor:
+    waveform = corpus.waveform(item)
+    kept = min(length, len(waveform)) // SAMPLES_PER_SEMANTIC * SAMPLES_PER_SEMANTIC
+    start = int(torch.randint(len(waveform) - kept + 1, (1,), generator=generator))
+    return waveform[start : start + kept]
+
+
+def _without_group_means(points: Tensor, groups: Tensor) -> Tensor:
+    """Points [N, D] less the mean of their group [N]: clusters then separate sounds rather than speakers."""
+    groups = groups.to(points.device)
+    counts = torch.bincount(groups).to(points.dtype)
+    sums = torch.zeros(len(counts), points.shape[1], dtype=points.dtype, device=points.device)
+    means = sums.index_add_(0, groups, points) / counts.clamp_min(1.0)[:, None]
+    return points - means[groups]
+
+
+def _figures(
+    tokenizer: SemanticTokenizer, corpora: list[Corpus], args: argparse.Namespace, generator: torch.Generator
+) -> dict[str, float]:
+    """Usage perplexity, repeat rate, unexplained variance, and the information tokens carry about the group.
+
+    The last is the mutual information (nats) between token and speaker or piece: tokens of content have little.
+    """
+    raw, groups = _features(tokenizer, corpora, "valid", 0.25 * args.hours, args.crop_s, generator)
+    ids, distances = assign(raw, tokenizer.centroids)
+    perplexity, repeat_rate = usage(ids, tokenizer.codebook_size)
+    joint = torch.zeros(tokenizer.codebook_size, int(groups.max()) + 1, dtype=torch.float64)
+    joint.index_put_((ids.cpu(), groups), torch.ones(len(ids), dtype=torch.float64), accumulate=True)
+    joint = joint / joint.sum()
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    information = torch.where(joint > 0, joint * (joint / independent.clamp_min(1e-12)).clamp_min(1e-12).log(), 0.0)
+    return {
+        "usage_perplexity": round(perplexity, 2),
+        "repeat_rate": round(repeat_rate, 4),
+        "unexplained_variance": round(float(distances.mean() / raw.shape[1]), 4),
+        "group_information_nats": round(float(information.sum()), 4),
+        "valid_positions": len(ids),
+    }

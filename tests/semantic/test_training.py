@@ -1,0 +1,108 @@
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+
+from audiolm.errors import DataError, TrainingError
+from audiolm.semantic import SemanticTokenizer
+from audiolm.training import kmeans, runs, semantic
+from audiolm.training.loop import LoopOptions, Trainer
+from audiolm.training.semantic import sounding_positions
+
+TINY = (
+    "--batch-size 4 --crop-s 2 --num-mels 20 --width 16 --num-heads 2 --feed-forward 24 --num-contrastive-layers 1 "
+    "--num-masked-layers 2 --tap-layer 2 --codebook-entries 8 --start-crops 4 --target-cepstra 8 --warp 0.1"
+)
+
+
+def task_of(corpus_folder: Path) -> semantic.SemanticTask:
+    parser = argparse.ArgumentParser()
+    semantic.add_arguments(parser)
+    args = parser.parse_args(["--data", str(corpus_folder), *TINY.split()])
+    args.device, args.seed = "cpu", 0
+    return semantic.build(args)
+
+
+def trained(corpus_folder: Path, out: Path, steps: int) -> dict[str, float]:
+    options = LoopOptions(steps=steps, max_minutes=1.0, learning_rate=3e-3, warmup_steps=2)
+    return Trainer(task_of(corpus_folder), out, options, torch.device("cpu")).run()
+
+
+def kmeans_args(corpus_folder: Path, encoder: Path, out: Path, *more: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    kmeans.add_arguments(parser)
+    return parser.parse_args(
+        ["--data", str(corpus_folder), "--encoder", str(encoder), "--out", str(out), "--num-clusters", "6",
+         "--hours", "0.005", "--crop-s", "1", "--device", "cpu", "--threads", "1", *more]
+    )  # fmt: skip
+
+
+def test_training_lowers_the_validation_loss(corpus_folder: Path, tmp_path: Path) -> None:
+    before = trained(corpus_folder, tmp_path / "short", 0)
+    after = trained(corpus_folder, tmp_path / "long", 30)
+    assert after["loss"] < before["loss"] - 0.05
+    assert after["code_perplexity"] > 3
+
+
+def test_the_same_generator_state_gives_the_same_batch(corpus_folder: Path) -> None:
+    task = task_of(corpus_folder)
+    first, second = (task.batch(torch.Generator().manual_seed(4)) for _ in range(2))
+    assert torch.equal(first.views.noisy, second.views.noisy)
+    assert torch.equal(first.mask, second.mask)
+
+
+def test_every_parameter_gets_a_gradient(corpus_folder: Path) -> None:
+    task = task_of(corpus_folder)
+    loss, _ = task.loss("main", task.batch(torch.Generator().manual_seed(0)), 0)
+    loss.backward()
+    assert [name for name, value in task.modules.named_parameters() if value.grad is None] == []
+
+
+def test_padding_is_not_sounding_but_a_pause_is() -> None:
+    crops = torch.ones(1, 6 * 640)
+    crops[:, 640:1280] = 0.0
+    crops[:, 4 * 640 :] = 0.0
+    assert sounding_positions(crops).tolist() == [[True, True, True, True, False, False]]
+
+
+def test_kmeans_writes_a_tokenizer_run(corpus_folder: Path, tmp_path: Path) -> None:
+    trained(corpus_folder, tmp_path / "encoder", 1)
+    args = kmeans_args(corpus_folder, tmp_path / "encoder", tmp_path / "tokenizer", "--normalise-per-group")
+    figures = kmeans.run(args)
+    component, tokenizer, made_for = runs.load_run(tmp_path / "tokenizer")
+    assert component == "semantic"
+    assert made_for == {}
+    assert isinstance(tokenizer, SemanticTokenizer)
+    assert tokenizer.codebook_size == 6
+    assert 1.0 <= figures["usage_perplexity"] <= 6.0
+    assert 0.0 <= figures["repeat_rate"] <= 1.0
+    assert tokenizer.encode(torch.randn(1, 6_400)).shape == (1, 10)
+
+
+def test_the_tapped_layer_can_be_chosen_afterwards(corpus_folder: Path, tmp_path: Path) -> None:
+    trained(corpus_folder, tmp_path / "encoder", 1)
+    kmeans.run(kmeans_args(corpus_folder, tmp_path / "encoder", tmp_path / "tokenizer", "--tap-layer", "3"))
+    tokenizer = runs.load_run(tmp_path / "tokenizer")[1]
+    assert len(tokenizer.extractor.layers) == tokenizer.config.tap_layer == 3
+
+
+def test_features_are_standardised_over_the_training_data(corpus_folder: Path, tmp_path: Path) -> None:
+    trained(corpus_folder, tmp_path / "encoder", 1)
+    kmeans.run(kmeans_args(corpus_folder, tmp_path / "encoder", tmp_path / "tokenizer"))
+    tokenizer = runs.load_run(tmp_path / "tokenizer")[1]
+    corpus = kmeans.Corpus(corpus_folder)
+    features = torch.cat([tokenizer.features(corpus.waveform(item)[None])[0] for item in corpus.select(split="train")])
+    assert features.mean(dim=0).abs().max() < 0.5
+    assert 0.6 < float(features.std(dim=0).mean()) < 1.4
+
+
+def test_kmeans_without_an_encoder_run_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="does not exist"):
+        kmeans.run(kmeans_args(corpus_folder, tmp_path / "nothing", tmp_path / "tokenizer"))
+
+
+def test_a_split_without_usable_items_is_refused(corpus_folder: Path) -> None:
+    corpus = kmeans.Corpus(corpus_folder)
+    with pytest.raises(DataError, match="split 'test'"):
+        kmeans._features(None, [corpus], "test", 0.1, 1.0, torch.Generator())  # type: ignore[arg-type]
