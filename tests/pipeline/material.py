@@ -1,0 +1,33 @@
+"""Recordings and requests of the pipeline's tests."""
+
+from __future__ import annotations
+
+import torch
+
+from audiolm.config import SAMPLE_RATE_HZ, SamplingConfig
+from audiolm.events import Event, Result
+from audiolm.request import ContinuationRequest
+from audiolm.streams import Waveform
+
+
+def recording(seconds: float, seed: int = 0, gain: float = 0.1) -> Waveform:
+    """Noise that swells and fades four times a second."""
+    num_samples = round(seconds * SAMPLE_RATE_HZ)
+    noise = torch.randn(num_samples, generator=torch.Generator().manual_seed(seed))
+    swell = 0.55 + 0.45 * torch.sin(torch.arange(num_samples) * (2 * torch.pi * 4 / SAMPLE_RATE_HZ))
+    return Waveform(gain * noise * swell)
+
+
+def request(**changes: object) -> ContinuationRequest:
+    """1 s of prompt, 0.6 s of continuation, two rows, everything at temperature 1."""
+    hot = {stage: SamplingConfig() for stage in ("semantic", "coarse", "fine")}
+    fields = {"prompt_s": 1.0, "continuation_s": 0.6, "num_continuations": 2, "seed": 3, **hot, **changes}
+    return ContinuationRequest(**fields)
+
+
+def finish(events: object) -> Result:
+    """The result of a run, which must be its last event."""
+    seen: list[Event] = list(events)
+    assert all(not isinstance(event, Result) for event in seen[:-1])
+    assert isinstance(seen[-1], Result)
+    return seen[-1]
