@@ -1,0 +1,112 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from audiolm.checkpoints import card
+from audiolm.errors import CheckpointError
+
+FACTS: dict[str, Any] = {
+    "name": "speech-small",
+    "domain": "speech",
+    "licence": "cc-by-4.0",
+    "summary": "English read speech, 9 hours.\nWords are not to be expected.",
+    "about": "A small AudioLM.",
+    "data": [{"name": "LibriSpeech | train-clean-5", "hours": 4, "licence": "CC BY 4.0", "use": "all components"}],
+    "credit": "LibriSpeech: V. Panayotov and others.",
+    "training": [
+        {
+            "component": "codec",
+            "parameters": 6300000,
+            "steps": 4000,
+            "hours": 0.5,
+            "hardware": "2 CPU cores",
+            "command": "python -m audiolm.training codec --data data/speech --out runs/codec",
+            "curve": [0.5, 0.4, 0.3, 0.29],
+        }
+    ],
+    "figures": [
+        {
+            "what": "STOI, 12 levels",
+            "value": "0.91 ± 0.01",
+            "baseline": "",
+            "n": 60,
+            "command": "python -m audiolm.evaluation codec",
+            "date": "2026-01-31",
+        }
+    ],
+    "limits": ["Mostly babble."],
+    "worse_for": ["Children and accents other than US English."],
+    "watermark": "The output carries no watermark.",
+}
+
+
+def test_card_has_front_matter_that_the_hub_reads():
+    text = card.render(FACTS)
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["license"] == "cc-by-4.0"
+    assert front["library_name"] == "audiolm"
+    assert "speech" in front["tags"]
+
+
+def test_card_says_all_that_it_was_given():
+    text = card.render(FACTS)
+    for wanted in (
+        "LibriSpeech \\| train-clean-5",
+        "6,300,000",
+        "█",
+        "0.5 → 0.29",
+        "STOI, 12 levels",
+        "2026-01-31",
+        "Mostly babble.",
+        "Children",
+        "no watermark",
+        "--checkpoint speech-small",
+        "runs/codec",
+    ):
+        assert wanted in text
+
+
+def test_facts_are_read_from_json_with_whole_hours(tmp_path: Path):
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(FACTS))
+    assert card.read_facts(path)["data"][0]["hours"] == 4.0
+
+
+def test_card_without_figures_says_so():
+    assert "None measured yet." in card.render(FACTS | {"figures": []})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"limits": []}, "may not leave out limits"),
+        ({"watermark": ""}, "may not leave out watermark"),
+        ({"licence": "CC BY"}, "licence must be"),
+        ({"summary": "one\ntwo\nthree"}, "at most 2 lines"),
+        ({"domain": "violin"}, "domain must be one of speech, piano, found 'violin'"),
+        ({"data": [{"name": "x"}]}, r"data\[0\]: missing field"),
+        ({"limits": [3]}, "limits: unexpected 3"),
+        ({"mood": "good"}, "unknown field"),
+    ],
+)
+def test_incomplete_or_wrong_facts_are_refused(change: dict[str, Any], reason: str):
+    with pytest.raises(CheckpointError, match=reason):
+        card.render(copy.deepcopy(FACTS) | change)
+
+
+def test_a_fact_left_out_is_named():
+    with pytest.raises(CheckpointError, match=r"missing field.*credit"):
+        card.render({name: value for name, value in FACTS.items() if name != "credit"})
+
+
+def test_sparkline_spans_the_values_and_stays_within_its_width():
+    line = card.sparkline([float(i) for i in range(100)], width=10)
+    assert line.startswith("▁")
+    assert line.endswith("█ 0 → 99")
+    assert len(line.split()[0]) == 10
+    assert card.sparkline([2.0]) == "▁ 2 → 2"
+    assert card.sparkline([]) == ""
