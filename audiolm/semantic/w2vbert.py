@@ -5,7 +5,7 @@ Departures from the paper, all for training in minutes instead of weeks:
 - The front end gives 25 Hz positions from 100 Hz log-mel frames by two strided 1-d convolutions.
 - The quantizer reads the twelve clean log-mel frames around a position through one linear map, not the front end's
   output, and starts from k-means of smoothed spectra: targets cannot collapse together with the front end, and are
-  useful from the first step on, as in HuBERT (arXiv 2106.07447). The contrastive loss goes on refining them.
+  useful from the first step on, as in HuBERT (arXiv 2106.07447). The contrastive loss may refine them afterwards.
 - The context side sees a noisy version of the recording, the targets come from the clean one (WavLM, arXiv 2110.13900).
 - Negatives are all other masked positions of the same crop with another code, not a sample of 100 of them.
 - Masked spans are 5 positions (0.2 s, as in HuBERT) instead of 10, at about the same share of hidden positions.
@@ -122,11 +122,14 @@ class ProductQuantizer(nn.Module):
         self.scores = nn.Linear(channels, num_groups * num_entries)
         self.entries = nn.Parameter(torch.randn(num_groups, num_entries, dimension // num_groups) * 0.3)
 
-    def forward(self, x: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, S, C] -> (vectors [B, S, dimension], noiseless codes [B, S, G], probabilities [B, S, G, entries])."""
+    def forward(self, x: Tensor, temperature: float | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, S, C] -> (vectors [B, S, dimension], noiseless codes [B, S, G], probabilities [B, S, G, entries]).
+
+        Without a temperature the codes are noiseless in training too, and only `entries` get a gradient.
+        """
         with torch.autocast(x.device.type, enabled=False):
             scores = self.scores(x.float()).unflatten(-1, (self.num_groups, self.num_entries))
-            if self.training:
+            if self.training and temperature is not None:
                 choice = F.gumbel_softmax(scores, tau=temperature, hard=True)
             else:
                 choice = F.one_hot(scores.argmax(dim=-1), self.num_entries).to(scores.dtype)
@@ -194,8 +197,11 @@ class W2vBert(nn.Module):
         self.project_target = nn.Linear(dimension, dimension)
         self.heads = nn.Linear(config.width, config.codebook_groups * config.codebook_entries)
 
-    def forward(self, views: Views, mask: Tensor, valid: Tensor, temperature: float = 1.0) -> PretrainingOutput:
-        """mask, valid [B, S] bool: positions hidden from the context, positions that hold sound."""
+    def forward(self, views: Views, mask: Tensor, valid: Tensor, temperature: float | None = None) -> PretrainingOutput:
+        """mask, valid [B, S] bool: positions hidden from the context, positions that hold sound.
+
+        `temperature` is that of the Gumbel noise in training; without one the choice of codes is not trained.
+        """
         stacked = self._stacked(self.encoder.log_mel(views.clean), valid)
         vectors, codes, probabilities = self.quantizer(stacked, temperature)
         log_mels = self.encoder.log_mel(views.noisy)
@@ -211,6 +217,8 @@ class W2vBert(nn.Module):
         for layer in self.encoder.layers[split:]:
             x = layer(x)
         masked, masked_accuracy = self._predict(x[counted], codes[counted])
+        if temperature is None:
+            probabilities = probabilities.detach()
         diversity, perplexity = _diversity(probabilities[valid], codes[valid])
         return PretrainingOutput(
             contrastive, diversity, masked, contrastive_accuracy, masked_accuracy, perplexity, codes

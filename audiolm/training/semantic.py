@@ -15,7 +15,7 @@ from audiolm.semantic.w2vbert import Views, W2vBert, normalise_level, span_mask
 from audiolm.training.loop import Task
 
 COMPONENT = "w2vbert"
-DIVERSITY_WEIGHT = 0.5
+DIVERSITY_WEIGHT = 0.1
 START_TEMPERATURE, END_TEMPERATURE, TEMPERATURE_DECAY = 2.0, 0.5, 0.9985
 NUM_VALIDATION_BATCHES = 3
 
@@ -71,6 +71,7 @@ class SemanticTask(Task):
         self.device = torch.device(args.device)
         self.made_for: dict[str, str] = {}
         self.batch_size = args.batch_size
+        self.fixed_target_steps = args.fixed_target_steps
         self.length = round(args.crop_s * SAMPLE_RATE_HZ) // SAMPLES_PER_SEMANTIC * SAMPLES_PER_SEMANTIC
         self.augmentation = Augmentation(warp=args.warp)
         self.sources = CorpusMixture(corpora, min_length=min(self.length, 2 * SAMPLE_RATE_HZ))
@@ -87,7 +88,10 @@ class SemanticTask(Task):
         return self._prepare(crops, generator, self.augmentation)
 
     def loss(self, group: str, batch: SemanticBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        temperature = max(END_TEMPERATURE, START_TEMPERATURE * TEMPERATURE_DECAY**step)
+        temperature = None
+        if step >= self.fixed_target_steps:
+            decayed = START_TEMPERATURE * TEMPERATURE_DECAY ** (step - self.fixed_target_steps)
+            temperature = max(END_TEMPERATURE, decayed)
         output = self.shipped(batch.views, batch.mask, batch.valid, temperature)
         total = output.contrastive_loss + output.masked_loss + DIVERSITY_WEIGHT * output.diversity_loss
         return total, {
@@ -175,6 +179,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warp", type=float, default=0.0, help="frequency warping of the context side; 0.1 for speech")
     parser.add_argument("--target-cepstra", type=int, default=20, help="cosines over mel in the first targets; 0 = all")
     parser.add_argument("--start-crops", type=int, default=96, help="crops for log-mel statistics and first targets")
+    parser.add_argument(
+        "--fixed-target-steps", type=int, default=5000, help="steps before the quantizer learns; 0 = from the start"
+    )
     parser.add_argument("--no-centre-targets", dest="centre_targets", action="store_false", help="for music")
     for name in (
         "num_mels", "n_fft", "width", "num_heads", "feed_forward", "num_contrastive_layers", "num_masked_layers",

@@ -8,6 +8,7 @@ import torch
 from audiolm.config import SemanticConfig
 from audiolm.data.corpus import CorpusWriter, to_pcm
 from audiolm.semantic import SemanticTokenizer
+from audiolm.semantic.w2vbert import normalise_level
 
 SIZES = {
     "num_mels": 20, "width": 16, "num_heads": 2, "feed_forward": 24, "conv_kernel_size": 5,
@@ -21,10 +22,12 @@ def config() -> SemanticConfig:
 
 
 @pytest.fixture
-def tokenizer(config: SemanticConfig) -> SemanticTokenizer:
+def tokenizer(config: SemanticConfig, sounds: Callable[[int, int], torch.Tensor]) -> SemanticTokenizer:
+    """Random weights; the clusters are positions of a sound."""
     torch.manual_seed(0)
     tokenizer = SemanticTokenizer(config).eval()
-    tokenizer.centroids.copy_(torch.randn_like(tokenizer.centroids))
+    tokenizer.extractor.log_mel.fit(normalise_level(sounds(2, 64_000)))
+    tokenizer.centroids.copy_(tokenizer.features(sounds(1, 64_000))[0, :96:8])
     return tokenizer
 
 
