@@ -27,7 +27,7 @@ EXCERPT_S = (60.0, 120.0)
 MIN_EXCERPT_S = 20.0
 MIN_NOTES_PER_S = 0.7
 MAX_SILENCE_S = 1.0  # from the end of all sound (or its decay) to the next onset; longer gaps are shortened to this
-AUDIBLE_S = 4.0  # a held note counts as sound for this long
+AUDIBLE_S = 3.0  # a held note counts as sound for this long
 LEAD_S = 0.1  # before the first onset
 TAIL_S = 1.0  # after the last damped note
 LEVEL_DB = -23.0  # RMS of an excerpt before its random gain
@@ -145,10 +145,13 @@ def window_notes(window: Window, chain: Chain) -> NoteTable:
 
 
 def render_notes(notes: NoteTable, bank: Bank) -> np.ndarray:
-    """The dry sound of the notes: float32 [T], T = (last damped note's end + 1 s) * 16,000. Onset error below 1 sample."""
+    """The dry sound of the notes: float32 [T], T = (end of the last note, held for 3 s at most, + 1 s) * 16,000.
+
+    Onsets are exact to half a sample.
+    """
     if len(notes) == 0:
         return np.zeros(0, dtype=np.float32)
-    last_s = float(np.minimum(notes.end_s, notes.onset_s + 2 * AUDIBLE_S).max())
+    last_s = float(np.minimum(notes.end_s, notes.onset_s + AUDIBLE_S).max())
     mix = np.zeros(round((last_s + TAIL_S) * SAMPLE_RATE_HZ), dtype=np.float32)
     onset_s, end_s, damping_s = notes.onset_s.tolist(), *_dampings(notes)
     for index, (pitch, velocity) in enumerate(zip(notes.pitch.tolist(), notes.velocity.tolist(), strict=True)):
@@ -161,6 +164,8 @@ def render_notes(notes: NoteTable, bank: Bank) -> np.ndarray:
         if length > held:
             voice[held:] *= _damping_curve(fall)[: length - held]
         mix[start : start + length] += voice
+    fade = round(TAIL_S / 2 * SAMPLE_RATE_HZ)
+    mix[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
     return mix
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from torchaudio.functional import resample
 
+from audiolm.audio.resample import resample
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.bank import StoredBank
 from audiolm.data.corpus import to_pcm
@@ -33,7 +33,7 @@ def read_note(path: Path, max_s: float) -> np.ndarray:
         raise DataError(f"{path}: missing sample")
     samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     mono = torch.from_numpy(samples.mean(axis=1))
-    note = resample(mono, rate_hz, SAMPLE_RATE_HZ, lowpass_filter_width=32, rolloff=0.96).numpy()
+    note = resample(mono, rate_hz, SAMPLE_RATE_HZ).numpy()
     loud = np.abs(note[: SAMPLE_RATE_HZ // 2])
     onset = int(np.argmax(loud > _ONSET_SHARE * loud.max()))
     note = note[max(0, onset - round(_BEFORE_ONSET_S * SAMPLE_RATE_HZ)) :][: round(max_s * SAMPLE_RATE_HZ)]

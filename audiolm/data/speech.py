@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from torchaudio.functional import resample
 
+from audiolm.audio.resample import resample
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.corpus import CorpusWriter, pcm_hash, summary, to_pcm
 from audiolm.errors import DataError
@@ -225,7 +225,7 @@ def read_prepared(path: Path) -> np.ndarray:
     samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     mono = torch.from_numpy(samples.mean(axis=1))
     if rate_hz != SAMPLE_RATE_HZ:
-        mono = resample(mono, rate_hz, SAMPLE_RATE_HZ, lowpass_filter_width=32, rolloff=0.96)
+        mono = resample(mono, rate_hz, SAMPLE_RATE_HZ)
     centred = mono.numpy() - mono.numpy().mean() if len(mono) else mono.numpy()
     return to_pcm(level(trim_silences(centred)))
 
