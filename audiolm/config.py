@@ -80,7 +80,8 @@ class QuantizerConfig(Config):
     dimension: int = 64
     ema_decay: float = 0.99
     dead_code_ratio: float = 0.1  # codes used less than this share of the mean use are revived
-    full_depth_probability: float = 0.5  # quantizer dropout: all levels this often, else uniformly 1..Q
+    full_depth_probability: float = 0.4  # quantizer dropout: all levels this often,
+    bypass_probability: float = 0.2  # no quantisation this often, else uniformly 1..Q
 
     def __post_init__(self) -> None:
         self._require(1 <= self.num_levels <= 32, f"num_levels must be 1..32, found {self.num_levels}")
@@ -252,6 +253,16 @@ class DetectorCalibration(Config):
     num_originals: int = 0
     num_generated: int = 0
 
+    def __post_init__(self) -> None:
+        band = (self.uncertain_low, self.threshold, self.uncertain_high)
+        self._require(0.0 <= band[0] <= band[1] <= band[2] <= 1.0, f"0 <= low <= threshold <= high <= 1, found {band}")
+        self._require(0.0 < self.scale < float("inf"), f"scale must be positive and finite, found {self.scale}")
+        self._require(abs(self.bias) < float("inf"), f"bias must be finite, found {self.bias}")
+        for rate in (self.false_positive_rate, self.false_negative_rate):
+            self._require(rate is None or 0.0 <= rate <= 1.0, f"error rates must be 0..1, found {rate}")
+        counts = (self.num_originals, self.num_generated)
+        self._require(min(counts) >= 0, f"counts must not be negative, found {counts}")
+
 
 @dataclass(frozen=True)
 class DetectorConfig(Config):
@@ -262,3 +273,11 @@ class DetectorConfig(Config):
     dropout: float = 0.2
     min_s: float = 1.0
     calibration: DetectorCalibration = field(default_factory=DetectorCalibration)
+
+    def __post_init__(self) -> None:
+        self._require(8 <= self.num_mels <= 128, f"num_mels must be 8..128, found {self.num_mels}")
+        count = len(self.channels)
+        self._require(1 <= count <= 4, f"channels must list 1..4 blocks (each halves the rate), found {count}")
+        self._require(min(self.channels) >= 1, f"channels must be positive, found {self.channels}")
+        self._require(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), found {self.dropout}")
+        self._require(self.min_s > 0.0, f"min_s must be positive, found {self.min_s}")

@@ -50,7 +50,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.input = nn.Linear(config.n_fft + 2, width)
+        self.input = nn.Linear(3 * (config.n_fft // 2 + 1), width)
         self.fast = nn.ModuleList(_blocks(config, config.encoder_blocks[0], causal=False))
         self.merge = nn.Linear(2 * width, width)
         self.slow = nn.ModuleList(_blocks(config, config.encoder_blocks[1], causal=False))
@@ -68,15 +68,19 @@ class FrameEncoder(nn.Module):
         return self.output(self.norm(x)).transpose(1, 2)
 
     def _features(self, waveforms: Tensor) -> Tensor:
-        """[B, T] -> spectra with magnitudes to the power 0.3, real beside imaginary [B, 2F, n_fft + 2]."""
+        """[B, T] -> [B, 2F, 3 bins]: real and imaginary parts with magnitudes to the power 0.3, and log magnitudes.
+
+        The log magnitudes could be learnt from the other two, but then the envelope takes several times as many steps.
+        """
         config = self.config
         margin = (config.n_fft - config.hop_length) // 2
         padded = F.pad(waveforms.float(), (margin, margin + -waveforms.shape[-1] % SAMPLES_PER_FRAME))
         spectra = torch.stft(
             padded, config.n_fft, config.hop_length, window=self.window, center=False, return_complex=True
         ).transpose(1, 2)
-        gain = (spectra.real**2 + spectra.imag**2 + 1e-7) ** -0.35
-        return torch.cat([spectra.real * gain, spectra.imag * gain], dim=-1)
+        power = spectra.real**2 + spectra.imag**2 + 1e-7
+        gain = power**-0.35
+        return torch.cat([spectra.real * gain, spectra.imag * gain, 0.25 * torch.log(power) + 1.0], dim=-1)
 
 
 class FrameDecoder(nn.Module):

@@ -41,7 +41,7 @@ class ResidualQuantizer(nn.Module):
     def forward(self, latents: Tensor, levels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Straight-through quantisation while training.
 
-        latents [B, F, D]; levels [B] long: how many levels each row uses (None: all). Returns the quantised latents,
+        latents [B, F, D]; levels [B] long: how many levels each row uses (None: all; 0: not quantised at all). Returns the quantised latents,
         the codes [B, F, Q] of all levels, and the commitment loss. In train mode the codebooks are updated.
         """
         with torch.autocast(latents.device.type, enabled=False):
@@ -60,7 +60,7 @@ class ResidualQuantizer(nn.Module):
                 commitment = commitment + (error * used).sum() / used.sum().clamp(min=1.0)
                 residual = residual - vectors
                 codes.append(ids)
-            quantised = latents + (total - latents).detach()
+            quantised = latents + ((total - latents) * (depth > 0)[:, None, None]).detach()
             return quantised, torch.stack(codes, dim=-1), commitment / self.config.num_levels
 
     @torch.no_grad()
@@ -131,10 +131,17 @@ def perplexity(codes: Tensor, codebook_size: int) -> Tensor:
 
 
 def draw_levels(batch: int, config: QuantizerConfig, generator: torch.Generator) -> Tensor:
-    """Quantizer dropout: [B] number of levels, all of them with `full_depth_probability`, else uniform in 1..Q."""
+    """Quantizer dropout: [B] levels a row: 0 (not quantised) with `bypass_probability`, all of them with
+    `full_depth_probability`, else uniform in 1..Q.
+
+    Rows that are not quantised (as in Moshi's Mimi, arXiv 2410.00037) keep the latents from shrinking to what the first
+    level codes well.
+    """
     some = torch.randint(1, config.num_levels + 1, (batch,), generator=generator)
-    full = torch.rand(batch, generator=generator) < config.full_depth_probability
-    return torch.where(full, torch.full_like(some, config.num_levels), some)
+    chance = torch.rand(batch, generator=generator)
+    some[chance < config.bypass_probability + config.full_depth_probability] = config.num_levels
+    some[chance < config.bypass_probability] = 0
+    return some
 
 
 __all__ = ["ResidualQuantizer", "draw_levels", "perplexity"]

@@ -20,7 +20,7 @@ from audiolm.training.loop import Task
 from audiolm.training.runs import load_weights
 
 WEIGHTS = {"mel": 1.0, "complex": 1.0, "waveform": 2.0, "commitment": 0.25, "adversarial": 0.15, "matching": 0.6}
-QUANTIZE_FROM_STEP = 60
+QUANTIZE_FROM_STEP = 200
 NUM_START_BATCHES = 16
 GAIN_RANGE_DB = (-8.0, 4.0)
 VALIDATION_CROPS, VALIDATION_S = 24, 2.0

@@ -69,7 +69,7 @@ def test_moving_average_follows_a_shifted_distribution():
 @given(st.integers(0, 1000))
 def test_drawn_levels_stay_in_range(seed):
     levels = draw_levels(64, CONFIG, torch.Generator().manual_seed(seed))
-    assert levels.min() >= 1
+    assert levels.min() >= 0
     assert levels.max() <= 4
     assert (levels == 4).float().mean() > 0.3
 
