@@ -115,6 +115,13 @@ def _typed_errors(repo_id: str, revision: str | None) -> Iterator[None]:
         raise CheckpointError(f"{place}: the repository has no such revision") from error
     except LocalEntryNotFoundError as error:
         raise CheckpointError(f"{place}: the Hub cannot be reached, and no complete copy is cached") from error
+    except HfHubHTTPError as error:
+        if error.response.status_code in (401, 403):
+            raise CheckpointError(f"{place}: the Hub refuses this token; log in with `hf auth login`") from error
+        raise CheckpointError(f"{place}: {_one_line(error)}") from error
     except (_HTTP_ERROR, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()
-        raise CheckpointError(f"{place}: {reason[0] if reason else type(error).__name__}") from error
+        raise CheckpointError(f"{place}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

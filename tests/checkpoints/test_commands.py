@@ -1,0 +1,105 @@
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from audiolm.checkpoints import commands, load_checkpoint, read_info
+from audiolm.checkpoints.tensors import component_hash, token_hash
+from audiolm.errors import CheckpointError
+from tests.checkpoints.test_card import FACTS
+from tests.tiny import CARD, tiny_modules
+
+
+def run(*arguments: object) -> int:
+    parser = argparse.ArgumentParser()
+    commands.add_arguments(parser)
+    return commands.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> dict[str, Path]:
+    """Run folders of a whole set, as training leaves them."""
+    modules = tiny_modules(seed=3)
+    tokens = {name: token_hash(modules[name].state_dict()) for name in ("codec", "semantic")}
+    folders = {}
+    for name, module in modules.items():
+        folders[name] = tmp_path / "runs" / name
+        folders[name].mkdir(parents=True)
+        made_for = {} if name in tokens else tokens
+        if name == "detector":
+            made_for = {"codec": component_hash(modules["codec"].state_dict())}
+        config = {"component": name, "config": module.config.to_dict(), "made_for": made_for}
+        (folders[name] / "config.json").write_text(json.dumps(config))
+        save_file(module.state_dict(), folders[name] / "weights.safetensors")
+    return folders
+
+
+def options(folders: dict[str, Path]) -> list[object]:
+    return [part for name, folder in folders.items() for part in ("--" + name.replace("_", "-"), folder)]
+
+
+def test_runs_are_assembled_into_a_checkpoint_with_a_card(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "card.json").write_text(json.dumps(FACTS))
+    assert run("assemble", tmp_path / "out", "--card", tmp_path / "card.json", *options(runs)) == 0
+    info = load_checkpoint(tmp_path / "out").info
+    assert (info.name, info.domain, info.summary) == (FACTS["name"], FACTS["domain"], FACTS["summary"])
+    assert "## Limits" in info.card
+    assert info.components["codec"].hash == component_hash(tiny_modules(seed=3)["codec"].state_dict())
+    assert "English read speech, 9 hours." in capsys.readouterr().out
+
+
+def test_what_the_runs_lack_comes_from_an_older_checkpoint(runs: dict[str, Path], tmp_path: Path):
+    (tmp_path / "card.md").write_text(CARD)
+    labels = ["--name", "first", "--domain", "piano", "--summary", "first", "--card", tmp_path / "card.md"]
+    run("assemble", tmp_path / "out", *labels, *options(runs))
+    before = read_info(tmp_path / "out")
+    run(
+        "assemble", tmp_path / "out", "--from", tmp_path / "out", "--name", "second", "--stage-fine", runs["stage_fine"]
+    )
+    after = load_checkpoint(tmp_path / "out").info
+    assert (after.name, after.domain, after.card) == ("second", "piano", CARD)
+    assert after.components == before.components
+    run("assemble", tmp_path / "out", "--from", tmp_path / "out", "--without-detector")
+    assert "detector" not in read_info(tmp_path / "out").components
+
+
+def test_runs_for_other_tokenizers_are_refused(runs: dict[str, Path], checkpoint: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError, match="mixed set: stage_coarse was made for"):
+        run("assemble", tmp_path / "out", "--from", checkpoint, "--stage-coarse", runs["stage_coarse"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_another_component_is_refused(runs: dict[str, Path], checkpoint: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError, match="a run of 'stage_fine', not of 'stage_coarse'"):
+        run("assemble", tmp_path / "out", "--from", checkpoint, "--stage-coarse", runs["stage_fine"])
+
+
+def test_assemble_says_what_it_lacks(runs: dict[str, Path], tmp_path: Path):
+    (tmp_path / "card.md").write_text(CARD)
+    with pytest.raises(CheckpointError, match="assemble needs --card"):
+        run("assemble", tmp_path / "out", *options(runs))
+    with pytest.raises(CheckpointError, match="assemble needs --name"):
+        run("assemble", tmp_path / "out", "--card", tmp_path / "card.md", *options(runs))
+    labels = ["--name", "x", "--domain", "speech", "--summary", "x", "--card", tmp_path / "card.md"]
+    with pytest.raises(CheckpointError, match=r"lacks component\(s\) stage_fine"):
+        run("assemble", tmp_path / "out", *labels, *options({k: v for k, v in runs.items() if k != "stage_fine"}))
+
+
+def test_verify_prints_every_component_and_refuses_a_damaged_one(checkpoint: Path, capsys: pytest.CaptureFixture[str]):
+    assert run("verify", checkpoint) == 0
+    printed = capsys.readouterr().out
+    for name, entry in read_info(checkpoint).components.items():
+        assert name in printed
+        assert entry.hash in printed
+    path = checkpoint / "semantic.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"semantic\.safetensors: truncated"):
+        run("verify", checkpoint)
+
+
+def test_list_runs_whatever_is_embedded():
+    assert run("list") == 0
