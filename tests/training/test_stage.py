@@ -1,0 +1,138 @@
+import argparse
+import json
+
+import pytest
+import torch
+
+from audiolm.checkpoints.tensors import token_hash
+from audiolm.codec import Codec
+from audiolm.config import STAGES
+from audiolm.data import tokens
+from audiolm.data.tokens import TokenCorpus, TokenItem
+from audiolm.errors import TrainingError
+from audiolm.lm import StageModel
+from audiolm.training import runs, stage
+from audiolm.training.__main__ import main
+from audiolm.training.baselines import bigram_nats, unigram_nats
+from audiolm.training.token_crops import TokenCrops, segments
+from tests.tiny import CODEC, SEMANTIC
+
+FRAMES = (60, 80, 40, 100, 90, 120)
+GROUPS = ("a", "a", "b", "b", "v", "v")
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A codec run and a token cache whose codes follow from the semantic tokens; group v is the split valid."""
+    folder = tmp_path_factory.mktemp("material")
+    torch.manual_seed(0)
+    codec = Codec(CODEC)
+    runs.write_run(folder / "codec", "codec", codec, CODEC, {})
+    semantic = torch.randint(6, (sum(FRAMES) // 2 // 5 + 1,)).repeat_interleave(5)[: sum(FRAMES) // 2]
+    codes = (semantic.repeat_interleave(2)[:, None] * torch.tensor([3, 4, 5, 1])) % 32
+    starts = [sum(FRAMES[:index]) for index in range(len(FRAMES))]
+    items = [
+        TokenItem(str(index), start, FRAMES[index], GROUPS[index], "valid" if GROUPS[index] == "v" else "train", True)
+        for index, start in enumerate(starts)
+    ]
+    meta = {"codec": token_hash(codec.state_dict()), "semantic": "5" * 64}
+    sizes = {"num_levels": 4, "codebook_size": 32, "num_clusters": SEMANTIC.num_clusters}
+    tokens._write(folder / "tokens", codes.to(torch.int16), semantic.to(torch.int16), items, meta | sizes)
+    return folder
+
+
+def arguments(material, name, *extra):
+    small = ["--width", "16", "--layers", "1", "--heads", "2", "--dropout", "0", "--batch-size", "3", "--crop-s", "1"]
+    inputs = ["--tokens", str(material / "tokens"), "--codec", str(material / "codec"), "--stage", name]
+    return [*inputs, *small, *extra]
+
+
+def build(material, name, *extra):
+    parser = argparse.ArgumentParser()
+    stage.add_arguments(parser)
+    args = parser.parse_args(arguments(material, name, *extra))
+    args.device, args.precision = torch.device("cpu"), "fp32"
+    return stage.build(args)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_trains_from_the_command_line_and_its_run_loads(material, tmp_path, name):
+    budget = ["--out", str(tmp_path), "--steps", "3", "--device", "cpu", "--threads", "1"]
+    assert main(["stage", *budget, *arguments(material, name)]) == 0
+    component, model, made_for = runs.load_run(tmp_path)
+    assert component == f"stage_{name}"
+    assert isinstance(model, StageModel)
+    assert set(made_for) == {"semantic": {"semantic"}, "coarse": {"codec", "semantic"}, "fine": {"codec"}}[name]
+    figures = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    valid = [line for line in figures if line["kind"] == "valid"][-1]
+    assert {"loss", "level_0", "unigram", "bigram_level_0"} <= set(valid)
+    assert ("loss_condition_shuffled" in valid) == (name != "semantic")
+
+
+def test_training_beats_the_unigram_and_shows_the_use_of_the_condition(material):
+    task = build(material, "coarse", "--condition-noise", "0")
+    optimizer = torch.optim.AdamW(task.modules.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(60):
+        loss, _ = task.loss("main", task.batch(generator), step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    task.modules.eval()
+    with torch.no_grad():
+        figures = task.validate()
+        again = task.validate()
+    assert figures == again
+    assert figures["loss"] < 0.6 * figures["unigram"]
+    assert figures["loss_condition_shuffled"] > figures["loss"] + 0.5
+
+
+def test_crops_join_neighbours_of_one_group_and_no_others(material):
+    corpus = TokenCorpus(material / "tokens")
+    parts = segments(corpus, corpus.select(split="train"))
+    assert [part.num_frames for part in parts] == [140, 140]
+    whole = parts[0].crop(0, 140)
+    assert torch.equal(whole.codes, torch.cat([corpus.codes(item) for item in corpus.items[:2]]).long())
+    assert torch.equal(whole.semantic, torch.cat([corpus.semantic(item) for item in corpus.items[:2]]).long())
+
+
+def test_crops_start_on_even_frames_so_that_both_streams_are_aligned(material):
+    corpus = TokenCorpus(material / "tokens")
+    crops = TokenCrops(segments(corpus, corpus.items)).draw(50, 40, torch.Generator().manual_seed(0))
+    for crop in crops:
+        assert len(crop.codes) == 50
+        assert torch.equal(crop.codes[:, 0], (crop.semantic.repeat_interleave(2) * 3) % 32)
+
+
+def test_noise_touches_what_is_read_and_never_the_targets(material):
+    clean = build(material, "fine", "--token-noise", "0", "--condition-noise", "0")
+    noisy = build(material, "fine", "--token-noise", "0.5", "--condition-noise", "0.5")
+    expected = clean.batch(torch.Generator().manual_seed(3))
+    batch = noisy.batch(torch.Generator().manual_seed(3))
+    assert torch.equal(batch.targets, expected.targets)
+    assert 0.3 < (batch.inputs != batch.targets).float().mean() < 0.6
+    assert 0.3 < (batch.condition != expected.condition).float().mean() < 0.6
+
+
+def test_padding_of_unequal_crops_does_not_count(material):
+    task = build(material, "semantic")
+    batch = task.batch(torch.Generator().manual_seed(0))
+    assert batch.mask is not None
+    changed = torch.where(batch.mask[..., None], batch.targets, 1)
+    task.modules.eval()
+    assert torch.equal(
+        task.model.loss(changed, None, batch.mask)[0], task.model.loss(batch.targets, None, batch.mask)[0]
+    )
+
+
+def test_a_codec_that_is_not_the_caches_is_refused(material, tmp_path):
+    torch.manual_seed(1)
+    runs.write_run(tmp_path, "codec", Codec(CODEC), CODEC, {})
+    with pytest.raises(TrainingError, match="the token caches are of codec"):
+        build(material, "coarse", "--codec", str(tmp_path))
+
+
+def test_baselines_of_a_cycle_are_its_entropy_and_almost_nothing():
+    cycle = (torch.arange(4000) % 4).long()
+    assert unigram_nats(cycle[:, None], cycle[:, None], (4,))[0] == pytest.approx(1.386, abs=1e-2)
+    assert bigram_nats([cycle], [cycle], 4) < 0.06
