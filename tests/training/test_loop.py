@@ -90,8 +90,8 @@ def test_keep_best_does_not_overwrite_better_weights(tmp_path):
     assert not (tmp_path / "weights.safetensors").exists()
 
 
-def test_learning_rate_warms_up_then_falls_to_its_stated_floor():
-    trainer = Trainer(LineTask(), Path("unused"), options(warmup_steps=10, final_learning_rate_ratio=0.1), CPU)
+def test_learning_rate_warms_up_then_falls_to_its_stated_floor(tmp_path):
+    trainer = Trainer(LineTask(), tmp_path, options(warmup_steps=10, final_learning_rate_ratio=0.1), CPU)
     rates = [trainer._learning_rate(progress, 100) for progress in (0.0, 0.5, 1.0)]
     assert trainer._learning_rate(0.0, 0) == pytest.approx(0.005)
     assert rates[0] > rates[1] > rates[2]
