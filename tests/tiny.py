@@ -10,6 +10,7 @@ from torch import nn
 from audiolm.checkpoints.components import build_component
 from audiolm.checkpoints.format import CheckpointInfo, write_checkpoint
 from audiolm.config import (
+    SAMPLES_PER_SEMANTIC,
     STAGES,
     CodecConfig,
     Config,
@@ -71,9 +72,21 @@ def tiny_modules(seed: int = 0, layout: str = "depth", with_detector: bool = Tru
         torch.manual_seed(seed)
         configs = tiny_configs(layout, with_detector)
         modules = {name: build_component(name, config.to_dict()) for name, config in configs.items()}
-        # Untrained centroids would all be the same point, and every position the same semantic token.
-        modules["semantic"].centroids.normal_()
+        _fit(modules["semantic"])
     return modules
+
+
+@torch.no_grad()
+def _fit(semantic: nn.Module) -> None:
+    """Statistics and centroids from noise that comes and goes: without them every position is the same token."""
+    loudness = torch.rand(2, 25).repeat_interleave(2 * SAMPLES_PER_SEMANTIC, dim=1)
+    noise = loudness * torch.randn(2, 50 * SAMPLES_PER_SEMANTIC).cumsum(dim=1).sin()
+    features = semantic.eval().features(noise).flatten(0, 1)
+    semantic.mean.copy_(features.mean(dim=0))
+    semantic.std.copy_(features.std(dim=0))
+    features = (features - semantic.mean) / semantic.std
+    semantic.centroids.copy_(features[torch.randperm(len(features))[: len(semantic.centroids)]])
+    semantic.train()
 
 
 def make_tiny_checkpoint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from audiolm.checkpoints import card, registry
+from audiolm.checkpoints import card, embedded, registry
 from audiolm.checkpoints.assemble import assemble
 from audiolm.checkpoints.components import COMPONENTS
 from audiolm.checkpoints.format import CheckpointInfo, load_checkpoint, read_info
@@ -58,8 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> None:
-    for info in registry.available():
+    infos = registry.available()
+    for info in infos:
         _describe(info)
+    if not infos:
+        print(f"no checkpoints in {embedded.ASSETS}")
 
 
 def _verify(args: argparse.Namespace) -> None:

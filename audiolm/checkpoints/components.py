@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from audiolm.codec import Codec
 from audiolm.config import STAGES, CodecConfig, Config, DetectorConfig, SemanticConfig, StageConfig
+from audiolm.detector import Detector
 from audiolm.errors import CheckpointError, ConfigError
+from audiolm.lm import StageModel
+from audiolm.semantic import SemanticTokenizer
 
 TOKENIZERS = ("codec", "semantic")
 REQUIRED = (*TOKENIZERS, *(f"stage_{stage}" for stage in STAGES))
@@ -22,11 +25,11 @@ MADE_FOR: dict[str, tuple[str, ...]] = {
     "stage_fine": ("codec",),
     "detector": ("codec",),
 }
-_CLASSES: dict[str, tuple[str, str, type[Config]]] = {
-    "codec": ("audiolm.codec", "Codec", CodecConfig),
-    "semantic": ("audiolm.semantic", "SemanticTokenizer", SemanticConfig),
-    **{f"stage_{stage}": ("audiolm.lm", "StageModel", StageConfig) for stage in STAGES},
-    "detector": ("audiolm.detector", "Detector", DetectorConfig),
+_CLASSES: dict[str, tuple[type[nn.Module], type[Config]]] = {
+    "codec": (Codec, CodecConfig),
+    "semantic": (SemanticTokenizer, SemanticConfig),
+    **{f"stage_{stage}": (StageModel, StageConfig) for stage in STAGES},
+    "detector": (Detector, DetectorConfig),
 }
 
 
@@ -36,10 +39,8 @@ def build_component(component: str, config: Mapping[str, Any]) -> nn.Module:
     Raises CheckpointError for an unknown component, an invalid config, or sizes this machine cannot hold.
     """
     require_component("", component)
-    module_name, class_name, _ = _CLASSES[component]
-    model_class = getattr(importlib.import_module(module_name), class_name)
     try:
-        return model_class(read_config(component, config))
+        return _CLASSES[component][0](read_config(component, config))
     except ConfigError as error:
         raise CheckpointError(f"{component}: {error}") from error
     except (ValueError, TypeError, RuntimeError, MemoryError, OverflowError) as error:
@@ -74,7 +75,7 @@ def load_component(component: str, config: Mapping[str, Any], tensors: Mapping[s
 def read_config(component: str, config: Mapping[str, Any]) -> Config:
     """The config object of a component. Raises ConfigError, or CheckpointError for an unknown component."""
     require_component("", component)
-    return _CLASSES[component][2].from_dict(dict(config))
+    return _CLASSES[component][1].from_dict(dict(config))
 
 
 def require_component(where: str, component: str) -> None:

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,14 +52,12 @@ from audiolm.checkpoints.tensors import (
     token_hash,
     write_tensors,
 )
+from audiolm.codec import Codec
 from audiolm.config import STAGES
+from audiolm.detector import Detector
 from audiolm.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from audiolm.codec import Codec
-    from audiolm.detector import Detector
-    from audiolm.lm import StageModel
-    from audiolm.semantic import SemanticTokenizer
+from audiolm.lm import StageModel
+from audiolm.semantic import SemanticTokenizer
 
 __all__ = [
     "COMPONENTS",

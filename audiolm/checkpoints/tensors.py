@@ -16,6 +16,10 @@ from audiolm.errors import CheckpointError
 
 SHARD_BYTES = 15 * 2**20  # files of the repository stay under 16 MiB
 SHIPPING_DTYPE = torch.bfloat16
+READABLE_DTYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 DECODER_PREFIX = "decoder."  # of the codec's state: what turns tokens into sound, and never makes them
 
 
@@ -99,7 +103,7 @@ def read_tensors(paths: Iterable[Path], hashes: Mapping[str, str] | None = None)
     """Tensors of all files, as stored. With `hashes` (SHA-256 by file name) a file is verified before it is parsed.
 
     Raises CheckpointError, naming the file, where one is missing, truncated, not safetensors, does not match its hash,
-    holds a tensor of another file again, or values that are not finite.
+    holds a tensor of another file again, an unusual number type, or values that are not finite.
     """
     tensors: dict[str, Tensor] = {}
     for path in paths:
@@ -112,6 +116,8 @@ def read_tensors(paths: Iterable[Path], hashes: Mapping[str, str] | None = None)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(f"{path}: {_damage(content) or f'not readable as safetensors ({error})'}") from error
         for name, tensor in part.items():
+            if tensor.dtype not in READABLE_DTYPES:
+                raise CheckpointError(f"{path}: tensor {name} is of an unexpected type, {tensor.dtype}")
             if name in tensors:
                 raise CheckpointError(f"{path}: tensor {name} is in another file of this component too")
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():

@@ -102,6 +102,13 @@ def test_a_changed_byte_is_found_before_the_file_is_parsed(tmp_path: Path):
         read_tensors([path], {path.name: digest})
 
 
+def test_unusual_number_types_are_refused(tmp_path: Path):
+    path = tmp_path / "codec.safetensors"
+    path.write_bytes(save({"a": torch.zeros(4).to(torch.float8_e4m3fn)}))
+    with pytest.raises(CheckpointError, match="tensor a is of an unexpected type"):
+        read_tensors([path])
+
+
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path):
     paths = [tmp_path / f"codec-0000{i}-of-00002.safetensors" for i in (1, 2)]
     for path in paths:
