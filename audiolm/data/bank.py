@@ -35,7 +35,7 @@ class StoredBank:
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            np.savez(file, pcm=self.pcm, starts=self.starts, roots=self.roots, velocities=self.velocities)
+            np.savez_compressed(file, pcm=self.pcm, starts=self.starts, roots=self.roots, velocities=self.velocities)
 
     @classmethod
     def read(cls, path: Path) -> StoredBank:

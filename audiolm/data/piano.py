@@ -18,8 +18,8 @@ from audiolm.errors import DataError
 LOWEST_PITCH = 21  # MIDI number of the lowest key of a piano
 HIGHEST_PITCH = 108
 _VALID_ONE_IN = 20
-_NOTE_FIELDS = ("onset_s", "release_s", "pitch", "velocity")
-_PEDAL_FIELDS = ("pedal_down_s", "pedal_up_s")
+_NOTE_VALUES = ("pitch", "velocity")
+_SPANS = (("onset_s", "release_s"), ("pedal_down_s", "pedal_up_s"))
 _META_FIELDS = ("id", "group", "source", "licence", "split")
 
 
@@ -62,11 +62,19 @@ def piece_split(piece: str) -> str:
 
 
 def pack(path: Path, performances: Sequence[Performance]) -> None:
-    """Writes one compressed .npz: all notes end to end, all pedal presses end to end, and where each part starts."""
-    arrays = {
-        name: np.concatenate([getattr(performance, name) for performance in performances])
-        for name in _NOTE_FIELDS + _PEDAL_FIELDS
-    }
+    """Writes one compressed .npz: all notes end to end, all pedal presses end to end, and where each part starts.
+
+    Times are kept to the millisecond, as steps from one onset to the next and as durations, which compress well.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for begin, end in _SPANS:
+        starts_ms = [_milliseconds(getattr(performance, begin)) for performance in performances]
+        ends_ms = [_milliseconds(getattr(performance, end)) for performance in performances]
+        arrays[begin] = np.concatenate([np.diff(part, prepend=0) for part in starts_ms]).astype(np.uint32)
+        lengths_ms = [stop - start for start, stop in zip(starts_ms, ends_ms, strict=True)]
+        arrays[end] = np.concatenate(lengths_ms).astype(np.uint32)
+    for name in _NOTE_VALUES:
+        arrays[name] = np.concatenate([getattr(performance, name) for performance in performances])
     arrays["note_starts"] = np.cumsum([0] + [len(performance.pitch) for performance in performances])
     arrays["pedal_starts"] = np.cumsum([0] + [len(performance.pedal_down_s) for performance in performances])
     meta = [{name: getattr(performance, name) for name in _META_FIELDS} for performance in performances]
@@ -87,15 +95,24 @@ def unpack(path: Path) -> list[Performance]:
         meta = json.loads(stored["performances"].tobytes())
         notes, pedals = stored["note_starts"], stored["pedal_starts"]
         return [
-            Performance(
-                **values,
-                **{name: stored[name][notes[index] : notes[index + 1]] for name in _NOTE_FIELDS},
-                **{name: stored[name][pedals[index] : pedals[index + 1]] for name in _PEDAL_FIELDS},
-            )
+            Performance(**values, **_unpack_part(stored, notes[index : index + 2], pedals[index : index + 2]))
             for index, values in enumerate(meta)
         ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a file of packed notes ({error})") from error
+
+
+def _unpack_part(stored: dict[str, np.ndarray], notes: np.ndarray, pedals: np.ndarray) -> dict[str, np.ndarray]:
+    fields = {name: stored[name][notes[0] : notes[1]] for name in _NOTE_VALUES}
+    for (begin, end), (first, last) in zip(_SPANS, (notes, pedals), strict=True):
+        start_ms = np.cumsum(stored[begin][first:last], dtype=np.int64)
+        fields[begin] = (start_ms * 1e-3).astype(np.float32)
+        fields[end] = ((start_ms + stored[end][first:last]) * 1e-3).astype(np.float32)
+    return fields
+
+
+def _milliseconds(times_s: np.ndarray) -> np.ndarray:
+    return np.round(times_s.astype(np.float64) * 1e3).astype(np.int64)
 
 
 def sounding_end_s(performance: Performance) -> np.ndarray:
