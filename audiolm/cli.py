@@ -153,21 +153,19 @@ def run_replay(options: argparse.Namespace) -> None:
 
 def follow(events: Iterator[Event]) -> Result:
     """Runs to the end, with a progress bar for each stage where stderr is a terminal."""
-    bar: tqdm | None = None
+    bar, stage = tqdm(disable=True), ""
     try:
         for event in events:
             if isinstance(event, Result):
                 return event
             if isinstance(event, Progress):
-                if bar is None or bar.desc.strip(": ") != event.stage:
-                    if bar is not None:
-                        bar.close()
-                    bar = tqdm(desc=event.stage, total=event.total, disable=None, leave=False)
+                if event.stage != stage:
+                    bar.close()
+                    bar, stage = tqdm(desc=event.stage, total=event.total, disable=None, leave=False), event.stage
                 bar.n = event.done
                 bar.set_postfix_str(f"{event.tokens_per_s:.0f} tokens/s" if event.tokens_per_s else "")
     finally:
-        if bar is not None:
-            bar.close()
+        bar.close()
     raise AssertionError("a run ended without a result")
 
 
