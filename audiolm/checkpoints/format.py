@@ -45,7 +45,6 @@ from audiolm.checkpoints.info import (
 )
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import (
-    SHIPPING_DTYPE,
     as_shipped,
     component_hash,
     read_tensors,
@@ -151,11 +150,10 @@ def write_checkpoint(
     summary: str,
     components: Mapping[str, nn.Module],
     card: str,
-    dtype: torch.dtype = SHIPPING_DTYPE,
 ) -> CheckpointInfo:
     """Writes modules that belong together (each with a `config`); see `write_parts`."""
     parts = {key: Part(module.config.to_dict(), module.state_dict()) for key, module in components.items()}
-    return write_parts(folder, name=name, domain=domain, summary=summary, parts=parts, card=card, dtype=dtype)
+    return write_parts(folder, name=name, domain=domain, summary=summary, parts=parts, card=card)
 
 
 def write_parts(
@@ -166,7 +164,6 @@ def write_parts(
     summary: str,
     parts: Mapping[str, Part],
     card: str,
-    dtype: torch.dtype = SHIPPING_DTYPE,
 ) -> CheckpointInfo:
     """Writes a checkpoint folder, over an older checkpoint if there is one; config.json last, so that half is none.
 
@@ -186,7 +183,7 @@ def write_parts(
         new = Path(temporary)
         written = {}
         for component in (c for c in COMPONENTS if c in parts):
-            files = write_tensors(new, component, parts[component].tensors, dtype)
+            files = write_tensors(new, component, parts[component].tensors)
             written[component] = _entry_to_dict(component, entries[component], files)
         config = {"format": FORMAT, "name": name, "domain": domain, "summary": summary, "components": written}
         (new / CARD_FILE).write_bytes(card.encode())

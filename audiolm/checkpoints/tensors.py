@@ -16,6 +16,8 @@ from audiolm.errors import CheckpointError
 
 SHARD_BYTES = 15 * 2**20  # files of the repository stay under 16 MiB
 SHIPPING_DTYPE = torch.bfloat16
+PACKED_FROM_SIZE = 4096  # values; smaller matrices are not worth a scale a row
+STEP_SUFFIX = ":step"
 READABLE_DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -23,21 +25,59 @@ READABLE_DTYPES = (
 DECODER_PREFIX = "decoder."  # of the codec's state: what turns tokens into sound, and never makes them
 
 
-def as_shipped(tensors: Mapping[str, Tensor], dtype: torch.dtype = SHIPPING_DTYPE) -> dict[str, Tensor]:
-    """The values a checkpoint file holds: float tensors of two or more dimensions in `dtype`, other floats in float32.
+def as_shipped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values that survive shipping: what a checkpoint file gives back once it is read.
 
-    Vectors and scalars (biases, gains, feature means and deviations) are small and keep their precision; integers stay
-    as they are. The cast loses nothing the second time, so a checkpoint can be taken apart and assembled again with
-    the same hashes. Token ids of a tokenizer before and after its cast can differ near the borders of its cells:
-    whatever must see the shipped ids (token caches, stages) is to be made with a tokenizer that went through this cast.
+    Large float matrices are stored as int8 with a scale a row and come back as float32; small ones, codebooks and
+    centroids in bfloat16; vectors and scalars in float32; integers as they are. The cast loses nothing the second
+    time, so a checkpoint can be taken apart and assembled again with the same hashes. Token ids of a tokenizer before
+    and after its cast can differ near the borders of its cells: whatever must see the shipped ids (token caches,
+    stages) is to be made with a tokenizer that went through this cast.
     """
     shipped = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu()
         if tensor.is_floating_point():
-            tensor = tensor.to(dtype if tensor.ndim >= 2 else torch.float32)
+            if _is_packed(name, tensor):
+                tensor = _unpack(*_pack(tensor.float()))
+            else:
+                tensor = tensor.to(SHIPPING_DTYPE if tensor.ndim >= 2 else torch.float32)
         shipped[name] = tensor.contiguous().clone()
     return shipped
+
+
+def _is_packed(name: str, tensor: Tensor) -> bool:
+    """Cells of a tokenizer stay out: their borders decide token ids."""
+    exact = name.endswith(("codebooks", "centroids"))
+    return tensor.is_floating_point() and tensor.ndim >= 2 and tensor.numel() >= PACKED_FROM_SIZE and not exact
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """[rows, values that share a scale]: stacked tables by vector, convolutions by output channel."""
+    if tensor.ndim == 2 or tensor.shape[-1] >= 32:
+        return tensor.reshape(-1, tensor.shape[-1])
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def _pack(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values of the tensor's shape, and a row's step as quarter powers of two (int16).
+
+    The grid of steps makes packing idempotent: the largest value of a row is at least 107 steps, so that the next
+    finer step could not hold it.
+    """
+    rows = _rows(tensor)
+    largest = rows.abs().amax(dim=1).double().clamp(min=1e-30)
+    exponents = torch.ceil(4 * torch.log2(largest / 127) - 1e-4).to(torch.int16)
+    values = torch.round(rows / _steps(exponents)[:, None]).clamp(-127, 127).to(torch.int8)
+    return values.reshape(tensor.shape), exponents
+
+
+def _unpack(values: Tensor, exponents: Tensor) -> Tensor:
+    return (_rows(values).float() * _steps(exponents)[:, None]).reshape(values.shape)
+
+
+def _steps(exponents: Tensor) -> Tensor:
+    return torch.exp2(exponents.double() / 4).float()
 
 
 def component_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -67,9 +107,7 @@ def file_names(component: str, num_files: int) -> list[str]:
     return [f"{component}-{i:05d}-of-{num_files:05d}.safetensors" for i in range(1, num_files + 1)]
 
 
-def write_tensors(
-    folder: Path, component: str, tensors: Mapping[str, Tensor], dtype: torch.dtype = SHIPPING_DTYPE
-) -> dict[str, str]:
+def write_tensors(folder: Path, component: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Writes a component's files of at most 15 MiB (one tensor larger than that has a file to itself).
 
     Returns the SHA-256 of each file by name. Raises CheckpointError for weights that are not finite.
@@ -77,7 +115,13 @@ def write_tensors(
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{component}: tensor {name} holds NaN or infinite values; not written")
-    shards = _shards(as_shipped(tensors, dtype))
+    stored = {}
+    for name, tensor in as_shipped(tensors).items():
+        if _is_packed(name, tensor):
+            stored[name], stored[name + STEP_SUFFIX] = _pack(tensor)
+        else:
+            stored[name] = tensor
+    shards = _shards(stored)
     hashes = {}
     for file_name, shard in zip(file_names(component, len(shards)), shards, strict=True):
         content = save(shard, metadata={"format": "pt"})
@@ -100,7 +144,7 @@ def _shards(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 
 
 def read_tensors(paths: Iterable[Path], hashes: Mapping[str, str] | None = None) -> dict[str, Tensor]:
-    """Tensors of all files, as stored. With `hashes` (SHA-256 by file name) a file is verified before it is parsed.
+    """Tensors of all files, packed ones as float32. With `hashes` (SHA-256 by file name) a file is verified first.
 
     Raises CheckpointError, naming the file, where one is missing, truncated, not safetensors, does not match its hash,
     holds a tensor of another file again, an unusual number type, or values that are not finite.
@@ -123,7 +167,19 @@ def read_tensors(paths: Iterable[Path], hashes: Mapping[str, str] | None = None)
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise CheckpointError(f"{path}: tensor {name} holds NaN or infinite values")
             tensors[name] = tensor
-    return tensors
+    return _unpack_all(tensors)
+
+
+def _unpack_all(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Raises CheckpointError for a scale without its matrix, or with another number of rows."""
+    steps = {name: value for name, value in tensors.items() if name.endswith(STEP_SUFFIX)}
+    plain = {name: value for name, value in tensors.items() if name not in steps}
+    for name, exponents in steps.items():
+        values = plain.get(name.removesuffix(STEP_SUFFIX))
+        if values is None or values.dtype != torch.int8 or exponents.shape != _rows(values).shape[:1]:
+            raise CheckpointError(f"tensor {name} does not fit the matrix it should scale")
+        plain[name.removesuffix(STEP_SUFFIX)] = _unpack(values, exponents)
+    return plain
 
 
 def _damage(content: bytes) -> str:

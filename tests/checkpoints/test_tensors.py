@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from audiolm.checkpoints import tensors
 from audiolm.checkpoints.tensors import as_shipped, component_hash, read_tensors, token_hash, write_tensors
@@ -115,3 +115,38 @@ def test_a_tensor_in_two_files_is_refused(tmp_path: Path):
         path.write_bytes(save({"a": torch.zeros(2)}))
     with pytest.raises(CheckpointError, match="tensor a is in another file"):
         read_tensors(paths)
+
+
+def matrices() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"linear": (96, 64), "convolution": (32, 64, 7), "table": (3, 40, 64), "codebooks": (4, 64, 32)}
+    return {name: torch.randn(*shape, generator=generator) * 3.7 for name, shape in shapes.items()}
+
+
+def test_large_matrices_lose_less_than_a_hundredth_of_a_rows_largest_value():
+    for name, value in as_shipped(matrices()).items():
+        error = (value.float() - matrices()[name]).abs().max()
+        assert error < 0.01 * matrices()[name].abs().max()
+
+
+def test_the_cast_loses_nothing_the_second_time():
+    once = as_shipped(matrices())
+    twice = as_shipped(once)
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+def test_large_matrices_are_stored_as_bytes_and_read_back_as_shipped(tmp_path):
+    hashes = write_tensors(tmp_path, "codec", matrices())
+    stored = load((tmp_path / "codec.safetensors").read_bytes())
+    assert stored["linear"].dtype == stored["table"].dtype == torch.int8
+    assert stored["codebooks"].dtype == torch.bfloat16
+    found = read_tensors([tmp_path / name for name in hashes], hashes)
+    expected = as_shipped(matrices())
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_scale_without_its_matrix_is_refused(tmp_path):
+    (tmp_path / "codec.safetensors").write_bytes(save({"lost:step": torch.zeros(3, dtype=torch.int16)}))
+    with pytest.raises(CheckpointError, match="lost:step"):
+        read_tensors([tmp_path / "codec.safetensors"])
