@@ -267,14 +267,14 @@ class W2vBert(nn.Module):
 
 
 def _target_bases(num_mels: int, num_cepstra: int) -> Tensor:
-    """[2, num_cepstra, 12 * num_mels]: cosines over mel of the middle frames' mean and of the overall slope."""
+    """[2, num_cepstra, 12 * num_mels]: cosines over mel of the mean and of the slope over the frames, Hann-weighted."""
     bands, orders = torch.arange(num_mels) + 0.5, torch.arange(num_cepstra)
     cosines = torch.cos(math.pi / num_mels * orders[:, None] * bands) * math.sqrt(2.0 / num_mels)
-    middle = torch.zeros(CONTEXT_FRAMES)
-    middle[FRAMES_PER_POSITION : 2 * FRAMES_PER_POSITION] = 1.0 / FRAMES_PER_POSITION
-    slope = torch.linspace(-1.0, 1.0, CONTEXT_FRAMES)
+    mean = torch.hann_window(CONTEXT_FRAMES + 1, periodic=True)[1:]
+    mean = mean / mean.sum()
+    slope = torch.linspace(-1.0, 1.0, CONTEXT_FRAMES) * mean
     slope = slope / slope.norm()
-    return torch.stack([torch.einsum("f,cm->cfm", weights, cosines).flatten(1) for weights in (middle, slope)])
+    return torch.stack([torch.einsum("f,cm->cfm", weights, cosines).flatten(1) for weights in (mean, slope)])
 
 
 def warp_bands(log_mels: Tensor, factors: Tensor) -> Tensor:

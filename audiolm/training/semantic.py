@@ -177,7 +177,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop-s", type=float, default=8.0)
     parser.add_argument("--warp", type=float, default=0.0, help="frequency warping of the context side; 0.1 for speech")
-    parser.add_argument("--target-cepstra", type=int, default=20, help="cosines over mel in the first targets; 0 = all")
+    parser.add_argument("--target-cepstra", type=int, default=13, help="cosines over mel in the first targets; 0 = all")
     parser.add_argument("--start-crops", type=int, default=96, help="crops for log-mel statistics and first targets")
     parser.add_argument(
         "--fixed-target-steps", type=int, default=5000, help="steps before the quantizer learns; 0 = from the start"

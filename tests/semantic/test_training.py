@@ -12,7 +12,8 @@ from audiolm.training.semantic import sounding_positions
 
 TINY = (
     "--batch-size 4 --crop-s 2 --num-mels 20 --width 16 --num-heads 2 --feed-forward 24 --num-contrastive-layers 1 "
-    "--num-masked-layers 2 --tap-layer 2 --codebook-entries 8 --start-crops 4 --target-cepstra 8 --warp 0.1 --fixed-target-steps 5"
+    "--num-masked-layers 2 --tap-layer 2 --codebook-entries 8 --start-crops 4 --target-cepstra 8 --warp 0.1 "
+    "--fixed-target-steps 5"
 )
 
 
