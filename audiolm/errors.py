@@ -53,6 +53,10 @@ class TrainingError(AudioLMError):
     """Training cannot start or continue."""
 
 
+class EvaluationError(AudioLMError):
+    """A figure cannot be computed: what it needs is not there, or there is too little of it."""
+
+
 class DeviceMemoryError(AudioLMError):
     """The device ran out of memory; the request may succeed when smaller."""
 

@@ -1,0 +1,128 @@
+"""`python -m audiolm.evaluation {speech,piano}`: the acceptance figures C1 to C7 on the hold-out (split "test")."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiolm.checkpoints.components import REQUIRED
+from audiolm.config import DOMAINS
+from audiolm.data.corpus import Corpus
+from audiolm.errors import AudioLMError, EvaluationError
+from audiolm.evaluation import rows
+from audiolm.evaluation.holdout import HoldOut
+from audiolm.evaluation.inputs import Inputs
+from audiolm.evaluation.report import Report
+from audiolm.evaluation.subject import Subject, from_checkpoint, from_runs
+from audiolm.request import ContinuationRequest
+
+PROMPT_S = {"speech": 3.0, "piano": 4.0}  # the paper's
+TOTAL_S = 10.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns 0 whether or not targets are met, 2 where nothing could be measured."""
+    arguments = sys.argv[1:] if argv is None else argv
+    args = _parser().parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    try:
+        report = _run(args, "python -m audiolm.evaluation " + shlex.join(arguments))
+    except AudioLMError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.json is not None:
+        args.json.write_text(report.to_json(), encoding="utf-8")
+    if args.markdown is not None:
+        args.markdown.write_text(report.markdown(), encoding="utf-8")
+    return 0
+
+
+def _run(args: argparse.Namespace, command: str) -> Report:
+    """Prints each row as soon as it is measured."""
+    wanted = list(rows.ROWS) if args.rows is None else args.rows.split(",")
+    if unknown := [row for row in wanted if row not in rows.ROWS]:
+        raise EvaluationError(f"rows are {', '.join(rows.ROWS)}, found {', '.join(unknown)}")
+    subject = _subject(args)
+    corpus = None if args.data is None else Corpus(args.data)
+    inputs = Inputs(
+        domain=args.domain,
+        subject=subject,
+        holdout=HoldOut(subject, corpus, _tokens(args.tokens), args.items),
+        request=_request(args),
+        work=args.work,
+        show_progress=sys.stderr.isatty(),
+    )
+    data = ", ".join(folder.name for folder in (args.data, args.tokens) if folder is not None)
+    report = Report(args.domain, subject.name, subject.sha256, subject.components, data, command)
+    print(report.header())
+    for row in wanted:
+        measured = rows.measure(row, inputs)
+        print(f"\n{measured.text()}", flush=True)
+        report = dataclasses.replace(report, rows=(*report.rows, measured))
+    return report
+
+
+def _subject(args: argparse.Namespace) -> Subject:
+    runs = {name: getattr(args, name) for name in REQUIRED if getattr(args, name) is not None}
+    if (args.checkpoint is None) == (not runs):
+        raise EvaluationError("give either --checkpoint, or training runs (--codec and so on)")
+    subject = from_runs(runs) if runs else from_checkpoint(args.checkpoint)
+    if subject.models is not None and subject.models.info.domain != args.domain:
+        raise EvaluationError(f"{subject.name} is a checkpoint of {subject.models.info.domain}, not of {args.domain}")
+    return subject
+
+
+def _tokens(folder: Path | None) -> Any:
+    if folder is None:
+        return None
+    from audiolm.data.tokens import TokenCorpus  # most commands need no cache
+
+    return TokenCorpus(folder)
+
+
+def _request(args: argparse.Namespace) -> ContinuationRequest:
+    prompt_s = PROMPT_S[args.domain] if args.prompt_s is None else args.prompt_s
+    continuation_s = TOTAL_S - PROMPT_S[args.domain] if args.continuation_s is None else args.continuation_s
+    request = ContinuationRequest(prompt_s, continuation_s, num_continuations=1, seed=args.seed)
+    temperatures = dict(zip(("semantic", "coarse", "fine"), args.temperatures or (), strict=False))
+    stages = {
+        stage: dataclasses.replace(getattr(request, stage), temperature=value) for stage, value in temperatures.items()
+    }
+    return dataclasses.replace(request, **stages)
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {row}  {title}" for row, (_, title) in rows.ROWS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m audiolm.evaluation",
+        description=__doc__,
+        epilog=f"rows:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("domain", choices=DOMAINS)
+    parser.add_argument("--checkpoint", help="embedded name, folder or Hub id")
+    for name in REQUIRED:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help="training run, in place of --checkpoint")
+    parser.add_argument("--data", type=Path, help="corpus folder")
+    parser.add_argument("--tokens", type=Path, help="token cache of the same tokenizers: saves encoding for C2 and C4")
+    parser.add_argument("--items", type=int, help="items a row (default: a number of each row's own)")
+    parser.add_argument("--rows", help="such as C1,C2 (default: all)")
+    parser.add_argument("--work", type=Path, help="folder that keeps the continuations of C5 to C7")
+    parser.add_argument("--prompt-s", type=float, help="default: 3 for speech, 4 for piano")
+    parser.add_argument("--continuation-s", type=float, help="default: what makes 10 s with the prompt")
+    parser.add_argument("--temperatures", type=float, nargs=3, metavar=("SEMANTIC", "COARSE", "FINE"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file to write")
+    parser.add_argument("--markdown", type=Path, help="file to write, for the model card")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

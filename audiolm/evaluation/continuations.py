@@ -1,0 +1,105 @@
+"""Continuations of hold-out prompts: made once, kept as WAV files with their receipts, read again by every row."""
+
+from __future__ import annotations
+
+import re
+import wave
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiolm.audio.files import read_comment, write_wav
+from audiolm.checkpoints.format import ModelSet
+from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from audiolm.errors import AudioError, EvaluationError, ReceiptError
+from audiolm.evaluation.inputs import Inputs
+from audiolm.pipeline import Pipeline
+from audiolm.receipt import Receipt, hash_waveform
+from audiolm.request import ContinuationRequest
+from audiolm.streams import Waveform
+
+NUM_PROMPTS = 50
+
+
+@dataclass(frozen=True)
+class ContinuedPrompt:
+    """`prompt` [P] as heard (through the codec), `continuation` [C], both of one output; 16 kHz.
+
+    `original` [P + C] is the recording itself through the codec: what a perfect model might have said.
+    """
+
+    id: str
+    group: str
+    prompt: Tensor
+    continuation: Tensor
+    original: Tensor
+
+
+def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[ContinuedPrompt]:
+    """One continuation each of the first seconds of hold-out items long enough to have gone on for as long.
+
+    Raises EvaluationError without a whole checkpoint, recordings or a work folder.
+    """
+    if inputs.subject.models is None:
+        raise EvaluationError("needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)")
+    if inputs.work is None:
+        raise EvaluationError("needs a folder for the continuations: give --work")
+    folder = inputs.work / f"{inputs.subject.name}-{inputs.subject.sha256[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline, request = Pipeline(inputs.subject.models), inputs.request
+    total_s = request.prompt_s + request.continuation_s
+    continued = []
+    for index, item in enumerate(inputs.progress(inputs.holdout.items(default, min_s=total_s + 0.04), "continuations")):
+        recording = Waveform(inputs.holdout.waveform(item, total_s + 0.04))
+        own = replace(request, num_continuations=1, seed=request.seed + index)
+        try:
+            whole, prompt_samples = _load_or_make(
+                pipeline, recording, own, folder / f"{_file_name(item.id)}-{own.seed}.wav"
+            )
+            original = pipeline.reconstruct(recording).samples[: whole.shape[0]]
+        except AudioError:
+            continue  # a silent start: nothing to continue
+        prompt, continuation = whole[:prompt_samples], whole[prompt_samples:]
+        continued.append(ContinuedPrompt(item.id, item.group, prompt, continuation, original))
+    return continued
+
+
+def read_continuation(
+    path: Path, prompt: Waveform, request: ContinuationRequest, models: ModelSet
+) -> tuple[Tensor, int] | None:
+    """(samples [T], prompt samples) of a kept file, or None unless its receipt says that it is the run asked for."""
+    if not path.is_file():
+        return None
+    try:
+        receipt = Receipt.from_json(read_comment(path))
+    except (ReceiptError, AudioError):
+        return None
+    prompt_samples = receipt.prompt_frames * SAMPLES_PER_FRAME
+    used = hash_waveform(Waveform(prompt.samples[:prompt_samples]))
+    asked = (models.info.sha256, request, used)
+    if (receipt.checkpoint_sha256, receipt.request, receipt.prompt_sha256) != asked:
+        return None
+    with wave.open(str(path), "rb") as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    return torch.from_numpy(pcm.astype(np.float32) / 32767.0), prompt_samples
+
+
+def _load_or_make(
+    pipeline: Pipeline, recording: Waveform, request: ContinuationRequest, path: Path
+) -> tuple[Tensor, int]:
+    kept = read_continuation(path, recording, request, pipeline.models)
+    if kept is not None:
+        return kept
+    *_, result = pipeline.continue_prompt(recording, request)
+    continuation = result.continuations[0]
+    write_wav(path, continuation.waveform, continuation.receipt.to_json())
+    # As int16 like the file, so that a second command sees the same samples.
+    samples = continuation.waveform.int16().float() / 32767.0
+    return samples, round(continuation.prompt_s * SAMPLE_RATE_HZ)
+
+
+def _file_name(item_id: str) -> str:
+    return re.sub(r"[^\w.-]", "_", item_id)[-100:]

@@ -1,0 +1,111 @@
+"""Intervals and tests over items: bootstrap (B. Efron, 1979), Wilson's interval of a rate, a permutation test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from audiolm.errors import EvaluationError
+
+CONFIDENCE = 0.95
+NUM_DRAWS = 2000
+NUM_PERMUTATIONS = 9999
+_Z = 1.959963984540054  # of the two-sided 95 % interval
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate over `n` items with its 95 % interval; None where fewer than two items allow none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def mean_interval(values: Sequence[float | None] | ArrayLike, seed: int = 0) -> Interval:
+    """Mean over items, percentile bootstrap. None and NaN are left out, and out of n.
+
+    Raises EvaluationError where nothing is left.
+    """
+    kept = np.array([value for value in values if value is not None and not np.isnan(value)], dtype=float)
+    if not kept.size:
+        raise EvaluationError("no item gave a value")
+    return ratio_interval(kept, np.ones_like(kept), seed)
+
+
+def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
+    """Sum of `numerators` [n] over sum of `denominators` [n], percentile bootstrap over items."""
+    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    return _percentile(len(above), lambda weights: (weights @ above) / (weights @ below), seed)
+
+
+def gain_interval(nats: ArrayLike, baseline: ArrayLike, seed: int = 0) -> Interval:
+    """Share by which the sum of `nats` [n] lies under the sum of `baseline` [n], percentile bootstrap over items."""
+    model, other = np.asarray(nats, dtype=float), np.asarray(baseline, dtype=float)
+    return _percentile(len(model), lambda weights: 1.0 - (weights @ model) / (weights @ other), seed)
+
+
+def rate_interval(successes: ArrayLike) -> Interval:
+    """Wilson's interval of a mean of values in [0, 1]; values between 0 and 1 make it wider than need be.
+
+    Unlike the bootstrap it has a width where every item succeeds. Raises EvaluationError without values.
+
+    >>> [round(x, 3) for x in (rate_interval([1] * 20).low, rate_interval([1] * 20).high)]
+    [0.839, 1.0]
+    """
+    values = np.asarray(successes, dtype=float)
+    if not values.size:
+        raise EvaluationError("no item gave a value")
+    n, rate = len(values), float(values.mean())
+    spread = _Z * np.sqrt(rate * (1.0 - rate) / n + _Z**2 / (4 * n**2))
+    middle, scale = rate + _Z**2 / (2 * n), 1.0 + _Z**2 / n
+    return Interval(rate, float(max(0.0, (middle - spread) / scale)), float(min(1.0, (middle + spread) / scale)), n)
+
+
+def normal_intervals(
+    n: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, draws: int = 200
+) -> list[Interval]:
+    """Estimate +- 1.96 bootstrap standard errors, for what maps item weights [n] to values [m].
+
+    For statistics such as an entropy, whose value on a draw with repetitions is biased: percentiles of the draws would
+    lie beside the estimate.
+    """
+    estimate = np.atleast_1d(statistic(np.ones(n)))
+    if n < 2:
+        return [Interval(float(value), None, None, n) for value in estimate]
+    drawn = np.stack([np.atleast_1d(statistic(weights)) for weights in item_weights(n, draws, seed)])
+    margin = _Z * drawn.std(axis=0, ddof=1)
+    return [Interval(float(v), float(v - m), float(v + m), n) for v, m in zip(estimate, margin, strict=True)]
+
+
+def item_weights(n: int, draws: int = NUM_DRAWS, seed: int = 0) -> np.ndarray:
+    """[draws, n]: how often each of n items comes in each bootstrap draw."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1.0 / n), size=draws).astype(float)
+
+
+def pairing_p_value(distances: ArrayLike, seed: int = 0, permutations: int = NUM_PERMUTATIONS) -> float:
+    """distances [n, n] of prompt i and continuation j -> one-sided p that the pairing i = i is no closer than chance.
+
+    Permutation test of the mean over the diagonal; the smallest possible value is 1 / (permutations + 1).
+    """
+    matrix = np.asarray(distances, dtype=float)
+    n = len(matrix)
+    generator = np.random.default_rng(seed)
+    rows = np.arange(n)
+    observed = matrix[rows, rows].mean()
+    shuffled = np.array([matrix[rows, generator.permutation(n)].mean() for _ in range(permutations)])
+    return float((1 + (shuffled <= observed + 1e-12).sum()) / (1 + permutations))
+
+
+def _percentile(n: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> Interval:
+    if n == 0:
+        raise EvaluationError("no item gave a value")
+    value = float(statistic(np.ones((1, n)))[0])
+    if n == 1:
+        return Interval(value, None, None, 1)
+    low, high = np.quantile(statistic(item_weights(n, seed=seed)), ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return Interval(value, float(low), float(high), n)

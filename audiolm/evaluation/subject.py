@@ -1,0 +1,96 @@
+"""What is measured: the models of a checkpoint, or those of training runs on their way to one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audiolm.checkpoints import registry
+from audiolm.checkpoints.format import (
+    ModelSet,
+    as_shipped,
+    attach_codebooks,
+    component_hash,
+    load_component,
+    read_run,
+    token_hash,
+)
+from audiolm.errors import EvaluationError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Loaded models in eval mode; what is absent is None or not in `stages`.
+
+    `components` are the hashes of the weights by component name, `token_hashes` those that token caches carry.
+    `models` is the whole set, which continuations need.
+    """
+
+    name: str
+    sha256: str = ""
+    components: dict[str, str] = field(default_factory=dict)
+    token_hashes: dict[str, str] = field(default_factory=dict)
+    codec: Any = None
+    semantic: Any = None
+    stages: Mapping[str, Any] = field(default_factory=dict)
+    models: ModelSet | None = None
+
+    def require(self, *names: str) -> None:
+        """Raises EvaluationError unless the named tokenizers ("codec", "semantic") are there."""
+        if missing := [name for name in names if getattr(self, name) is None]:
+            raise EvaluationError(f"needs the {' and the '.join(missing)}, which {self.name} lacks")
+
+
+def from_checkpoint(source: str) -> Subject:
+    """An embedded name, a folder or a Hub id. Raises CheckpointError."""
+    models = registry.load(source)
+    entries = models.info.components
+    return Subject(
+        name=models.info.name,
+        sha256=models.info.sha256,
+        components={name: entry.hash for name, entry in entries.items()},
+        token_hashes={name: entries[name].token_hash for name in ("codec", "semantic")},
+        codec=models.codec,
+        semantic=models.semantic,
+        stages=models.stages,
+        models=models,
+    )
+
+
+def from_runs(runs: Mapping[str, Path]) -> Subject:
+    """Training runs by component name. Weights pass through the cast of shipping: what is measured is what is shipped.
+
+    Raises CheckpointError for an unreadable run; EvaluationError for a run of another component than its name says, or
+    made for other tokenizers than those beside it.
+    """
+    modules: dict[str, Any] = {}
+    hashes: dict[str, str] = {}
+    token_hashes: dict[str, str] = {}
+    for name, folder in runs.items():
+        component, config, tensors, made_for = read_run(folder)
+        if component != name:
+            raise EvaluationError(f"{folder} holds a run of {component}, not of {name}")
+        shipped = {
+            key: value.float() if value.is_floating_point() else value for key, value in as_shipped(tensors).items()
+        }
+        modules[name] = load_component(component, config, shipped, str(folder))
+        hashes[name] = component_hash(tensors)
+        if name in ("codec", "semantic"):
+            token_hashes[name] = token_hash(tensors)
+        for tokenizer, digest in made_for.items():
+            if tokenizer in hashes and digest not in (hashes[tokenizer], token_hashes[tokenizer]):
+                found = token_hashes[tokenizer][:12]
+                raise EvaluationError(f"{folder} was made for {tokenizer} {digest[:12]}, the one given is {found}")
+    stages = {name.removeprefix("stage_"): module for name, module in modules.items() if name.startswith("stage_")}
+    if stages and "codec" in modules:
+        attach_codebooks(stages, modules["codec"])
+    return Subject(
+        name=", ".join(f"{name} {folder}" for name, folder in runs.items()),
+        components=hashes,
+        token_hashes=token_hashes,
+        codec=modules.get("codec"),
+        semantic=modules.get("semantic"),
+        stages=stages,
+    )

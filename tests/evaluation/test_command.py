@@ -1,0 +1,183 @@
+"""The command from end to end, on a checkpoint of random weights and recordings of noise."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from audiolm.checkpoints.format import load_checkpoint
+from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
+from audiolm.data.tokens import build, list_recordings
+from audiolm.errors import EvaluationError
+from audiolm.evaluation import speaker
+from audiolm.evaluation.__main__ import main
+from audiolm.evaluation.report import Figure, Report, RowReport
+from audiolm.evaluation.rows import ROWS
+from audiolm.evaluation.statistics import Interval
+from audiolm.training.runs import write_run
+from tests.tiny import make_tiny_checkpoint, tiny_modules
+
+SHORT = ["--prompt-s", "0.6", "--continuation-s", "0.6"]
+
+
+def recording(seed: int) -> np.ndarray:
+    """Pitched noise whose level comes and goes."""
+    generator = np.random.default_rng(seed)
+    time = np.arange(24_000) / 16_000
+    tones = sum(np.sin(2 * np.pi * hertz * time) for hertz in generator.uniform(100, 2000, size=4))
+    return (0.05 * tones + 0.02 * generator.normal(size=len(time))) * (1.0 + 0.8 * np.sin(2 * np.pi * 3 * time)) / 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """data/, checkpoints speech/ and piano/, a codec run."""
+    root = tmp_path_factory.mktemp("evaluation")
+    with CorpusWriter(root / "data") as writer:
+        for index in range(14):
+            group = f"voice-{index}" if index < 10 else f"voice-{index % 2}"
+            writer.add(
+                to_pcm(recording(index)), id=f"{group}/{index}", group=group, split="test", source="s", licence="x"
+            )
+        for index in range(3):
+            writer.add(to_pcm(recording(50 + index)), id=f"t{index}", group="t", split="train", source="s", licence="x")
+    for domain in ("speech", "piano"):
+        make_tiny_checkpoint(root / domain, domain)
+    codec = tiny_modules()["codec"]
+    write_run(root / "codec", "codec", codec, codec.config, {})
+    return root
+
+
+def run(folder, tmp_path, domain, *options):
+    """The report as JSON says it, by row."""
+    out = tmp_path / "out.json"
+    status = main([domain, "--data", str(folder / "data"), "--json", str(out), *options])
+    assert status == 0
+    return {row["row"]: row for row in json.loads(out.read_text())["rows"]}
+
+
+def values(row):
+    return {figure["name"]: figure["value"] for figure in row["figures"]}
+
+
+def test_a_codec_run_is_measured_without_the_rest(folder, tmp_path, capsys):
+    rows = run(folder, tmp_path, "speech", "--codec", str(folder / "codec"), "--items", "2", "--rows", "C1,C2,C4")
+    measured = values(rows["C1"])
+    assert measured["SI-SDR (dB), 4 levels"] is not None
+    assert {"STOI, 1 level", "PESQ-wb, 2 levels", "line height (dB), originals"} <= set(measured)
+    assert len(values(rows["C2"])) == 4
+    assert rows["C4"]["figures"][0]["reason"].startswith("needs the semantic")
+    assert "C1  Codec on the hold-out" in capsys.readouterr().out
+
+
+def test_probes_and_likelihood_of_a_checkpoint(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("audiolm.evaluation.probes.MIN_ITEMS_A_SPEAKER", 2)
+    rows = run(folder, tmp_path, "speech", "--checkpoint", str(folder / "speech"), "--rows", "C3,C4")
+    assert {"probe on histogram, semantic", "histogram: semantic - coarse", "commonest answer"} <= set(
+        values(rows["C3"])
+    )
+    likelihood = values(rows["C4"])
+    assert likelihood["coarse: nats"] == pytest.approx(2 * np.log(32), rel=0.2)  # random weights: about uniform
+    assert None not in likelihood.values()
+    assert rows["C4"]["met"] is False
+
+
+def test_tokens_of_a_cache_give_the_figures_of_the_recordings(folder, tmp_path):
+    models = load_checkpoint(folder / "speech")
+    meta = {name: models.info.components[name].token_hash for name in ("codec", "semantic")}
+    meta |= {"num_levels": 4, "codebook_size": 32, "num_clusters": 24}
+    recordings = list_recordings([Corpus(folder / "data")], [])
+    build(recordings, models.codec.encode, models.semantic.encode, out=tmp_path / "tokens", meta=meta)
+    options = ("--checkpoint", str(folder / "speech"), "--rows", "C2,C4")
+    direct = run(folder, tmp_path, "speech", *options)
+    cached = run(folder, tmp_path, "speech", *options, "--tokens", str(tmp_path / "tokens"))
+    for row in ("C2", "C4"):
+        expected = values(direct[row])
+        assert list(values(cached[row]).values()) == pytest.approx(list(expected.values()), rel=1e-4)
+
+
+def test_a_token_cache_of_other_tokenizers_is_refused(folder, tmp_path, capsys):
+    models = load_checkpoint(folder / "speech")
+    meta = {"codec": "0" * 64, "semantic": "0" * 64, "num_levels": 4, "codebook_size": 32, "num_clusters": 24}
+    recordings = list_recordings([Corpus(folder / "data")], [])[:1]
+    build(recordings, models.codec.encode, models.semantic.encode, out=tmp_path / "tokens", meta=meta)
+    options = ["--checkpoint", str(folder / "speech"), "--tokens", str(tmp_path / "tokens")]
+    assert main(["speech", *options]) == 2
+    assert "was made with codec 000000000000" in capsys.readouterr().err
+
+
+def test_continuations_are_made_once_and_kept(folder, tmp_path, monkeypatch):
+    def spectrum(waveform):
+        profile = np.abs(np.fft.rfft(waveform.numpy(), 2048))
+        return profile / np.linalg.norm(profile)
+
+    monkeypatch.setattr(speaker, "speaker_encoder", lambda: spectrum)
+    options = ("--checkpoint", str(folder / "speech"), "--work", str(tmp_path / "work"), *SHORT, "--items", "11")
+    first = run(folder, tmp_path, "speech", *options, "--rows", "C5,C6,C7")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.wav")}
+    assert len(kept) == 11
+    assert values(first["C5"])["right speaker first"] is not None
+    assert values(first["C7"])["share of originals at the same instant"] is not None
+    assert first["C6"]["figures"][0]["reason"] == "keys and onsets are a matter of music"
+    again = run(folder, tmp_path, "speech", *options, "--rows", "C5,C7")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert values(again["C5"]) == values(first["C5"])
+    run(folder, tmp_path, "speech", *options, "--rows", "C7", "--temperatures", "1", "1", "1")
+    assert all(path.stat().st_mtime_ns != time for path, time in kept.items())  # another request: made anew
+
+
+def test_piano_has_its_own_probes_and_aspects(folder, tmp_path):
+    options = ("--checkpoint", str(folder / "piano"), "--work", str(tmp_path / "work"), *SHORT, "--items", "4")
+    rows = run(folder, tmp_path, "piano", *options, "--rows", "C1,C3,C5,C6")
+    assert not any("STOI" in name for name in values(rows["C1"]))
+    assert values(rows["C3"])["probe on vector, semantic"] is not None
+    assert values(rows["C5"]) == {"all": None}
+    assert values(rows["C6"])["loudness (LU), own continuation"] is not None
+
+
+def test_rows_that_need_continuations_say_so(folder, tmp_path):
+    rows = run(folder, tmp_path, "speech", "--checkpoint", str(folder / "speech"), "--rows", "C7")
+    assert "--work" in rows["C7"]["figures"][0]["reason"]
+    rows = run(folder, tmp_path, "speech", "--codec", str(folder / "codec"), "--rows", "C7")
+    assert "--checkpoint" in rows["C7"]["figures"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["speech"], "give either --checkpoint"),
+        (["speech", "--rows", "C1,C9", "--checkpoint", "x"], "found C9"),
+        (["speech", "--checkpoint", "nowhere-to-be-found"], "no embedded checkpoint"),
+    ],
+)
+def test_a_command_that_cannot_run_says_why(options, message, capsys):
+    assert main(options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_the_other_domain_is_refused(folder, capsys):
+    assert main(["piano", "--checkpoint", str(folder / "speech")]) == 2
+    assert "a checkpoint of speech" in capsys.readouterr().err
+
+
+def test_a_run_of_another_component_is_refused(folder, capsys):
+    assert main(["speech", "--semantic", str(folder / "codec")]) == 2
+    assert "holds a run of codec" in capsys.readouterr().err
+
+
+def test_every_row_of_the_list_is_there():
+    assert list(ROWS) == [f"C{number}" for number in range(1, 8)]
+
+
+def test_reports_print_as_tables_and_markdown():
+    figures = (
+        Figure.of("a | b", Interval(0.5, 0.25, 0.75, 9)),
+        Figure.computed("none", lambda: (_ for _ in ()).throw(EvaluationError("too few"))),
+    )
+    row = RowReport("C0", "A row", "over 0.4", figures, True, ("a note",))
+    report = Report("speech", "tiny", "ab" * 32, {"codec": "cd" * 32}, "data", "a command", (row,))
+    assert "a | b   0.500  0.250 .. 0.750  9" in report.text()
+    assert "none        -  too few" in report.text()
+    assert "| a \\| b | 0.500 | 0.250 .. 0.750 | 9 |" in report.markdown()
+    assert json.loads(report.to_json())["rows"][0]["figures"][0]["high"] == 0.75
+    assert torch.__version__ == report.versions["torch"]
