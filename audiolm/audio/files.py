@@ -53,6 +53,7 @@ _BLOCK_VALUES = 2**17
 _UNKNOWN_FRAMES = 2**62  # libsndfile's count where a stream does not say how long it is
 _SILENCE_WINDOW = SAMPLE_RATE_HZ // 20
 _MAX_RIFF_CHUNKS = 64
+_MAX_FLAC_BLOCKS = 128
 _MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b"ID3", b"caff", b".snd")
 
 
@@ -117,18 +118,38 @@ def _check_file(descriptor: int) -> None:
     if status.st_size > LIMITS.max_file_bytes:
         found, limit = status.st_size / 2**20, LIMITS.max_file_bytes / 2**20
         raise AudioLimitError(f"the file has {found:.0f} MiB; at most {limit:.0f} MiB are accepted")
-    head = os.read(descriptor, 4)
-    os.lseek(descriptor, 0, os.SEEK_SET)
+    head = os.read(descriptor, 10)
     mpeg_frame = len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
     if not mpeg_frame and not head.startswith(_MAGIC):
         raise AudioFormatError("not an audio file of a known kind (WAV, FLAC, OGG, MP3, AIFF, AU, CAF)")
+    _check_flac_metadata(descriptor, head)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def _check_flac_metadata(descriptor: int, head: bytes) -> None:
+    """Refuses FLAC (an ID3 tag may go before it) with so many metadata blocks that reading them alone takes seconds."""
+    start = 0
+    if head.startswith(b"ID3") and len(head) == 10:
+        start = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+    os.lseek(descriptor, start, os.SEEK_SET)
+    if os.read(descriptor, 4) != b"fLaC":
+        return
+    for _ in range(_MAX_FLAC_BLOCKS):
+        block = os.read(descriptor, 4)
+        if len(block) < 4 or block[0] & 0x80:
+            return
+        os.lseek(descriptor, int.from_bytes(block[1:], "big"), os.SEEK_CUR)
+    raise AudioFormatError(f"damaged: more than {_MAX_FLAC_BLOCKS} FLAC metadata blocks")
 
 
 def _open_stream(descriptor: int) -> _Stream:
     try:
         return _Stream(descriptor, closefd=False)
     except soundfile.LibsndfileError as error:
-        raise AudioFormatError(f"not readable as audio: {error.error_string}") from error
+        reason = str(error.error_string)
+        if "not a regular file" in reason:  # what libsndfile says where it finds no MP3 frame
+            reason = "no sound found in it"
+        raise AudioFormatError(f"not readable as audio: {reason}") from error
 
 
 def _check_layout(channels: int, rate_hz: int) -> None:

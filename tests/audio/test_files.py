@@ -78,6 +78,8 @@ def test_a_stream_of_unstated_length_is_read_and_still_limited(tmp_path):
         (b"", AudioFormatError, "0 bytes"),
         (b"This is a text file, named .wav.\n" * 99, AudioFormatError, "not an audio file"),
         (b"RIFF\xff\xff\xff\xffWAVE" + b"junk" * 99, AudioFormatError, "not readable as audio"),
+        (b"\xff\xfb\x90\x64" * 9_000, AudioFormatError, "no sound found in it"),
+        (b"fLaC" + b"\1\0\0\0" * 999, AudioFormatError, "more than 128 FLAC metadata blocks"),
     ],
 )
 def test_what_is_not_audio_is_refused(tmp_path, content, error, words):
