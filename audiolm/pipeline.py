@@ -101,7 +101,7 @@ class Pipeline:
     def device(self) -> torch.device:
         return torch.device(self.models.device)
 
-    def continue_prompt(self, prompt: Waveform, request: ContinuationRequest) -> Iterator[Event]:
+    def continue_prompt(self, prompt: Waveform, request: ContinuationRequest) -> Generator[Event]:
         """Continues the first `request.prompt_s` of the prompt, less where it is shorter.
 
         The prompt is cut to whole semantic positions (40 ms); its tokens are kept as they are.
@@ -110,14 +110,14 @@ class Pipeline:
         """
         return _guarded(self._continue(prompt, request))
 
-    def generate(self, request: ContinuationRequest) -> Iterator[Event]:
+    def generate(self, request: ContinuationRequest) -> Generator[Event]:
         """Unconditional generation of `request.continuation_s`: no prompt. Raises DeviceMemoryError."""
         num_frames = round(request.continuation_s * FRAME_RATE_HZ)
         return _guarded(self._run(_Job("generation", request, None, None, num_frames), Meter()))
 
     def acoustic(
         self, source: Waveform, request: ContinuationRequest, voice: Waveform | None = None
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Acoustic generation: the source's semantic tokens, spoken or played anew.
 
         At most `request.continuation_s` of the source are followed. Without `voice` the model chooses voice and room;
@@ -153,7 +153,7 @@ class Pipeline:
 
     def replay(
         self, receipt: Receipt, prompt: Waveform | None = None, source: Waveform | None = None
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Runs a receipt again. The result holds all rows of that run; `receipt.row` is the receipt's own.
 
         `prompt` is the recording that was continued (acoustic generation: the voice), `source` the one followed.
@@ -331,12 +331,12 @@ def _at_model_rate(waveform: Waveform) -> Waveform:
 
 
 @torch.no_grad()
-def _guarded(events: Iterator[Event]) -> Iterator[Event]:
+def _guarded(events: Generator[Event]) -> Generator[Event]:
     with _memory_errors():
         yield from events
 
 
-def _checked(events: Iterator[Event], receipt: Receipt) -> Iterator[Event]:
+def _checked(events: Generator[Event], receipt: Receipt) -> Generator[Event]:
     for event in events:
         if isinstance(event, Result):
             again = event.continuations[receipt.row].receipt
