@@ -127,7 +127,7 @@ class Pipeline:
         """
         return _guarded(self._acoustic(source, request, voice))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def reconstruct(self, waveform: Waveform, num_levels: int | None = None) -> Waveform:
         """The recording through the codec, from its first `num_levels` levels (None: all that it has); same length.
 
