@@ -107,7 +107,15 @@ class Report:
     def markdown(self) -> str:
         """For a model card."""
         hashes = ", ".join(f"{name} `{digest[:12]}`" for name, digest in self.components.items())
-        lines = [f"Measured {self.date} on the hold-out ({self.data}), {hashes}:", "", "```", self.command, "```", ""]
+        lines = [
+            f"Measured {self.date} on the hold-out ({self.data}), {hashes}:",
+            "",
+            "```",
+            self.command,
+            "```",
+            "",
+            "",
+        ]
         return "\n".join(lines) + "\n\n".join(row.markdown() for row in self.rows) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
