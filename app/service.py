@@ -56,10 +56,11 @@ class Loading:
 
 @dataclass(frozen=True)
 class Started:
-    """The checkpoint is ready and the recording read; `prompt_s` of it is the prompt."""
+    """The checkpoint is ready and the recording read; `prompt_s` of it is the prompt. Levels are counted a stage."""
 
     checkpoint: CheckpointInfo
     prompt_s: float
+    num_levels: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -200,13 +201,15 @@ class Service:
             prompt = files.read_waveform(request.audio, max_s=request.options.prompt_s)
             yield Loading(request.checkpoint.source)
             info, pipeline = self._load(request.checkpoint)
-            yield Started(info, prompt.duration_s)
+            coarse = pipeline.num_coarse_levels
+            levels = {"semantic": 1, "coarse": coarse, "fine": pipeline.num_levels - coarse}
+            yield Started(info, prompt.duration_s, levels)
             with closing(pipeline.continue_prompt(prompt, request.options)) as run:
                 for event in run:
                     if isinstance(event, Result):
                         saved = tuple(_save(folder, number, c) for number, c in enumerate(event.continuations, 1))
                         elapsed_s = time.monotonic() - began
-                        yield Finished(info, event, saved, folder, pipeline.num_coarse_levels, elapsed_s)
+                        yield Finished(info, event, saved, folder, coarse, elapsed_s)
                     else:
                         yield event
 
@@ -344,7 +347,7 @@ def _offered(sources: tuple[str, ...]) -> dict[str, CheckpointInfo]:
             except AudioLMError as error:
                 logger.warning("checkpoint %s is not offered: %s", folder, error)
     offered: dict[str, CheckpointInfo] = {}
-    for info in found:
+    for info in sorted(found, key=lambda info: DOMAINS.index(info.domain)):
         offered[str(info.folder) if info.name in offered else info.name] = info
     return offered
 

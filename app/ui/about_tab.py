@@ -63,7 +63,7 @@ def limits_table() -> str:
     for name in ("prompt_s", "continuation_s", "num_continuations"):
         bound = BOUNDS[name]
         rows.append((bound.label.lower(), f"{bound.minimum:g} to {bound.maximum:g} {bound.unit}".strip()))
-    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return "| What | Limit |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
 def without_front_matter(card: str) -> str:

@@ -46,7 +46,7 @@ from app.schemas import (
     recording,
 )
 from app.service import Finished, Judged, Reconstructed, Service
-from app.ui.plain import MODEL_EVENTS, UploadedAudio, plain_errors
+from app.ui.plain import MODEL_EVENTS, plain_errors, uploaded_audio
 from audiolm.events import Chunk
 
 EXAMPLE = textwrap.dedent((__doc__ or "").partition("\n\n")[2]).strip("\n")
@@ -70,7 +70,7 @@ def add_endpoints(service: Service) -> None:
     """Adds /continue, /reconstruct, /detect and /checkpoints. Their inputs and outputs are on no screen."""
     names = service.names()
     with gr.Column(visible=False):
-        audio = UploadedAudio(type="filepath", label="Recording")
+        audio = uploaded_audio("Recording")
         checkpoint = gr.Textbox(names[0] if names else "", label="Checkpoint: name, folder or org/name@revision")
         numbers = {name: gr.Number(bound.default, label=_label(name)) for name, bound in BOUNDS.items()}
         prompt_part = gr.Textbox(PROMPT_PARTS[0], label=f"The prompt is heard as: {' or '.join(PROMPT_PARTS)}")

@@ -16,7 +16,7 @@ from app import figures, presenters
 from app.schemas import BOUNDS, PROMPT_PARTS, STAGES, CheckpointChoice, ContinueRequest
 from app.service import Finished, Loading, SavedContinuation, Service, ServiceEvent, Started, Waiting
 from app.ui.picker import Picker, describe
-from app.ui.plain import MODEL_EVENTS, UploadedAudio, plain_error, plain_errors
+from app.ui.plain import MODEL_EVENTS, QUIET, refusal, uploaded_audio
 from audiolm.events import Chunk, Progress
 
 PICTURE_EVERY_S = 0.45
@@ -55,14 +55,15 @@ class Card:
     def hide(self) -> dict[Any, Any]:
         return {self.group: gr.update(visible=False)}
 
-    def show(self, number: int, saved: SavedContinuation, picture: Path) -> dict[Any, Any]:
+    def show(self, number: int, saved: SavedContinuation) -> dict[Any, Any]:
+        """Everything but the picture, which takes longer to draw."""
         continuation = saved.continuation
         return {
             self.group: gr.update(visible=True),
             self.heading: presenters.heading_html(number, continuation),
             self.whole: str(saved.whole),
             self.generated: str(saved.generated),
-            self.picture: gr.update(value=str(picture), alt_text=presenters.picture_alt(number, continuation)),
+            self.picture: None,
             self.verdict: presenters.verdict_html(
                 continuation.verdict, continuation.receipt.components.get("detector", "")
             ),
@@ -104,14 +105,7 @@ def build_continue_tab(service: Service, picker: Picker) -> None:
     """Called inside the tab."""
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=320):
-            audio = UploadedAudio(
-                sources=["upload", "microphone"],
-                type="filepath",
-                label="Prompt",
-                elem_id="prompt",
-                editable=True,
-                buttons=[],
-            )
+            audio = uploaded_audio("Prompt", "prompt")
             _build_examples(service, audio, picker)
             gr.Markdown(MICROPHONE_NOTE, elem_classes="note")
             controls = _build_controls()
@@ -125,30 +119,29 @@ def build_continue_tab(service: Service, picker: Picker) -> None:
         values = dict(zip(names, numbers, strict=True))
         yield from _run(service, outcome, audio, checkpoint, prompt_part, values)
 
-    start = outcome.generate.click(
+    started = outcome.generate.click(
         lambda: outcome.busy(presenters.busy_html("Waiting for a turn")),
         None,
         [outcome.generate, outcome.stop, outcome.status],
         queue=False,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
     )
-    event = start.then(
-        run,
-        inputs,
-        outcome.components(),
-        show_progress="hidden",
-        api_visibility="private",
-        **MODEL_EVENTS,
-    )
-    rest = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    event.then(outcome.at_rest, None, [outcome.generate, outcome.stop], **rest)
+    running = started.then(run, inputs, outcome.components(), **QUIET, **MODEL_EVENTS)
     outcome.stop.click(
+        lambda: {outcome.stop: gr.update(interactive=False), outcome.status: presenters.busy_html("Stopping")},
+        None,
+        [outcome.stop, outcome.status],
+        cancels=[running],
+        queue=False,
+        **QUIET,
+    )
+    # Gradio counts a cancelled run as a failed one, once the server has really let go of it.
+    running.failure(
         lambda: outcome.at_rest(presenters.notice_html("Stopped. Your inputs are as they were.", "stopped")),
         None,
         [outcome.generate, outcome.stop, outcome.status],
-        cancels=[event],
-        **rest,
+        queue=False,
+        **QUIET,
     )
 
 
@@ -175,8 +168,7 @@ def _build_examples(service: Service, audio: gr.Audio, picker: Picker) -> None:
             [samples, picker.dropdown],
             [audio, picker.dropdown, picker.summary],
             queue=False,
-            show_progress="hidden",
-            api_visibility="private",
+            **QUIET,
         )
 
 
@@ -215,8 +207,7 @@ def _build_controls() -> dict[str, Any]:
         None,
         controls["seed"],
         queue=False,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
     )
     return controls
 
@@ -310,18 +301,19 @@ def _run(
                     if view.due():
                         yield {outcome.status: view.status_html(), outcome.live: view.live_html()}
     except Exception as error:
-        title, message = plain_error(error, audio)
-        yield outcome.at_rest(presenters.notice_html(f"{title}: {message}", "error"))
-        with plain_errors(audio):
-            raise
+        yield outcome.at_rest(refusal(error, audio))
 
 
 def _show(outcome: Outcome, finished: Finished, view: _RunView) -> Iterator[dict[Any, Any]]:
-    """The cards, one after the other as their pictures are ready; then the last line."""
-    for number, (card, saved) in enumerate(zip(outcome.cards, finished.saved, strict=False), 1):
+    """All cards with their players at once, then one picture after the other, then the last line."""
+    shown = list(zip(outcome.cards, finished.saved, strict=False))
+    updates = {key: value for n, (card, saved) in enumerate(shown, 1) for key, value in card.show(n, saved).items()}
+    yield {outcome.status: presenters.busy_html("Drawing the spectrograms"), outcome.live: "", **updates}
+    for number, (card, saved) in enumerate(shown, 1):
         figure = figures.timeline_figure(saved.continuation, finished.num_coarse_levels)
-        picture = figures.save(figure, finished.folder / f"continuation-{number}.png")
-        yield {outcome.live: "", **card.show(number, saved, picture)}
+        path = figures.save(figure, finished.folder / f"continuation-{number}.png")
+        alt = presenters.picture_alt(number, saved.continuation)
+        yield {card.picture: gr.update(value=str(path), alt_text=alt)}
     text = presenters.finished_text(finished.result, finished.elapsed_s, view.notes())
     yield outcome.at_rest(presenters.notice_html(text, "done"))
 
@@ -347,7 +339,9 @@ class _RunView:
             self._status = presenters.STAGE_NAMES["encode"]
             options = self._request.options
             self._prompt_s = event.prompt_s
-            self._live = figures.LiveTokens(options.num_continuations, event.prompt_s, options.continuation_s)
+            self._live = figures.LiveTokens(
+                options.num_continuations, event.prompt_s, options.continuation_s, event.num_levels
+            )
         elif isinstance(event, Progress):
             self._progress = event
         elif isinstance(event, Chunk) and self._live is not None:

@@ -12,7 +12,7 @@ from app import figures, presenters
 from app.schemas import MAX_CLIP_S, CheckpointChoice, recording
 from app.service import Judged, Service
 from app.ui.picker import Picker
-from app.ui.plain import MODEL_EVENTS, UploadedAudio, plain_errors
+from app.ui.plain import MODEL_EVENTS, QUIET, refusal, uploaded_audio
 
 PURPOSE = (
     "Each checkpoint brings a detector of its own continuations. It knows nothing of other synthesisers: a low score "
@@ -25,13 +25,7 @@ def build_detect_tab(service: Service, picker: Picker) -> None:
     gr.Markdown(PURPOSE, elem_classes="note")
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=320):
-            audio = UploadedAudio(
-                sources=["upload", "microphone"],
-                type="filepath",
-                label="Recording",
-                elem_id="detect-audio",
-                buttons=[],
-            )
+            audio = uploaded_audio("Recording", "detect-audio")
             button = gr.Button("Detect", variant="primary", elem_id="detect")
             status = gr.HTML("", elem_id="detect-status")
         with gr.Column(scale=7, min_width=320):
@@ -47,30 +41,26 @@ def build_detect_tab(service: Service, picker: Picker) -> None:
             )
 
     def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
-        with (
-            plain_errors(audio),
-            closing(service.detect(recording(audio), CheckpointChoice.parse(checkpoint))) as events,
-        ):
-            for event in events:
-                if isinstance(event, Judged):
-                    figure = figures.score_figure(event.waveform, event.verdict)
-                    path = figures.save(figure, event.folder / "score.png")
-                    alt = "Mel spectrogram of the recording above the detector's score over time"
-                    yield {
-                        status: "",
-                        verdict: presenters.verdict_html(event.verdict, event.checkpoint.components["detector"].hash),
-                        picture: gr.update(value=str(path), alt_text=alt),
-                    }
-                else:
-                    yield {status: presenters.event_html(event)}
+        try:
+            choice = CheckpointChoice.parse(checkpoint)
+            with closing(service.detect(recording(audio), choice)) as events:
+                for event in events:
+                    if isinstance(event, Judged):
+                        yield {status: "", **_show(event, verdict, picture)}
+                    else:
+                        yield {status: presenters.event_html(event)}
+        except Exception as error:
+            yield {status: refusal(error, audio)}
 
-    event = button.click(
-        run,
-        [audio, picker.dropdown],
-        [status, verdict, picture],
-        show_progress="minimal",
-        show_progress_on=status,
-        api_visibility="private",
-        **MODEL_EVENTS,
-    )
-    event.failure(lambda: "", None, status, queue=False, show_progress="hidden", api_visibility="private")
+    running = button.click(run, [audio, picker.dropdown], [status, verdict, picture], **QUIET, **MODEL_EVENTS)
+    running.failure(lambda: "", None, status, queue=False, **QUIET)
+
+
+def _show(judged: Judged, verdict: gr.HTML, picture: gr.Image) -> dict[Any, Any]:
+    path = figures.save(figures.score_figure(judged.waveform, judged.verdict), judged.folder / "score.png")
+    alt = "Mel spectrogram of the recording above the detector's score over time"
+    detector = judged.checkpoint.components["detector"].hash
+    return {
+        verdict: presenters.verdict_html(judged.verdict, detector),
+        picture: gr.update(value=str(path), alt_text=alt),
+    }

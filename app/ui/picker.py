@@ -9,7 +9,7 @@ import gradio as gr
 from app.presenters import checkpoint_html, notice_html
 from app.schemas import CheckpointChoice
 from app.service import Service
-from app.ui.plain import plain_errors
+from app.ui.plain import QUIET, plain_errors
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,12 @@ def build_picker(service: Service) -> Picker:
         filterable=False,
     )
     summary = gr.HTML(describe(service, names[0] if names else None), elem_id="checkpoint-summary")
-    dropdown.change(
+    dropdown.input(
         lambda name: describe(service, name),
         dropdown,
         summary,
         queue=False,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
     )
     if service.settings.other_checkpoints:
         _other_checkpoint(service, dropdown, summary)

@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.presenters import notice_html
 from audiolm.errors import (
     AudioError,
     AudioLMError,
@@ -21,6 +22,9 @@ from audiolm.errors import (
 
 MODEL_EVENTS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 """Every event that runs a model: the same group and the same explicit limit (Gradio takes the lowest it meets)."""
+
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Events of the page itself: no spinner of Gradio's, no place in the API's documentation."""
 
 TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
     (AudioError, "This recording cannot be used"),
@@ -33,42 +37,51 @@ UNEXPECTED = "Something went wrong on the server, and its log says what. Nothing
 logger = logging.getLogger(__name__)
 
 
-class UploadedAudio(gr.Audio):
+def uploaded_audio(label: str, elem_id: str | None = None) -> gr.Audio:
     """An audio input that takes uploads and recordings only.
 
-    Gradio's own would also download any address that a client sends in place of a file: that is refused here.
+    Gradio would also download any address that a client sends in place of a file: that is refused here. (On the
+    instance, since Gradio writes a stub file beside the source of every subclass of a component.)
     """
+    audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label=label, elem_id=elem_id, buttons=[])
+    inherited = audio.async_move_resource_to_block_cache
 
-    is_template = True  # Gradio then shows it as the gr.Audio that it is
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+    async def refuse_addresses(url_or_file_path: str | Path | None) -> str | None:
         if str(url_or_file_path).lower().startswith(("http:", "https:")):
-            raise gr.Error(
-                "the recording must be uploaded, found an address", title=TITLES[0][1], print_exception=False
-            )
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+            message = "the recording must be uploaded, found an address"
+            raise gr.Error(message, title=TITLES[0][1], print_exception=False)
+        return await inherited(url_or_file_path)
+
+    audio.async_move_resource_to_block_cache = refuse_addresses
+    return audio
 
 
-def plain_error(error: Exception, audio: Path | str | None = None) -> tuple[str, str]:
-    """(title, message) for the reader. The server's place of an upload is left out of the message."""
+def refusal(error: Exception, audio: Path | str | None = None) -> str:
+    """Says in a toast what went wrong, and returns the same as a notice that stays in the page (HTML)."""
+    title, message = _worded(error, audio)
+    gr.Warning(escape(message, quote=False), title=title)
+    return notice_html(f"{title}: {message}", "error")
+
+
+@contextmanager
+def plain_errors(audio: Path | str | None = None) -> Iterator[None]:
+    """Turns what is raised inside into an error of the API's client (in the page: a toast)."""
+    try:
+        yield
+    except gr.Error:
+        raise
+    except Exception as error:
+        title, message = _worded(error, audio)
+        raise gr.Error(escape(message, quote=False), title=title, print_exception=False) from error
+
+
+def _worded(error: Exception, audio: Path | str | None) -> tuple[str, str]:
+    """(title, message) for the reader. The server's place of an upload is left out; bugs go to the log."""
     if not isinstance(error, AudioLMError):
+        logger.error("unexpected error in an event", exc_info=error)
         return "Error", UNEXPECTED
     title = next((title for kind, title in TITLES if isinstance(error, kind)), "Error")
     message = str(error)
     if audio is not None:
         message = message.replace(f"{Path(audio).parent}/", "")
     return title, message
-
-
-@contextmanager
-def plain_errors(audio: Path | str | None = None) -> Iterator[None]:
-    """Turns what is raised inside into a message in the page (and an error of the client, over the API)."""
-    try:
-        yield
-    except gr.Error:
-        raise
-    except Exception as error:
-        if not isinstance(error, AudioLMError):
-            logger.exception("unexpected error in an event")
-        title, message = plain_error(error, audio)
-        raise gr.Error(escape(message, quote=False), title=title, print_exception=False) from error

@@ -13,7 +13,7 @@ from app.schemas import MAX_CLIP_S, RECONSTRUCTION_LEVELS, CheckpointChoice, rec
 from app.service import Reconstructed, Service
 from app.ui.continue_tab import player
 from app.ui.picker import Picker
-from app.ui.plain import MODEL_EVENTS, UploadedAudio, plain_errors
+from app.ui.plain import MODEL_EVENTS, QUIET, refusal, uploaded_audio
 
 PURPOSE = (
     "The codec turns sound into up to 12 numbers a frame, 50 frames a second. The first levels carry what is said or "
@@ -26,18 +26,13 @@ def build_reconstruct_tab(service: Service, picker: Picker) -> None:
     gr.Markdown(PURPOSE, elem_classes="note")
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=320):
-            audio = UploadedAudio(
-                sources=["upload", "microphone"],
-                type="filepath",
-                label="Recording",
-                elem_id="reconstruct-audio",
-                buttons=[],
-            )
+            audio = uploaded_audio("Recording", "reconstruct-audio")
             button = gr.Button("Reconstruct", variant="primary", elem_id="reconstruct")
             status = gr.HTML("", elem_id="reconstruct-status")
         with gr.Column(scale=7, min_width=320):
             original = player("Original, 16 kHz", "reconstruct-original")
-            rungs = [player(f"{levels} levels", f"reconstruct-{levels}") for levels in RECONSTRUCTION_LEVELS]
+            with gr.Row():
+                rungs = [player(f"{levels} levels", f"reconstruct-{levels}") for levels in RECONSTRUCTION_LEVELS]
             picture = gr.Image(
                 type="filepath",
                 format="png",
@@ -49,26 +44,20 @@ def build_reconstruct_tab(service: Service, picker: Picker) -> None:
             )
 
     def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
-        with (
-            plain_errors(audio),
-            closing(service.reconstruct(recording(audio), CheckpointChoice.parse(checkpoint))) as events,
-        ):
-            for event in events:
-                if isinstance(event, Reconstructed):
-                    yield {**_show(event, original, rungs, picture), status: ""}
-                else:
-                    yield {status: presenters.event_html(event)}
+        try:
+            choice = CheckpointChoice.parse(checkpoint)
+            with closing(service.reconstruct(recording(audio), choice)) as events:
+                for event in events:
+                    if isinstance(event, Reconstructed):
+                        yield {**_show(event, original, rungs, picture), status: ""}
+                    else:
+                        yield {status: presenters.event_html(event)}
+        except Exception as error:
+            yield {status: refusal(error, audio)}
 
-    event = button.click(
-        run,
-        [audio, picker.dropdown],
-        [status, original, *rungs, picture],
-        show_progress="minimal",
-        show_progress_on=status,
-        api_visibility="private",
-        **MODEL_EVENTS,
-    )
-    event.failure(lambda: "", None, status, queue=False, show_progress="hidden", api_visibility="private")
+    outputs = [status, original, *rungs, picture]
+    running = button.click(run, [audio, picker.dropdown], outputs, **QUIET, **MODEL_EVENTS)
+    running.failure(lambda: "", None, status, queue=False, **QUIET)
 
 
 def _show(done: Reconstructed, original: gr.Audio, rungs: list[gr.Audio], picture: gr.Image) -> dict[Any, Any]:
