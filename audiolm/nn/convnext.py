@@ -50,7 +50,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.input = nn.Linear(3 * (config.n_fft // 2 + 1), width)
+        self.input = nn.Linear(5 * (config.n_fft // 2 + 1), width)
         self.fast = nn.ModuleList(_blocks(config, config.encoder_blocks[0], causal=False))
         self.merge = nn.Linear(2 * width, width)
         self.slow = nn.ModuleList(_blocks(config, config.encoder_blocks[1], causal=False))
@@ -68,9 +68,10 @@ class FrameEncoder(nn.Module):
         return self.output(self.norm(x)).transpose(1, 2)
 
     def _features(self, waveforms: Tensor) -> Tensor:
-        """[B, T] -> [B, 2F, 3 bins]: real and imaginary parts with magnitudes to the power 0.3, and log magnitudes.
+        """[B, T] -> [B, 2F, 5 bins]: spectra with magnitudes to the power 0.3, log magnitudes, spectra as they are.
 
-        The log magnitudes could be learnt from the other two, but then the envelope takes several times as many steps.
+        Any one could be learnt from the others, but without the log magnitudes the envelope takes several times as
+        many steps, and without a linear path from spectrum to spectrum the phase stays out for thousands.
         """
         config = self.config
         margin = (config.n_fft - config.hop_length) // 2
@@ -80,7 +81,8 @@ class FrameEncoder(nn.Module):
         ).transpose(1, 2)
         power = spectra.real**2 + spectra.imag**2 + 1e-7
         gain = power**-0.35
-        return torch.cat([spectra.real * gain, spectra.imag * gain, 0.25 * torch.log(power) + 1.0], dim=-1)
+        compressed = [spectra.real * gain, spectra.imag * gain, 0.25 * torch.log(power) + 1.0]
+        return torch.cat([*compressed, 0.3 * spectra.real, 0.3 * spectra.imag], dim=-1)
 
 
 class FrameDecoder(nn.Module):
@@ -95,7 +97,7 @@ class FrameDecoder(nn.Module):
         self.split = nn.Linear(width, 2 * width)
         self.fast = nn.ModuleList(_blocks(config, config.decoder_blocks[1], causal=True))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, config.n_fft + 2)
+        self.head = nn.Linear(width, 3 * (config.n_fft // 2 + 1))
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.margin = (config.n_fft - config.hop_length) // 2
 
@@ -158,10 +160,13 @@ class FrameDecoder(nn.Module):
         return self.split(x).reshape(x.shape[0], 2 * x.shape[1], -1)
 
     def _spectra(self, x: Tensor) -> Tensor:
-        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]; magnitudes bounded, or an early model explodes."""
-        log_magnitude, phase = self.head(self.norm(x)).float().transpose(1, 2).chunk(2, dim=1)
-        magnitude = torch.exp(log_magnitude.clamp(max=6.0))
-        return torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase))
+        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]: a linear real and imaginary part, times exp(a gain).
+
+        Angles as such (Vocos) do not learn from spectral losses alone here. Gains are bounded: an early model explodes.
+        """
+        log_gain, real, imaginary = self.head(self.norm(x)).float().transpose(1, 2).chunk(3, dim=1)
+        gain = torch.exp(log_gain.clamp(max=6.0))
+        return torch.complex(gain * real, gain * imaginary)
 
     def _overlap_add(self, spectra: Tensor) -> Tensor:
         """Complex [B, bins, N] -> [B, (N - 1) hop + n_fft]; the squared windows add up to 3/8 of n_fft / hop."""

@@ -19,8 +19,10 @@ from audiolm.nn.quantize import draw_levels, perplexity
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_weights
 
-WEIGHTS = {"mel": 1.0, "complex": 1.0, "waveform": 2.0, "commitment": 0.25, "adversarial": 0.15, "matching": 0.6}
-QUANTIZE_FROM_STEP = 200
+# Shares of the gradient at the output, by the loss balancer.
+WEIGHTS = {"mel": 1.0, "complex": 0.7, "waveform": 0.5, "adversarial": 0.4, "matching": 0.8}
+COMMITMENT_WEIGHT = 0.25
+QUANTIZE_FROM_STEP = 300
 NUM_START_BATCHES = 16
 GAIN_RANGE_DB = (-8.0, 4.0)
 VALIDATION_CROPS, VALIDATION_S = 24, 2.0
@@ -36,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--levels", type=int, default=12)
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
     parser.add_argument("--adversarial", action="store_true", help="train the decoder against STFT discriminators")
-    parser.add_argument("--balance", action="store_true", help="weights as shares of the gradient (loss balancer)")
     parser.add_argument("--freeze-tokens", action="store_true", help="leave encoder and quantizer as they are")
 
 
@@ -72,8 +73,7 @@ class CodecTask(Task):
             codec.encoder.requires_grad_(False)
         if args.adversarial:
             self.modules["discriminator"] = StftDiscriminator().to(self.device)
-        if args.balance:
-            self.modules["balancer"] = LossBalancer({k: w for k, w in WEIGHTS.items() if k != "commitment"})
+        self.modules["balancer"] = LossBalancer(WEIGHTS)
         self.spectral = SpectralLosses().to(self.device)
         self.quantizer_ready = quantizer_ready
         self.start_latents: list[Tensor] = []
@@ -120,13 +120,10 @@ class CodecTask(Task):
             with torch.no_grad():
                 real = discriminator(batch["waveforms"])
             losses["adversarial"], losses["matching"] = generator_losses(real, discriminator(output.waveforms))
-        if "balancer" in self.modules:
-            total = self.modules["balancer"](losses, output.waveforms)
-        else:
-            total = sum(WEIGHTS[name] * value for name, value in losses.items())
+        total = self.modules["balancer"](losses, output.waveforms)
         if not self.frozen:
             losses["commitment"] = output.commitment_loss
-            total = total + WEIGHTS["commitment"] * output.commitment_loss
+            total = total + COMMITMENT_WEIGHT * output.commitment_loss
         return total, {name: value.detach() for name, value in losses.items()}
 
     def after_step(self, step: int) -> None:
