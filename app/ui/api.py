@@ -46,7 +46,8 @@ from app.schemas import (
     recording,
 )
 from app.service import Finished, Judged, Reconstructed, Service
-from app.ui.plain import MODEL_EVENTS, plain_errors, uploaded_audio
+from app.ui.media import uploaded_audio
+from app.ui.plain import MODEL_EVENTS, plain_errors
 from audiolm.events import Chunk
 
 EXAMPLE = textwrap.dedent((__doc__ or "").partition("\n\n")[2]).strip("\n")

@@ -15,8 +15,9 @@ import gradio as gr
 from app import figures, presenters
 from app.schemas import BOUNDS, PROMPT_PARTS, STAGES, CheckpointChoice, ContinueRequest
 from app.service import Finished, Loading, SavedContinuation, Service, ServiceEvent, Started, Waiting
+from app.ui.media import player, timeline, uploaded_audio
 from app.ui.picker import Picker, describe
-from app.ui.plain import MODEL_EVENTS, QUIET, refusal, uploaded_audio
+from app.ui.plain import MODEL_EVENTS, QUIET, refusal
 from audiolm.events import Chunk, Progress
 
 PICTURE_EVERY_S = 0.45
@@ -245,16 +246,7 @@ def _build_card(number: int) -> Card:
         with gr.Row():
             whole = player("Prompt and continuation", f"whole-{number}")
             generated = player("Continuation only", f"generated-{number}")
-        picture = gr.Image(
-            type="filepath",
-            format="png",
-            label="Spectrogram and tokens",
-            show_label=False,
-            container=False,
-            buttons=["fullscreen", "download"],
-            elem_classes="timeline",
-            elem_id=f"timeline-{number}",
-        )
+        picture = timeline("Spectrogram and tokens", f"timeline-{number}")
         verdict = gr.HTML(elem_id=f"verdict-{number}")
         with gr.Row(elem_classes="downloads"):
             wav = gr.DownloadButton("WAV", size="sm", elem_id=f"wav-{number}")
@@ -262,20 +254,6 @@ def _build_card(number: int) -> Card:
             receipt_file = gr.DownloadButton("Receipt", size="sm", elem_id=f"receipt-{number}")
         receipt = gr.HTML()
     return Card(group, heading, whole, generated, picture, verdict, wav, tokens, receipt_file, receipt)
-
-
-def player(label: str, elem_id: str, **options: Any) -> gr.Audio:
-    """An output player for an int16 WAV file."""
-    return gr.Audio(
-        type="filepath",
-        label=label,
-        interactive=False,
-        buttons=[],
-        elem_id=elem_id,
-        min_width=260,
-        waveform_options=gr.WaveformOptions(waveform_color="#86c6ec", waveform_progress_color="#0072b2"),
-        **options,
-    )
 
 
 def _run(

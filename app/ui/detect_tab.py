@@ -11,8 +11,9 @@ import gradio as gr
 from app import figures, presenters
 from app.schemas import MAX_CLIP_S, CheckpointChoice, recording
 from app.service import Judged, Service
+from app.ui.media import timeline, uploaded_audio
 from app.ui.picker import Picker
-from app.ui.plain import MODEL_EVENTS, QUIET, refusal, uploaded_audio
+from app.ui.plain import MODEL_EVENTS, QUIET, refusal
 
 PURPOSE = (
     "Each checkpoint brings a detector of its own continuations. It knows nothing of other synthesisers: a low score "
@@ -30,15 +31,7 @@ def build_detect_tab(service: Service, picker: Picker) -> None:
             status = gr.HTML("", elem_id="detect-status")
         with gr.Column(scale=7, min_width=320):
             verdict = gr.HTML(elem_id="detect-verdict")
-            picture = gr.Image(
-                type="filepath",
-                format="png",
-                show_label=False,
-                container=False,
-                buttons=["fullscreen", "download"],
-                elem_classes="timeline",
-                elem_id="detect-picture",
-            )
+            picture = timeline("Spectrogram and score", "detect-picture")
 
     def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
         try:

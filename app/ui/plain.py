@@ -1,4 +1,4 @@
-"""What the page's events share: errors as plain words, the concurrency group, uploads that are uploads."""
+"""What the page's events share: the concurrency group, and errors in plain words."""
 
 from __future__ import annotations
 
@@ -35,25 +35,6 @@ TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
 UNEXPECTED = "Something went wrong on the server, and its log says what. Nothing that you entered is lost."
 
 logger = logging.getLogger(__name__)
-
-
-def uploaded_audio(label: str, elem_id: str | None = None) -> gr.Audio:
-    """An audio input that takes uploads and recordings only.
-
-    Gradio would also download any address that a client sends in place of a file: that is refused here. (On the
-    instance, since Gradio writes a stub file beside the source of every subclass of a component.)
-    """
-    audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label=label, elem_id=elem_id, buttons=[])
-    inherited = audio.async_move_resource_to_block_cache
-
-    async def refuse_addresses(url_or_file_path: str | Path | None) -> str | None:
-        if str(url_or_file_path).lower().startswith(("http:", "https:")):
-            message = "the recording must be uploaded, found an address"
-            raise gr.Error(message, title=TITLES[0][1], print_exception=False)
-        return await inherited(url_or_file_path)
-
-    audio.async_move_resource_to_block_cache = refuse_addresses
-    return audio
 
 
 def refusal(error: Exception, audio: Path | str | None = None) -> str:

@@ -11,9 +11,9 @@ import gradio as gr
 from app import figures, presenters
 from app.schemas import MAX_CLIP_S, RECONSTRUCTION_LEVELS, CheckpointChoice, recording
 from app.service import Reconstructed, Service
-from app.ui.continue_tab import player
+from app.ui.media import player, timeline, uploaded_audio
 from app.ui.picker import Picker
-from app.ui.plain import MODEL_EVENTS, QUIET, refusal, uploaded_audio
+from app.ui.plain import MODEL_EVENTS, QUIET, refusal
 
 PURPOSE = (
     "The codec turns sound into up to 12 numbers a frame, 50 frames a second. The first levels carry what is said or "
@@ -33,15 +33,7 @@ def build_reconstruct_tab(service: Service, picker: Picker) -> None:
             original = player("Original, 16 kHz", "reconstruct-original")
             with gr.Row():
                 rungs = [player(f"{levels} levels", f"reconstruct-{levels}") for levels in RECONSTRUCTION_LEVELS]
-            picture = gr.Image(
-                type="filepath",
-                format="png",
-                show_label=False,
-                container=False,
-                buttons=["fullscreen", "download"],
-                elem_classes="timeline",
-                elem_id="reconstruct-picture",
-            )
+            picture = timeline("Spectrograms", "reconstruct-picture")
 
     def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
         try:

@@ -1,0 +1,56 @@
+"""Sound and pictures in the page: uploads in, players and timelines out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+WAVEFORM = gr.WaveformOptions(waveform_color="#86c6ec", waveform_progress_color="#0072b2")
+
+
+def uploaded_audio(label: str, elem_id: str | None = None) -> gr.Audio:
+    """An audio input that takes uploads and recordings only.
+
+    Gradio would also download any address that a client sends in place of a file: that is refused here. (On the
+    instance, since Gradio writes a stub file beside the source of every subclass of a component.)
+    """
+    audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label=label, elem_id=elem_id, buttons=[])
+    inherited = audio.async_move_resource_to_block_cache
+
+    async def refuse_addresses(url_or_file_path: str | Path | None) -> str | None:
+        if str(url_or_file_path).lower().startswith(("http:", "https:")):
+            message = "the recording must be uploaded, found an address"
+            raise gr.Error(message, print_exception=False)
+        return await inherited(url_or_file_path)
+
+    audio.async_move_resource_to_block_cache = refuse_addresses
+    return audio
+
+
+def player(label: str, elem_id: str) -> gr.Audio:
+    """An output player for an int16 WAV file."""
+    return gr.Audio(
+        type="filepath",
+        label=label,
+        interactive=False,
+        buttons=[],
+        elem_id=elem_id,
+        min_width=260,
+        waveform_options=WAVEFORM,
+    )
+
+
+def timeline(label: str, elem_id: str) -> gr.Image:
+    """An output picture for a PNG file; scrolls in itself where it is wider than the page."""
+    return gr.Image(
+        type="filepath",
+        format="png",
+        label=label,
+        show_label=False,
+        interactive=False,
+        container=False,
+        buttons=["fullscreen", "download"],
+        elem_classes="timeline",
+        elem_id=elem_id,
+    )

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app import presenters
+from app.figures import LiveTokens
+from app.schemas import CheckpointChoice, ContinueRequest
+from app.service import Finished, Loading, Waiting
+from audiolm.events import Progress
+from tests.app.test_figures import LEVELS, verdict
+
+HASH = "0123456789ab" + "f" * 52
+HOSTILE = "<script>alert('x')</script>&\""
+
+
+@pytest.fixture(scope="module")
+def finished(settings, recording):
+    from app.service import Service
+
+    request = ContinueRequest.from_fields(
+        recording, CheckpointChoice("tiny-speech"), {"prompt_s": 1.0, "continuation_s": 1.0, "seed": 11}
+    )
+    return next(event for event in Service(settings).continue_prompt(request) if isinstance(event, Finished))
+
+
+def test_progress_names_the_stage_and_the_rate():
+    html = presenters.progress_html(Progress("coarse", 25, 100, 1234.5), 3.2)
+    assert "Coarse tokens" in html
+    assert "1,234 tokens/s" in html
+    assert 'aria-valuenow="25"' in html
+    assert 'role="progressbar"' in html
+
+
+@pytest.mark.parametrize(("done", "total", "shown"), [(0, 0, 0), (5, 4, 100), (-1, 4, 0)])
+def test_progress_stays_within_the_bar(done, total, shown):
+    assert f'aria-valuenow="{shown}"' in presenters.progress_html(Progress("fine", done, total, 0.0))
+
+
+def test_waiting_and_loading_are_said():
+    assert "Waiting for the run before this one" in presenters.event_html(Waiting(True, 1.0))
+    assert "Loading speech-small" in presenters.event_html(Loading("speech-small"))
+
+
+def test_a_verdict_shows_score_threshold_error_rates_with_n_scope_and_model():
+    html = presenters.verdict_html(verdict(), HASH)
+    for part in (
+        "sounds generated",
+        "90.0 % generated",
+        "threshold 50 %",
+        "1.0 % of 2,000 originals called generated",
+        "2.0 % of 1,800 generated ones missed",
+        "Holds only for audio of these checkpoints.",
+        "0123456789ab",
+    ):
+        assert part in html
+
+
+def test_a_withheld_verdict_says_why_and_shows_no_score():
+    html = presenters.verdict_html(verdict(label="withheld", probability=None, reason="too short: 0.4 s"), HASH)
+    assert "too short: 0.4 s" in html
+    assert "% generated" not in html
+
+
+def test_no_detector_is_no_score():
+    assert "no detector" in presenters.verdict_html(None, "")
+
+
+def test_unmeasured_error_rates_are_admitted():
+    unmeasured = verdict(false_positive_rate=None, false_negative_rate=None, num_originals=0, num_generated=0)
+    assert presenters.error_rates(unmeasured) == "Its error rates have not been measured."
+
+
+def test_foreign_text_is_escaped(finished):
+    info = replace(finished.checkpoint, summary=HOSTILE, domain=HOSTILE)
+    receipt = replace(finished.saved[0].continuation.receipt, checkpoint=HOSTILE)
+    for html in (
+        presenters.checkpoint_html(info),
+        presenters.receipt_html(receipt),
+        presenters.notice_html(HOSTILE, "error"),
+        presenters.busy_html(HOSTILE),
+        presenters.event_html(Loading(HOSTILE)),
+        presenters.verdict_html(verdict(label="withheld", probability=None, reason=HOSTILE, scope=HOSTILE), HOSTILE),
+    ):
+        assert "<script" not in html
+        assert "&lt;script&gt;" in html
+
+
+def test_a_result_is_labelled_generated(finished):
+    continuation = finished.saved[0].continuation
+    assert "GENERATED" in presenters.heading_html(1, continuation)
+    assert "1.0 s prompt + 1.0 s" in presenters.heading_html(1, continuation)
+
+
+def test_the_last_line_shows_the_seed_back(finished):
+    text = presenters.finished_text(finished.result, 2.0, ["a note"])
+    assert text.startswith("2 continuations in 2.0 s · seed 11 · tokens: semantic")
+    assert text.endswith("· a note")
+
+
+def test_a_receipt_shows_seed_and_hashes_and_the_whole_of_itself(finished):
+    receipt = finished.saved[1].continuation.receipt
+    html = presenters.receipt_html(receipt)
+    assert "11, row 1" in html
+    assert receipt.tokens_sha256[:12] in html
+    assert receipt.tokens_sha256 in html
+
+
+def test_rows_for_the_api_are_json(finished):
+    row = json.loads(json.dumps(presenters.finished_row(finished.checkpoint, finished.result, 1.0)))
+    assert row["status"] == "done"
+    assert row["checkpoint"]["name"] == "tiny-speech"
+    assert [one["generated"] for one in row["continuations"]] == [True, True]
+    assert row["continuations"][0]["receipt"]["request"]["seed"] == 11
+    assert json.dumps(presenters.event_row(Progress("fine", 1, 2, 3.0)))
+    assert presenters.event_row(Waiting(False, 1.0))["status"] == "running"
+
+
+def test_live_lanes_are_an_image_with_a_text_for_those_who_do_not_see_it():
+    html = presenters.live_html(LiveTokens(2, 1.0, 1.0, LEVELS))
+    assert "data:image/png;base64," in html
+    assert 'alt="Token lanes' in html
+    assert "--mark:50.00%" in html
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("speech_two_sisters.wav", "two sisters"), ("piano_3.flac", "3"), ("odd.wav", "odd")]
+)
+def test_prompts_are_named_after_their_files(name, shown):
+    assert presenters.prompt_name(Path(name)) == shown
+
+
+def test_levels_are_counted_in_words():
+    assert [presenters.levels_name(levels) for levels in (None, 12, 1)] == ["original", "12 levels", "1 level"]

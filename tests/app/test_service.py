@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from app.schemas import CheckpointChoice, ContinueRequest
+from app.service import Finished, Judged, Loading, Reconstructed, Service, Started, Waiting
+from audiolm.audio import files
+from audiolm.errors import (
+    AudioFormatError,
+    AudioTooShortError,
+    CheckpointError,
+    DeviceMemoryError,
+    RequestError,
+)
+from audiolm.events import Chunk, Progress
+from audiolm.receipt import Receipt
+from tests.app.conftest import write_tone
+
+SPEECH = CheckpointChoice("tiny-speech")
+
+
+def asked(recording: Path, choice: CheckpointChoice = SPEECH, **fields) -> ContinueRequest:
+    return ContinueRequest.from_fields(recording, choice, {"prompt_s": 1.0, "continuation_s": 1.0, **fields})
+
+
+def last(events):
+    """Runs to the end and returns the last event."""
+    return list(events)[-1]
+
+
+def test_a_run_tells_its_course_and_ends_with_files(service, recording):
+    kinds, seen = [], []
+    for event in service.continue_prompt(asked(recording)):
+        kinds.append(type(event))
+        if isinstance(event, Finished):
+            seen = [path for saved in event.saved for path in saved.paths]
+            assert len(event.saved) == 2
+            for saved in event.saved:
+                rate_hz, samples = soundfile.read(saved.whole, dtype="int16")[::-1]
+                assert (rate_hz, len(samples)) == (16_000, 32_000)
+                assert soundfile.info(saved.whole).subtype == "PCM_16"
+                assert len(soundfile.read(saved.generated)[0]) == 16_000
+                assert Receipt.from_json(saved.receipt.read_text()) == saved.continuation.receipt
+                assert Receipt.from_json(files.read_comment(saved.generated)) == saved.continuation.receipt
+            assert all(path.exists() for path in seen)
+    assert kinds[0] in (Loading, Waiting)
+    assert kinds[-1] is Finished
+    assert {Loading, Started, Progress, Chunk} <= set(kinds)
+    assert seen
+    assert not any(path.exists() for path in seen)
+
+
+def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(service, recording):
+    hashes = []
+    for seed in (5, 5, 6):
+        done = last(service.continue_prompt(asked(recording, seed=seed)))
+        hashes.append([saved.continuation.receipt.tokens_sha256 for saved in done.saved])
+    assert hashes[0] == hashes[1]
+    assert hashes[0] != hashes[2]
+
+
+def test_closing_the_events_stops_the_run_and_frees_the_device(service, recording):
+    events = service.continue_prompt(asked(recording, continuation_s=30, num_continuations=4))
+    for event in events:
+        if isinstance(event, Chunk):
+            break
+    events.close()
+    assert last(service.continue_prompt(asked(recording))).saved
+    assert not [thread for thread in threading.enumerate() if thread.name == "audiolm-run"]
+
+
+def test_runs_take_turns_and_one_that_gives_up_waiting_never_starts(service, recording):
+    service._slot.acquire()
+    waiting = service.continue_prompt(asked(recording))
+    first = next(waiting)
+    assert isinstance(first, Waiting)
+    assert first.for_device
+    waiting.close()
+    time.sleep(0.6)
+    service._slot.release()
+    assert not service._pipelines
+    assert last(service.continue_prompt(asked(recording))).saved
+
+
+def test_a_failed_run_raises_its_typed_error_and_the_next_one_succeeds(service, recording, tmp_path):
+    text = tmp_path / "text.wav"
+    text.write_text("this is no sound")
+    with pytest.raises(AudioFormatError):
+        last(service.continue_prompt(asked(text)))
+    with pytest.raises(AudioTooShortError, match=r"0\.2 s of sound; at least 0\.5 s"):
+        last(service.continue_prompt(asked(write_tone(tmp_path / "short.wav", 0.2))))
+    assert last(service.continue_prompt(asked(recording))).saved
+
+
+def test_running_out_of_memory_is_a_typed_error_and_the_next_run_succeeds(service, recording, monkeypatch):
+    def greedy(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("app.service.load_checkpoint", greedy)
+        with pytest.raises(DeviceMemoryError, match="cpu ran out of memory"):
+            last(service.continue_prompt(asked(recording)))
+    assert last(service.continue_prompt(asked(recording))).saved
+
+
+def test_a_truncated_checkpoint_is_refused_and_the_others_go_on(settings, checkpoints, recording, tmp_path):
+    shutil.copytree(checkpoints, tmp_path / "set")
+    weights = tmp_path / "set/tiny-speech/codec.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    service = Service(replace(settings, checkpoints=(str(tmp_path / "set"),)))
+    with pytest.raises(CheckpointError, match=r"codec\.safetensors"):
+        last(service.continue_prompt(asked(recording)))
+    assert last(service.continue_prompt(asked(recording, CheckpointChoice("tiny-piano")))).saved
+
+
+def test_a_checkpoint_without_config_is_left_out_of_the_offer(settings, checkpoints, tmp_path):
+    shutil.copytree(checkpoints, tmp_path / "set")
+    (tmp_path / "set/tiny-speech/config.json").write_text("{}")
+    service = Service(replace(settings, checkpoints=(str(tmp_path / "set"), "no-such-checkpoint")))
+    assert service.names() == ["tiny-piano"]
+
+
+def test_checkpoints_of_one_name_stay_apart(settings, checkpoints):
+    folder = str(checkpoints / "tiny-speech")
+    service = Service(replace(settings, checkpoints=(folder, str(checkpoints))))
+    assert service.names()[:1] == ["tiny-speech"]
+    assert len(service.names()) == 3
+
+
+def test_a_folder_can_be_named_where_that_is_allowed(settings, checkpoints, recording):
+    choice = CheckpointChoice(str(checkpoints / "tiny-piano"))
+    service = Service(replace(settings, checkpoints=(str(checkpoints / "tiny-speech"),)))
+    assert service.describe(choice).name == "tiny-piano"
+    assert last(service.continue_prompt(asked(recording, choice))).checkpoint.name == "tiny-piano"
+
+
+def test_a_folder_cannot_be_named_where_that_is_not_allowed(settings, checkpoints, recording):
+    service = Service(replace(settings, other_checkpoints=False))
+    choice = CheckpointChoice(str(checkpoints / "tiny-piano"))
+    with pytest.raises(RequestError, match=r"offered here \(tiny-speech, tiny-piano\), found"):
+        service.describe(choice)
+    with pytest.raises(RequestError, match="offered here"):
+        last(service.continue_prompt(asked(recording, choice)))
+    with pytest.raises(RequestError, match="offered here"):
+        last(service.continue_prompt(asked(recording, CheckpointChoice("tiny-speech", "main"))))
+
+
+def test_only_so_many_checkpoints_stay_loaded(settings, checkpoints, recording, monkeypatch):
+    monkeypatch.setattr("app.service.MAX_LOADED", 1)
+    service = Service(settings)
+    for name in ("tiny-speech", "tiny-piano", "tiny-speech"):
+        assert last(service.detect(recording, CheckpointChoice(name))).checkpoint.name == name
+        assert len(service._pipelines) == 1
+
+
+def test_reconstruction_goes_down_the_levels_the_codec_has(service, recording):
+    for event in service.reconstruct(recording, SPEECH):
+        if isinstance(event, Reconstructed):
+            assert list(event.by_levels) == [4, 1]  # the tiny codec has four
+            assert list(event.waveforms) == [None, 4, 1]
+            for path in (event.original, *event.by_levels.values()):
+                assert soundfile.info(path).frames == 32_000
+            return
+    pytest.fail("no Reconstructed event")
+
+
+def test_detection_gives_a_verdict_with_its_scope(service, recording):
+    judged = last(service.detect(recording, SPEECH))
+    assert isinstance(judged, Judged)
+    assert judged.verdict.scope == "holds only for audio of these checkpoints"
+
+
+def test_long_recordings_are_read_from_their_start_only(service, tmp_path):
+    judged = last(service.detect(write_tone(tmp_path / "long.wav", 40.0), SPEECH))
+    assert judged.waveform.duration_s == 30.0
+
+
+def test_example_prompts_are_grouped_by_domain(service, prompts):
+    found = service.prompts()
+    assert found == {"speech": [prompts / "speech_two words.wav"], "piano": [prompts / "piano_scale.flac"]}
+
+
+def test_an_example_picks_a_checkpoint_of_its_domain(service):
+    assert service.fitting("piano", "tiny-speech") == "tiny-piano"
+    assert service.fitting("piano", "tiny-piano") == "tiny-piano"
+    assert service.fitting("piano", "org/unknown") == "org/unknown"
+
+
+def test_an_unknown_device_is_refused_by_name(settings):
+    with pytest.raises(RequestError, match="--device warp"):
+        Service(replace(settings, device="warp"))
+
+
+def test_not_a_number_samples_are_refused(service, tmp_path):
+    samples = np.zeros(16_000, dtype=np.float32)
+    samples[8_000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"0\.500 s is NaN"):
+        last(service.detect(tmp_path / "nan.wav", SPEECH))

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import pytest
+
+from app.schemas import BOUNDS
+from app.service import Service
+from app.ui import build_ui, launch_options
+from app.ui.about_tab import without_front_matter
+from app.ui.api import EXAMPLE
+from app.ui.media import uploaded_audio
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDPOINTS = {"continue", "reconstruct", "detect", "checkpoints"}
+
+
+@pytest.fixture(scope="module")
+def page(settings) -> gr.Blocks:
+    return build_ui(Service(settings), settings)
+
+
+def test_app_py_is_short():
+    assert len((ROOT / "app.py").read_text().splitlines()) <= 40
+
+
+def test_exactly_the_named_endpoints_are_public_and_described(page):
+    public = {fn.api_name: fn for fn in page.fns.values() if fn.api_visibility == "public"}
+    assert set(public) == ENDPOINTS
+    assert all(len(fn.api_description) > 40 for fn in public.values())
+
+
+def test_every_bound_is_a_parameter_of_the_continue_endpoint_with_its_default(page):
+    parameters = page.get_api_info()["named_endpoints"]["/continue"]["parameters"]
+    by_name = {parameter["parameter_name"]: parameter for parameter in parameters}
+    for name, bound in BOUNDS.items():
+        assert by_name[name]["parameter_default"] == bound.default
+
+
+def test_all_model_events_share_one_group_and_one_explicit_limit(page):
+    groups = {(fn.concurrency_id, fn.concurrency_limit) for fn in page.fns.values() if fn.concurrency_id == "model"}
+    assert groups == {("model", 1)}
+    assert sum(fn.concurrency_id == "model" for fn in page.fns.values()) == 6  # three in the page, three endpoints
+
+
+def test_stop_cancels_the_run(page):
+    stops = [fn for fn in page.fns.values() if fn.cancels]
+    assert len(stops) == 1
+    (cancelled,) = stops[0].cancels
+    assert page.fns[cancelled].concurrency_id == "model"
+
+
+def test_sliders_have_the_limits_of_the_bounds(page):
+    sliders = {block.elem_id: block for block in page.blocks.values() if isinstance(block, gr.Slider)}
+    for name, bound in BOUNDS.items():
+        if name != "seed":
+            slider = sliders[name.replace("_", "-")]
+            assert (slider.minimum, slider.maximum, slider.value) == (bound.minimum, bound.maximum, bound.default)
+
+
+def test_every_input_of_the_page_has_a_label(page):
+    inputs = (gr.Slider, gr.Number, gr.Textbox, gr.Dropdown, gr.Radio, gr.Audio, gr.Image)
+    assert all(block.label for block in page.blocks.values() if isinstance(block, inputs) and block.elem_id)
+
+
+def test_audio_leaves_as_files(page):
+    for block in page.blocks.values():
+        if isinstance(block, gr.Audio):
+            assert block.type == "filepath"
+            assert block.format is None
+
+
+def test_the_page_is_closed_by_default(settings):
+    options = launch_options(settings)
+    assert options["share"] is False
+    assert options["run_history"] is False
+    assert options["enable_monitoring"] is False
+    assert options["max_file_size"] <= 2**28
+    assert options["allowed_paths"] == [str(settings.prompts_folder)]
+
+
+def test_the_queue_is_bounded_and_uploads_are_deleted_within_the_hour(page, settings):
+    assert page._queue.max_size == settings.queue_size
+    assert sum(page.delete_cache) <= 3600
+
+
+def test_a_page_without_checkpoints_can_be_built(settings, tmp_path):
+    empty = replace(settings, checkpoints=(str(tmp_path / "nothing"),), prompts_folder=tmp_path)
+    assert build_ui(Service(empty), empty).fns
+
+
+def test_visitors_of_a_public_page_are_offered_no_field_for_other_checkpoints(settings):
+    public = replace(settings, other_checkpoints=False)
+    blocks = build_ui(Service(public), public).blocks.values()
+    assert not [block for block in blocks if block.elem_id == "other-checkpoint"]
+
+
+@pytest.mark.parametrize("address", ["http://example.org/a.wav", "HTTPS://example.org/a.wav"])
+def test_an_address_in_place_of_an_upload_is_refused(address):
+    with gr.Blocks():
+        audio = uploaded_audio("Recording")
+    with pytest.raises(gr.Error, match="must be uploaded"):
+        asyncio.run(audio.async_move_resource_to_block_cache(address))
+
+
+def test_the_documented_example_is_python_and_names_every_endpoint():
+    compile(EXAMPLE, "example", "exec")
+    for name in ENDPOINTS:
+        assert f'api_name="/{name}"' in EXAMPLE
+
+
+def test_cards_are_shown_without_their_front_matter():
+    assert without_front_matter("---\nlicense: cc0-1.0\n---\n\n# Tiny\n") == "# Tiny\n"
+    assert without_front_matter("# Tiny\n") == "# Tiny\n"
+
+
+def test_building_the_page_writes_no_stub_files(page):
+    assert not list((ROOT / "app").rglob("*.pyi"))
