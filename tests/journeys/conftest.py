@@ -1,0 +1,87 @@
+"""The application as a visitor meets it: a real server process, a real browser, a real client."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import write_tone
+from tests.tiny import make_tiny_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+EMBEDDED = ROOT / "assets/checkpoints/speech-small"
+REAL_PROMPTS = ROOT.parent / "shared/prompts"
+START_S = 180.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running application; `speech` is the checkpoint that journeys use, `tiny` one of random weights."""
+
+    url: str
+    process: subprocess.Popen
+    speech: str
+    tiny: str
+    folder: Path
+
+    def alive(self) -> bool:
+        with urllib.request.urlopen(self.url, timeout=60) as answer:
+            return answer.status == 200 and self.process.poll() is None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """On the embedded checkpoint where there is one, else on a tiny one alone."""
+    folder = tmp_path_factory.mktemp("server")
+    tiny = make_tiny_checkpoint(folder / "tiny-speech").name
+    offered = [*(["speech-small"] if (EMBEDDED / "config.json").exists() else []), str(folder / "tiny-speech")]
+    port = free_port()
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "cache"), "GRADIO_ANALYTICS_ENABLED": "False"}
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "app.py", "--port", str(port), "--device", "cpu", "--checkpoints", *offered]
+    log = folder / "server.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_it_answers(url, process, log)
+        yield Server(url, process, "speech-small" if len(offered) == 2 else tiny, tiny, folder)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_until_it_answers(url: str, process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"the server ended at once:\n{log.read_text()[-3000:]}")
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"no answer within {START_S:g} s:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture(scope="session")
+def prompt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real recording where the shared prompts are at hand, else a tone."""
+    real = sorted(REAL_PROMPTS.glob("speech_*.flac"))
+    return real[0] if real else write_tone(tmp_path_factory.mktemp("prompt") / "tone.wav", 6.0)

@@ -1,0 +1,195 @@
+"""A visitor's way through the page, in real Chromium."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.app.conftest import write_tone
+from tests.journeys.conftest import CHROMIUM, Server
+
+if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
+    pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+RUN_MS = 300_000
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """The page as it opens; no script on it may fail."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.url, wait_until="domcontentloaded")
+    expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def upload(page: Page, recording: Path, where: str = "#prompt") -> None:
+    page.set_input_files(f"{where} input[type=file]", recording)
+    page.wait_for_selector(f"{where} button[aria-label='Play']")
+
+
+def set_number(page: Page, name: str, value: float) -> None:
+    field = page.locator(f"#{name} input[type=number]")
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def test_a_visitor_uploads_a_prompt_and_gets_continuations(page, server, prompt):
+    upload(page, prompt)
+    set_number(page, "continuation-s", 2)
+    set_number(page, "seed", 12)
+    page.click("#generate")
+    expect(page.locator("#status [role=progressbar]")).to_be_visible()
+    expect(page.locator("#status .notice.done")).to_be_visible(timeout=RUN_MS)
+    assert "seed 12" in page.inner_text("#status")
+    for number in (1, 2):
+        card = page.locator(f"#card-{number}").first
+        expect(card.get_by_text("GENERATED", exact=True)).to_be_visible()
+        for player in (f"#whole-{number}", f"#generated-{number}"):
+            expect(page.locator(f"{player} button[aria-label='Play']")).to_be_visible()
+        picture = page.locator(f"#timeline-{number} img")
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_be_visible()
+        page.wait_for_function("image => image.complete && image.naturalWidth > 800", arg=picture.element_handle())
+        assert "the prompt ends at 3.0 seconds" in (picture.get_attribute("alt") or "")
+        assert "Detector:" in page.inner_text(f"#verdict-{number}")
+        assert "only for audio of these checkpoints" in page.inner_text(f"#verdict-{number}")
+    assert page.locator("#card-3").count() == 0
+    expect(page.locator("#generate")).to_be_enabled()
+
+
+def test_downloads_are_the_wav_the_tokens_and_the_receipt(page, prompt):
+    upload(page, prompt)
+    set_number(page, "continuation-s", 1)
+    set_number(page, "num-continuations", 1)
+    page.click("#generate")
+    expect(page.locator("#status .notice.done")).to_be_visible(timeout=RUN_MS)
+    for button, ending in (("wav", ".wav"), ("tokens", ".safetensors"), ("receipt", ".json")):
+        with page.expect_download() as download:
+            page.click(f"#{button}-1")
+        assert download.value.suggested_filename.endswith(ending)
+        assert Path(download.value.path()).stat().st_size > 100
+
+
+def test_tokens_appear_as_they_come_and_stop_stops(page, prompt):
+    upload(page, prompt)
+    set_number(page, "continuation-s", 30)
+    set_number(page, "num-continuations", 4)
+    page.click("#generate")
+    expect(page.locator("#live img")).to_be_visible(timeout=RUN_MS)
+    first = page.locator("#live img").get_attribute("src")
+    page.wait_for_function(
+        "first => { const image = document.querySelector('#live img'); return image && image.src !== first; }",
+        arg=first,
+    )
+    page.click("#stop")
+    expect(page.locator("#status .notice.stopped")).to_be_visible()
+    expect(page.locator("#generate")).to_be_enabled()
+    expect(page.locator("#stop")).to_be_disabled()
+    assert page.locator("#continuation-s input[type=number]").input_value() == "30"
+    assert page.locator("#card-1").count() == 0
+
+
+def test_a_bad_recording_is_refused_in_the_page_and_inputs_are_kept(page, server, tmp_path, prompt):
+    upload(page, write_tone(tmp_path / "short.wav", 0.2))
+    set_number(page, "seed", 77)
+    page.click("#generate")
+    refusal = page.locator("#status .notice.error")
+    expect(refusal).to_contain_text("0.2 s of sound; at least 0.5 s are needed", timeout=RUN_MS)
+    expect(refusal).to_have_attribute("role", "alert")
+    expect(page.locator("#generate")).to_be_enabled()
+    assert page.locator("#seed input").input_value() == "77"
+    assert server.alive()
+
+
+def test_without_a_recording_the_page_says_what_is_missing(page):
+    page.click("#generate")
+    expect(page.locator("#status .notice.error")).to_contain_text("there is no recording", timeout=RUN_MS)
+
+
+def test_new_seed_draws_another_one(page):
+    before = page.locator("#seed input").input_value()
+    page.click("#new-seed")
+    expect(page.locator("#seed input")).not_to_have_value(before)
+
+
+def test_another_checkpoint_is_taken_from_a_folder(page, server):
+    page.get_by_role("button", name="Another checkpoint").click()
+    page.get_by_label("Folder or Hugging Face Hub id").fill(str(server.folder / "tiny-speech"))
+    page.get_by_role("button", name="Use it").click()
+    expect(page.locator("#checkpoint input")).to_have_value(str(server.folder / "tiny-speech"))
+    expect(page.locator("#checkpoint-summary")).to_contain_text("Random weights for tests")
+
+
+def test_a_recording_is_reconstructed_level_by_level(page, prompt):
+    tab(page, "Reconstruct")
+    upload(page, prompt, "#reconstruct-audio")
+    page.click("#reconstruct")
+    expect(page.locator("#reconstruct-picture img")).to_be_visible(timeout=RUN_MS)
+    for player in ("#reconstruct-original", "#reconstruct-12", "#reconstruct-8"):
+        expect(page.locator(f"{player} button[aria-label='Play']")).to_be_visible()
+
+
+def test_a_recording_is_judged(page, prompt):
+    tab(page, "Detect")
+    upload(page, prompt, "#detect-audio")
+    page.click("#detect")
+    expect(page.locator("#detect-picture img")).to_be_visible(timeout=RUN_MS)
+    assert "Detector:" in page.inner_text("#detect-verdict")
+
+
+def test_about_shows_limits_and_the_way_without_the_page(page):
+    tab(page, "About")
+    expect(page.get_by_role("heading", name="Limits")).to_be_visible()
+    expect(page.get_by_text("python -m audiolm continue").first).to_be_visible()
+
+
+def test_the_page_fits_a_telephone(browser, server):
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(server.url, wait_until="domcontentloaded")
+    expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    context.close()
+
+
+def test_the_page_can_be_used_by_keyboard(page, prompt):
+    upload(page, prompt)
+    page.locator("#generate").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#stop")).to_be_enabled()
+    page.locator("#stop").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#generate")).to_be_enabled()
