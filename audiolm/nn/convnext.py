@@ -160,13 +160,14 @@ class FrameDecoder(nn.Module):
         return self.split(x).reshape(x.shape[0], 2 * x.shape[1], -1)
 
     def _spectra(self, x: Tensor) -> Tensor:
-        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]: a linear real and imaginary part, times exp(a gain).
+        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]: exp(log magnitude) times a direction, linear before its norm.
 
-        Angles as such (Vocos) do not learn from spectral losses alone here. Gains are bounded: an early model explodes.
+        Angles as such (Vocos) do not learn from spectral losses alone here. Magnitudes are bounded: an early model
+        explodes.
         """
-        log_gain, real, imaginary = self.head(self.norm(x)).float().transpose(1, 2).chunk(3, dim=1)
-        gain = torch.exp(log_gain.clamp(max=6.0))
-        return torch.complex(gain * real, gain * imaginary)
+        log_magnitude, real, imaginary = self.head(self.norm(x)).float().transpose(1, 2).chunk(3, dim=1)
+        scale = torch.exp(log_magnitude.clamp(max=6.0)) * torch.rsqrt(real**2 + imaginary**2 + 1e-4)
+        return torch.complex(scale * real, scale * imaginary)
 
     def _overlap_add(self, spectra: Tensor) -> Tensor:
         """Complex [B, bins, N] -> [B, (N - 1) hop + n_fft]; the squared windows add up to 3/8 of n_fft / hop."""

@@ -20,7 +20,7 @@ from audiolm.training.loop import Task
 from audiolm.training.runs import load_weights
 
 # Shares of the gradient at the output, by the loss balancer.
-WEIGHTS = {"mel": 1.0, "complex": 0.7, "waveform": 0.5, "adversarial": 0.4, "matching": 0.8}
+WEIGHTS = {"mel": 2.0, "complex": 0.5, "waveform": 0.3, "adversarial": 0.5, "matching": 1.0}
 COMMITMENT_WEIGHT = 0.25
 QUANTIZE_FROM_STEP = 300
 NUM_START_BATCHES = 16
