@@ -27,7 +27,7 @@ COMMANDS = """
 python -m audiolm continue PROMPT.wav --checkpoint speech-small --seconds 7 --seed 3 --out OUT/
 python -m audiolm reconstruct PROMPT.wav --checkpoint speech-small --levels 4 --out OUT/
 python -m audiolm detect CLIP.wav --checkpoint speech-small
-python -m audiolm replay OUT/continuation-1-receipt.json --prompt PROMPT.wav
+python -m audiolm replay OUT/PROMPT_1.wav PROMPT.wav
 python -m audiolm checkpoints list
 ```
 """
@@ -46,7 +46,7 @@ def build_about_tab(service: Service) -> None:
     for info in service.checkpoints():
         with gr.Accordion(f"{info.name} · {info.domain} · {info.sha256[:12]}", open=False):
             gr.Markdown(without_front_matter(info.card), elem_classes="model-card")
-    gr.Markdown(f"## Limits\n{limits_table()}")
+    gr.Markdown(f"## Limits\n{limits_table()}", elem_classes="limits")
     gr.Markdown(f"## Without the page\nOn the command line:\n{COMMANDS}\nOver the API, with `gradio_client`:\n")
     gr.Code(api.EXAMPLE, language="python", label="gradio_client", interactive=False)
     gr.Markdown(LICENCES)

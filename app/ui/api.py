@@ -22,12 +22,11 @@ verdict = client.predict(handle_file("clip.wav"), "speech-small", api_name="/det
 job = client.submit(audio=handle_file("prompt.wav"), checkpoint="speech-small", api_name="/continue")
 for summary, files in job:  # {"status": "running", "stage": "coarse", "done": 120, "total": 250, ...}
     print(summary)
-job.cancel()  # stops the run
+# job.cancel() stops a run that still goes on
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -50,7 +49,7 @@ from app.ui.media import uploaded_audio
 from app.ui.plain import MODEL_EVENTS, plain_errors
 from audiolm.events import Chunk
 
-EXAMPLE = textwrap.dedent((__doc__ or "").partition("\n\n")[2]).strip("\n")
+EXAMPLE = (__doc__ or "").partition("\n\n")[2].strip()
 """The example above, for the page."""
 
 CONTINUE = (

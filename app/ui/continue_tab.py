@@ -28,9 +28,14 @@ MICROPHONE_NOTE = (
 )
 EMPTY = """
 <div class="empty">
-  <p><strong>What will be here</strong></p>
-  <p>Each continuation with its player, its spectrogram (a gray line where your prompt ends), the semantic, coarse and
-  fine tokens it was made of, and the detector's score.</p>
+  <ol>
+    <li><strong>Give a prompt</strong> Record or upload a few seconds of speech or piano, or take an example.</li>
+    <li><strong>Choose</strong> how long, how many, and a seed: the same seed gives the same tokens again.</li>
+    <li><strong>Generate</strong> and watch the tokens come; stop whenever you like.</li>
+  </ol>
+  <p>Each continuation comes with its players, a spectrogram with a gray line where your prompt ends,
+    <span class="key semantic">semantic</span> <span class="key coarse">coarse</span> and
+    <span class="key fine">fine</span> tokens, the detector's score, and a receipt that makes it again.</p>
 </div>
 """
 

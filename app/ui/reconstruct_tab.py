@@ -32,7 +32,9 @@ def build_reconstruct_tab(service: Service, picker: Picker) -> None:
         with gr.Column(scale=7, min_width=320):
             original = player("Original, 16 kHz", "reconstruct-original")
             with gr.Row():
-                rungs = [player(f"{levels} levels", f"reconstruct-{levels}") for levels in RECONSTRUCTION_LEVELS]
+                rungs = [
+                    player(presenters.levels_name(levels), f"reconstruct-{levels}") for levels in RECONSTRUCTION_LEVELS
+                ]
             picture = timeline("Spectrograms", "reconstruct-picture")
 
     def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:

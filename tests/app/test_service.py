@@ -26,10 +26,11 @@ from audiolm.receipt import Receipt
 from tests.app.conftest import write_tone
 
 SPEECH = CheckpointChoice("tiny-speech")
+SHORT = {"prompt_s": 1.0, "continuation_s": 1.0, "num_continuations": 1}
 
 
 def asked(recording: Path, choice: CheckpointChoice = SPEECH, **fields) -> ContinueRequest:
-    return ContinueRequest.from_fields(recording, choice, {"prompt_s": 1.0, "continuation_s": 1.0, **fields})
+    return ContinueRequest.from_fields(recording, choice, {**SHORT, **fields})
 
 
 def last(events):
@@ -39,7 +40,7 @@ def last(events):
 
 def test_a_run_tells_its_course_and_ends_with_files(service, recording):
     kinds, seen = [], []
-    for event in service.continue_prompt(asked(recording)):
+    for event in service.continue_prompt(asked(recording, num_continuations=2)):
         kinds.append(type(event))
         if isinstance(event, Finished):
             seen = [path for saved in event.saved for path in saved.paths]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gradio_client import Client, handle_file
 
 from tests.app.conftest import write_tone
 from tests.journeys.conftest import CHROMIUM, Server
@@ -120,6 +121,23 @@ def test_tokens_appear_as_they_come_and_stop_stops(page, prompt):
     expect(page.locator("#stop")).to_be_disabled()
     assert page.locator("#continuation-s input[type=number]").input_value() == "30"
     assert page.locator("#card-1").count() == 0
+
+
+def test_a_closed_tab_makes_room_for_the_next_visitor(browser, server, prompt):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(server.url, wait_until="domcontentloaded")
+    expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
+    upload(page, prompt)
+    set_number(page, "continuation-s", 30)
+    set_number(page, "num-continuations", 4)
+    page.click("#generate")
+    expect(page.locator("#live img")).to_be_visible(timeout=RUN_MS)
+    context.close()
+    client = Client(server.url, verbose=False)
+    verdict = client.submit(handle_file(prompt), server.tiny, api_name="/detect").result(timeout=60)
+    assert verdict["label"]
+    client.close()
 
 
 def test_a_bad_recording_is_refused_in_the_page_and_inputs_are_kept(page, server, tmp_path, prompt):
