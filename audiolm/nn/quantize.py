@@ -22,6 +22,8 @@ class ResidualQuantizer(nn.Module):
         self.register_buffer("codebooks", torch.randn(*shape, config.dimension) * 0.1)
         self.register_buffer("usage", torch.ones(shape), persistent=False)
         self.register_buffer("sums", self.codebooks.clone(), persistent=False)
+        # Averages of other codebooks would overwrite loaded ones at the first update.
+        self.register_load_state_dict_post_hook(lambda module, _: module.reset_statistics())
 
     def encode(self, latents: Tensor, num_levels: int | None = None) -> Tensor:
         """[B, F, D] -> codes [B, F, q] long, q = num_levels or all."""

@@ -78,8 +78,6 @@ class CodecTask(Task):
         self.quantizer_ready = quantizer_ready
         self.start_latents: list[Tensor] = []
         self.generator = torch.Generator().manual_seed(args.seed + 1)
-        if quantizer_ready:
-            codec.quantizer.reset_statistics()
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         groups = {"codec": [p for p in self.modules["codec"].parameters() if p.requires_grad]}
