@@ -66,6 +66,54 @@ DETECT = "The detector's verdict on a recording. It holds only for audio of the 
 CHECKPOINTS = "The checkpoints offered by this server: name, domain, summary, hash, components."
 
 
+class Endpoints:
+    """What the endpoints do: the service's events as JSON values and file paths."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def continue_prompt(
+        self, audio: str | None, checkpoint: str, prompt_part: str, **fields: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        with plain_errors(audio):
+            request = ContinueRequest.from_fields(audio, CheckpointChoice.parse(checkpoint), fields, prompt_part)
+            with closing(self._service.continue_prompt(request)) as events:
+                for event in events:
+                    if isinstance(event, Finished):
+                        row = presenters.finished_row(event.checkpoint, event.result, event.elapsed_s)
+                        yield row, [str(path) for saved in event.saved for path in saved.paths]
+                    elif not isinstance(event, Chunk):
+                        yield presenters.event_row(event), None
+
+    def reconstruct(self, audio: str | None, checkpoint: str, levels: Any) -> Iterator[tuple[Any, Any]]:
+        with plain_errors(audio):
+            choice, chosen = CheckpointChoice.parse(checkpoint), checked_levels(levels)
+            with closing(self._service.reconstruct(recording(audio), choice, chosen)) as events:
+                for event in events:
+                    if isinstance(event, Reconstructed):
+                        row = {
+                            "checkpoint": presenters.checkpoint_row(event.checkpoint),
+                            "levels": list(event.by_levels),
+                        }
+                        yield row, [str(event.original), *(str(path) for path in event.by_levels.values())]
+                    else:
+                        yield presenters.event_row(event), None
+
+    def detect(self, audio: str | None, checkpoint: str) -> Iterator[Any]:
+        with (
+            plain_errors(audio),
+            closing(self._service.detect(recording(audio), CheckpointChoice.parse(checkpoint))) as events,
+        ):
+            for event in events:
+                if isinstance(event, Judged):
+                    yield {"checkpoint": presenters.checkpoint_row(event.checkpoint), **event.verdict.to_dict()}
+                else:
+                    yield presenters.event_row(event)
+
+    def checkpoints(self) -> list[dict[str, Any]]:
+        return [presenters.checkpoint_row(info) for info in self._service.checkpoints()]
+
+
 def add_endpoints(service: Service) -> None:
     """Adds /continue, /reconstruct, /detect and /checkpoints. Their inputs and outputs are on no screen."""
     names = service.names()
@@ -77,50 +125,9 @@ def add_endpoints(service: Service) -> None:
         levels = gr.JSON(list(RECONSTRUCTION_LEVELS), label="Numbers of quantizer levels")
         summary, files = gr.JSON(label="Summary"), gr.File(file_count="multiple", label="Files")
         trigger = gr.Button()
-
-    def continue_prompt(
-        audio: str | None, checkpoint: str, prompt_part: str, **fields: Any
-    ) -> Iterator[tuple[Any, Any]]:
-        with plain_errors(audio):
-            request = ContinueRequest.from_fields(audio, CheckpointChoice.parse(checkpoint), fields, prompt_part)
-            with closing(service.continue_prompt(request)) as events:
-                for event in events:
-                    if isinstance(event, Finished):
-                        row = presenters.finished_row(event.checkpoint, event.result, event.elapsed_s)
-                        yield row, [str(path) for saved in event.saved for path in saved.paths]
-                    elif not isinstance(event, Chunk):
-                        yield presenters.event_row(event), None
-
-    def reconstruct(audio: str | None, checkpoint: str, levels: Any) -> Iterator[tuple[Any, Any]]:
-        with plain_errors(audio):
-            choice, chosen = CheckpointChoice.parse(checkpoint), checked_levels(levels)
-            with closing(service.reconstruct(recording(audio), choice, chosen)) as events:
-                for event in events:
-                    if isinstance(event, Reconstructed):
-                        row = {
-                            "checkpoint": presenters.checkpoint_row(event.checkpoint),
-                            "levels": list(event.by_levels),
-                        }
-                        yield row, [str(event.original), *(str(path) for path in event.by_levels.values())]
-                    else:
-                        yield presenters.event_row(event), None
-
-    def detect(audio: str | None, checkpoint: str) -> Iterator[Any]:
-        with (
-            plain_errors(audio),
-            closing(service.detect(recording(audio), CheckpointChoice.parse(checkpoint))) as events,
-        ):
-            for event in events:
-                if isinstance(event, Judged):
-                    yield {"checkpoint": presenters.checkpoint_row(event.checkpoint), **event.verdict.to_dict()}
-                else:
-                    yield presenters.event_row(event)
-
-    def checkpoints() -> list[dict[str, Any]]:
-        return [presenters.checkpoint_row(info) for info in service.checkpoints()]
-
+    calls = Endpoints(service)
     trigger.click(
-        continue_prompt,
+        calls.continue_prompt,
         [audio, checkpoint, prompt_part],
         [summary, files],
         inputs_kwargs=numbers,
@@ -129,15 +136,15 @@ def add_endpoints(service: Service) -> None:
         **MODEL_EVENTS,
     )
     trigger.click(
-        reconstruct,
+        calls.reconstruct,
         [audio, checkpoint, levels],
         [summary, files],
         api_name="reconstruct",
         api_description=RECONSTRUCT,
         **MODEL_EVENTS,
     )
-    trigger.click(detect, [audio, checkpoint], summary, api_name="detect", api_description=DETECT, **MODEL_EVENTS)
-    trigger.click(checkpoints, None, summary, api_name="checkpoints", api_description=CHECKPOINTS, queue=False)
+    trigger.click(calls.detect, [audio, checkpoint], summary, api_name="detect", api_description=DETECT, **MODEL_EVENTS)
+    trigger.click(calls.checkpoints, None, summary, api_name="checkpoints", api_description=CHECKPOINTS, queue=False)
 
 
 def _label(name: str) -> str:

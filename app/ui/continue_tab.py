@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -125,6 +125,11 @@ def build_continue_tab(service: Service, picker: Picker) -> None:
         values = dict(zip(names, numbers, strict=True))
         yield from _run(service, outcome, audio, checkpoint, prompt_part, values)
 
+    _wire(outcome, run, inputs)
+
+
+def _wire(outcome: Outcome, run: Callable[..., Iterator[dict[Any, Any]]], inputs: list[Any]) -> None:
+    """Generate starts a run, Stop cancels it."""
     started = outcome.generate.click(
         lambda: outcome.busy(presenters.busy_html("Waiting for a turn")),
         None,

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 def refusal(error: Exception, audio: Path | str | None = None) -> str:
     """Says in a toast what went wrong, and returns the same as a notice that stays in the page (HTML)."""
     title, message = _worded(error, audio)
-    gr.Warning(escape(message, quote=False), title=title)
+    gr.Warning(escape(f"{title}: {message}", quote=False))
     return notice_html(f"{title}: {message}", "error")
 
 
