@@ -230,7 +230,7 @@ class Pipeline:
         if job.source is not None:
             return torch.cat([ids, job.source.semantic]).expand(job.request.num_continuations, -1)
         num_positions = -(-job.num_frames // FRAMES_PER_SEMANTIC)
-        return (yield from run_semantic(run, ids, num_positions, derive_seed(job.request.seed, "semantic", "join")))
+        return (yield from run_semantic(run, ids, num_positions, [derive_seed(job.request.seed, "semantic", "join")]))
 
     def _decode(self, job: _Job, codes: Tensor, meter: Meter) -> Generator[Event, None, list[Waveform]]:
         """Row by row, so that the caller can stop in between; back at the prompt's level."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from audiolm.config import FRAME_RATE_HZ, SamplingConfig
+from audiolm.errors import RequestError
 from audiolm.events import Chunk, Event, Progress, StageTiming
 from audiolm.lm import StageModel
 from audiolm.lm.decode import generate_steps
@@ -127,63 +128,76 @@ class StageRun:
         return torch.stack(new, dim=1)
 
 
-def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seed: int) -> StageEvents:
-    """Continues semantic ids [S0] (S0 = 0: from nothing) to [N, num_positions] at 25 Hz; the prompt's ids are kept.
+def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: list[int]) -> StageEvents:
+    """Continues semantic ids, [S0] of all rows or [N, S0], to [N, num_positions] at 25 Hz; S0 = 0: from nothing.
 
-    Depth layout: steps of (token, run length - 1) until every row is long enough. The prompt's last run was cut by the
-    prompt's end, so its length is drawn again, no shorter than observed, from `seed` and once for all rows: they then
-    share one prefill. Flattened layout (the paper's, one level): merging has dropped durations, so the number of
-    tokens follows the prompt's mean run and the new tokens are spread evenly over the time asked for.
+    The prompts' ids are kept. Depth layout: steps of (token, run length - 1) until every row is long enough. A prompt's
+    last run was cut by the prompt's end, so its length is drawn again, no shorter than observed, from `seeds`, one a
+    prompt: the rows of one prompt then share one prefill. Flattened layout (the paper's, one level): merging has
+    dropped durations, so the number of tokens follows the prompt's mean run and the new tokens are spread evenly over
+    the time asked for.
+
+    Raises RequestError for prompts of different numbers of steps (`semantic_prompt`).
     """
-    needed = num_positions - prompt_ids.shape[0]
-    prompt_ids = prompt_ids.cpu()
-    if run.model.config.layout == "flattened":
-        return (yield from _run_semantic_merged(run, prompt_ids, needed))
-    ids, runs = split_runs(*merge_repeats(prompt_ids), run.model.config.levels[1])
-    prompt = torch.stack([ids, runs - 1], dim=1)
-    if prompt.shape[0]:
-        prompt = _redraw_last_run(run, prompt, seed)
-    reached = torch.full((len(run.seeds),), int((prompt[:, 1] + 1).sum()) - prompt_ids.shape[0])
+    prompt_ids = torch.atleast_2d(prompt_ids.cpu())
+    prompts = [semantic_prompt(run.model, ids) for ids in prompt_ids]
+    if len({len(prompt) for prompt in prompts}) > 1:
+        raise RequestError("prompts that are continued together must have equally many semantic steps")
+    prompt, num_known = torch.stack(prompts), prompt_ids.shape[1]
+    needed, mean_run = num_positions - num_known, num_known / prompt.shape[1] if num_known else TYPICAL_RUN
+    # The stage learnt on `max_steps` positions before merging; long silences in a prompt must not shrink that much.
+    limit = max(2, int(run.model.config.max_steps / min(mean_run, TYPICAL_RUN)))
+    if run.model.config.layout == "depth":
+        prompt = _redraw_last_run(run, prompt, seeds, limit) if num_known else prompt
+        return (yield from _run_semantic_depth(run, prompt, num_known, num_positions, limit))
+    num_tokens = max(1, math.ceil(needed / mean_run))
+    rows = prompt.expand(len(run.seeds), -1, -1)
+    rows = yield from _run_counted(run, rows, lambda start, end: None, prompt.shape[1] + num_tokens, limit)
+    spread = prompt.shape[1] + torch.arange(needed) * num_tokens // needed
+    return torch.cat([prompt_ids.expand(len(run.seeds), -1), rows[:, spread, 0]], dim=1)
+
+
+def semantic_prompt(model: StageModel, ids: Tensor) -> Tensor:
+    """Semantic ids [S] -> the steps [R, L] that the semantic stage reads for them."""
+    merged, runs = merge_repeats(ids)
+    if model.config.layout == "flattened":
+        return merged[:, None]
+    merged, runs = split_runs(merged, runs, model.config.levels[1])
+    return torch.stack([merged, runs - 1], dim=1)
+
+
+def _redraw_last_run(run: StageRun, prompt: Tensor, seeds: list[int], limit: int) -> Tensor:
+    """prompt [P, R, 2] with the last run lengths drawn from the model's distribution, none shorter than it was."""
+    with run.meter.measure():
+        logits = run.model.logits(prompt[:, -limit:].to(run.device), None)[1][:, -1].float().cpu()
+    logits = logits.masked_fill(torch.arange(logits.shape[1]) < prompt[:, -1, 1:], -math.inf)
+    uniforms = torch.cat([torch.rand(1, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    last = torch.stack([prompt[:, -1, 0], sample(logits, uniforms, run.sampling)], dim=1)
+    return torch.cat([prompt[:, :-1], last[:, None]], dim=1)
+
+
+def _run_semantic_depth(run: StageRun, prompt: Tensor, num_known: int, num_positions: int, limit: int) -> StageEvents:
+    """prompt [P, R, 2], of `num_known` positions before its last runs were drawn again -> ids [N, num_positions]."""
+    rows, needed = prompt.expand(len(run.seeds), -1, -1), num_positions - num_known
+    reached = (rows[..., 1] + 1).sum(dim=1) - num_known
 
     def count(tokens: Tensor) -> tuple[int, int]:
         nonlocal reached
         reached = reached + tokens[:, 1] + 1
         return min(int(reached.min()), needed), needed
 
-    rows = prompt[None].expand(len(run.seeds), -1, -1)
     generators = run.generators()
     while int(reached.min()) < needed:
-        start, room = _window(run, rows.shape[1], rows.shape[1] + needed - int(reached.min()))
+        start, room = _window(run, rows.shape[1], rows.shape[1] + needed - int(reached.min()), limit)
         new = yield from run.decode(_shared(rows[:, start:]), None, room, generators, count, rows.shape[1])
         rows = torch.cat([rows, new], dim=1)
     return torch.stack([expand_runs(row[:, 0], row[:, 1] + 1)[:num_positions] for row in rows])
 
 
-def _run_semantic_merged(run: StageRun, prompt_ids: Tensor, needed: int) -> StageEvents:
-    merged, _ = merge_repeats(prompt_ids)
-    mean_run = prompt_ids.shape[0] / merged.shape[0] if merged.shape[0] else TYPICAL_RUN
-    num_tokens = max(1, math.ceil(needed / mean_run))
-    prompt = merged[None, :, None].expand(len(run.seeds), -1, -1)
-    rows = yield from _run_counted(run, prompt, lambda start, end: None, merged.shape[0] + num_tokens)
-    spread = merged.shape[0] + torch.arange(needed) * num_tokens // needed
-    return torch.cat([prompt_ids.expand(len(run.seeds), -1), rows[:, spread, 0]], dim=1)
-
-
-def _redraw_last_run(run: StageRun, prompt: Tensor, seed: int) -> Tensor:
-    """prompt [R, 2] with its last run length drawn from the model's distribution, given that it is not shorter."""
-    with run.meter.measure():
-        recent = prompt[-run.model.config.max_steps :].to(run.device)
-        logits = run.model.logits(recent[None], None)[1][0, -1].float().cpu()
-    logits[: int(prompt[-1, 1])] = -math.inf
-    uniform = torch.rand(1, generator=torch.Generator().manual_seed(seed))
-    length = sample(logits[None], uniform, run.sampling)[0]
-    return torch.cat([prompt[:-1], torch.stack([prompt[-1, 0], length])[None]])
-
-
 def run_coarse(run: StageRun, semantic: Tensor, prompt: Tensor, num_frames: int) -> StageEvents:
-    """Coarse codes [N, num_frames, L] for semantic ids [N, S] (2 S >= num_frames), going on from codes [F0, L].
+    """Coarse codes [N, num_frames, L] for semantic ids [N, S] (2 S >= num_frames), going on from the prompt's codes.
 
-    F0 = 0 leaves voice and room to the model: acoustic generation.
+    Those are [F0, L] or each row's [N, F0, L]. F0 = 0 leaves voice and room to the model: acoustic generation.
     """
     stride = run.model.config.condition_stride
 
@@ -191,13 +205,13 @@ def run_coarse(run: StageRun, semantic: Tensor, prompt: Tensor, num_frames: int)
         return semantic[:, start // stride : -(-end // stride), None]
 
     prompt = prompt.cpu().expand(len(run.seeds), -1, -1)
-    return (yield from _run_counted(run, prompt, condition, num_frames))
+    return (yield from _run_counted(run, prompt, condition, num_frames, run.model.config.max_steps))
 
 
 def _run_counted(
-    run: StageRun, rows: Tensor, condition: Callable[[int, int], Tensor | None], num_steps: int
+    run: StageRun, rows: Tensor, condition: Callable[[int, int], Tensor | None], num_steps: int, limit: int
 ) -> StageEvents:
-    """Extends [N, n0, L] to [N, num_steps, L], in windows of the trained length with `condition(start, end)`."""
+    """Extends [N, n0, L] to [N, num_steps, L], in windows of `limit` steps with `condition(start, end)`."""
     first, done, generators = rows.shape[1], 0, run.generators()
 
     def count(tokens: Tensor) -> tuple[int, int]:
@@ -206,21 +220,21 @@ def _run_counted(
         return done, num_steps - first
 
     while rows.shape[1] < num_steps:
-        start, room = _window(run, rows.shape[1], num_steps)
+        start, room = _window(run, rows.shape[1], num_steps, limit)
         known = condition(start, rows.shape[1] + room)
         new = yield from run.decode(_shared(rows[:, start:]), _shared(known), room, generators, count, rows.shape[1])
         rows = torch.cat([rows, new], dim=1)
     return rows
 
 
-def _window(run: StageRun, length: int, total: int) -> tuple[int, int]:
+def _window(run: StageRun, length: int, total: int, limit: int) -> tuple[int, int]:
     """(first step of the history to keep, number of steps to add) where `length` of `total` steps are there.
 
-    Everything, where the total fits the trained length; else a history of half of it at most, from a whole condition
-    step on, so that the model works at the lengths it was trained on however long the run is.
+    Everything, where the total fits `limit`, the trained length; else a history of half of it at most, from a whole
+    condition step on, so that the model works at the lengths it was trained on however long the run is.
     """
     stride = run.model.config.condition_stride
-    limit = max(2, run.model.config.max_steps // stride) * stride
+    limit = max(2, limit // stride) * stride
     if total <= limit:
         return 0, total - length
     start = max(0, length - limit // 2)
@@ -236,12 +250,13 @@ def _shared(rows: Tensor | None) -> Tensor | None:
 
 
 def run_fine(run: StageRun, coarse: Tensor, prompt: Tensor) -> StageEvents:
-    """Fine codes [N, F, L] for coarse codes [N, F, Lc], going on from codes [F0, L], in windows of 3 s from frame 0.
+    """Fine codes [N, F, L] for coarse codes [N, F, Lc], in windows of 3 s from frame 0.
 
-    A window that straddles the prompt's end is continued from its prompt frames; all later windows, of all rows, are
-    decoded as one batch, each from nothing, as in the paper.
+    They go on from the prompt's codes, [F0, L] or each row's [N, F0, L]. A window that straddles the prompt's end is
+    continued from its prompt frames; all later windows, of all rows, are decoded as one batch, each from nothing, as in
+    the paper.
     """
-    known, size, num_rows = prompt.shape[0], _fine_window(run), len(run.seeds)
+    known, size, num_rows = prompt.shape[-2], _fine_window(run), len(run.seeds)
     rows, coarse = prompt.cpu().expand(num_rows, -1, -1), coarse.cpu()
     index, offset = divmod(known, size)
     joint = min(size - offset, coarse.shape[1] - known) if offset else 0

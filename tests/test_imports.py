@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoints": BASE | {"nn"} | MODELS,
     **{part: BASE | MODELS | {"checkpoints"} | PIPELINE | VERSION for part in PIPELINE},
     "data": BASE,
-    "training": BASE | {"nn"} | MODELS | {"checkpoints", "data"},
+    "training": BASE | {"nn"} | MODELS | {"checkpoints", "data", "stages", "receipt"},
     "evaluation": BASE | {"checkpoints", "data"} | PIPELINE,
     "benchmark": BASE | {"checkpoints"} | PIPELINE,
     "cli": BASE | MODELS | {"checkpoints"} | PIPELINE | VERSION,

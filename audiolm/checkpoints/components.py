@@ -23,7 +23,7 @@ MADE_FOR: dict[str, tuple[str, ...]] = {
     "stage_semantic": ("semantic",),
     "stage_coarse": ("codec", "semantic"),
     "stage_fine": ("codec",),
-    "detector": ("codec",),
+    "detector": ("codec", *(f"stage_{stage}" for stage in STAGES)),  # whole hashes: it judges what these sound like
 }
 _CLASSES: dict[str, tuple[type[nn.Module], type[Config]]] = {
     "codec": (Codec, CodecConfig),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiolm.checkpoints.components import MADE_FOR, REQUIRED, TOKENIZERS, read_config, require_component
+from audiolm.checkpoints.components import COMPONENTS, MADE_FOR, REQUIRED, TOKENIZERS, read_config, require_component
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import file_names, read_bytes
 from audiolm.config import DOMAINS
@@ -151,17 +151,18 @@ def require_hashes(where: str, value: dict[str, Any]) -> dict[str, str]:
 def check_set(where: str, entries: Mapping[str, ComponentEntry]) -> None:
     """Raises CheckpointError unless the set is complete, made for each other, and of sizes that fit."""
     require_complete(where, entries)
-    for component, entry in entries.items():
+    for component in (name for name in COMPONENTS if name in entries):  # stages before the detector made for them
+        entry = entries[component]
         if set(entry.made_for) != set(MADE_FOR[component]):
             names = ", ".join(MADE_FOR[component]) or "nothing"
-            raise CheckpointError(f"{where}: {component} must say which {names} it was made for")
-        for tokenizer, digest in entry.made_for.items():
-            present = entries[tokenizer]
+            raise CheckpointError(f"{where}: {component} must say which {names} it was made for; train it again")
+        for other, digest in entry.made_for.items():
+            present = entries[other]
             accepted = {present.hash} if component == "detector" else {present.hash, present.token_hash}
             if digest not in accepted:
                 raise CheckpointError(
-                    f"{where}: mixed set: {component} was made for {tokenizer} {digest[:12]}, "
-                    f"this one is {present.hash[:12]}; train {component} again or restore that {tokenizer}"
+                    f"{where}: mixed set: {component} was made for {other} {digest[:12]}, "
+                    f"this one is {present.hash[:12]}; train {component} again or restore that {other}"
                 )
     _check_sizes(where, entries)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from audiolm.audio.loudness import rms_db
 from audiolm.audio.spectra import log_mel
+from audiolm.checkpoints.components import MADE_FOR
 from audiolm.config import SAMPLE_RATE_HZ, DetectorConfig
 from audiolm.detector import Detector
 from audiolm.detector.calibration import (
@@ -72,7 +73,7 @@ class DetectorTask(Task):
         self.model, self.shipped = model, model
         self.modules = nn.ModuleDict({"model": model})
         self.sets, self.batch_size = sets, batch_size
-        self.made_for = {"codec": sets["train"].meta["codec"]}
+        self.made_for = _made_for(sets)
         self.device = model.output.weight.device
         self._validation: list[Clips] | None = None
 
@@ -135,6 +136,14 @@ class DetectorTask(Task):
 
     def _to_device(self, clips: Clips) -> Clips:
         return Clips(clips.waveforms.to(self.device), clips.labels.to(self.device))
+
+
+def _made_for(sets: dict[str, PairSet]) -> dict[str, str]:
+    """The hashes of the codec and the stages that made the pairs. Raises TrainingError where the folder lacks one."""
+    made_for = sets["train"].meta.get("made_for", {})
+    if lacking := [name for name in MADE_FOR["detector"] if name not in made_for]:
+        raise TrainingError(f"the pairs do not say which {', '.join(lacking)} made them; make them again")
+    return {name: made_for[name] for name in MADE_FOR["detector"]}
 
 
 def draw_clips(pairs: PairSet, count: int, generator: torch.Generator) -> Clips:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from audiolm.checkpoints.components import MADE_FOR
 from audiolm.checkpoints.format import ModelSet, load_checkpoint
 from audiolm.config import (
     FRAME_RATE_HZ,
@@ -30,11 +31,11 @@ from audiolm.config import (
 )
 from audiolm.data.tokens import TokenCorpus, TokenItem
 from audiolm.errors import DataError, TrainingError
-from audiolm.lm import SPECS, generate_steps, semantic_steps
-from audiolm.lm.sampling import sample
-from audiolm.lm.sequences import expand_runs
-from audiolm.lm.stage import StageModel
+from audiolm.lm import StageModel
+from audiolm.receipt import derive_seed
+from audiolm.stages import StageEvents, StageRun, run_coarse, run_fine, run_semantic, semantic_prompt
 from audiolm.training.detector_pairs import SPLITS, PairWriter
+from audiolm.training.loop import setup_device
 
 PROMPT_S = 3.0
 USUAL_TEMPERATURES = {"semantic": 0.6, "coarse": 0.8, "fine": 0.6}  # the paper's: half of the batches use them,
@@ -60,9 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Raises CheckpointError, DataError for unusable folders; TrainingError where they do not belong together."""
-    torch.set_num_threads(args.threads)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    models = load_checkpoint(args.checkpoint, device)
+    models = load_checkpoint(args.checkpoint, setup_device(args.device, args.threads))
     corpora = [TokenCorpus(folder) for folder in args.tokens]
     _require_same_tokenizers(models, corpora)
     num_frames = round(args.seconds * SEMANTIC_RATE_HZ) * FRAMES_PER_SEMANTIC
@@ -77,7 +76,8 @@ def run(args: argparse.Namespace) -> None:
         missing = count - writer.num_rows
         generator = torch.Generator().manual_seed(args.seed + 1_000_003 * SPLITS.index(split) + 7_919 * writer.num_rows)
         deadline = time.monotonic() + budget_s * max(0, missing)
-        for crops in tqdm(_batches(sources[split], missing, args.batch_size, generator), desc=split, unit="batch"):
+        batches = _batches(models.stages["semantic"], sources[split], missing, args.batch_size, generator)
+        for crops in tqdm(batches, desc=split, unit="batch"):
             writer.add(*make_pairs(models, crops, prompt_frames, generator))
             if time.monotonic() > deadline:
                 break
@@ -119,14 +119,16 @@ class Sources:
         return Crop(item, start, semantic.long(), corpus.codes(item)[start : start + self.num_frames].long())
 
 
-def _batches(sources: Sources, count: int, size: int, generator: torch.Generator) -> Iterator[list[Crop]]:
-    """`count` crops in batches whose prompts have equally many semantic runs, so that no row needs padding."""
+def _batches(
+    model: StageModel, sources: Sources, count: int, size: int, generator: torch.Generator
+) -> Iterator[list[Crop]]:
+    """`count` crops in batches whose prompts have equally many semantic steps, so that no row needs padding."""
     pool: dict[int, list[Crop]] = defaultdict(list)
     prompt = round(PROMPT_S * SEMANTIC_RATE_HZ)
     while count > 0:
         for _ in range(4 * size):
             crop = sources.draw(generator)
-            pool[semantic_steps(crop.semantic[:prompt]).shape[0]].append(crop)
+            pool[len(semantic_prompt(model, crop.semantic[:prompt]))].append(crop)
         fullest = max(pool, key=lambda runs: len(pool[runs]))
         batch, pool[fullest] = pool[fullest][: min(size, count)], pool[fullest][size:]
         for runs in [runs for runs in pool if len(pool[runs]) > 8 * size]:
@@ -162,17 +164,10 @@ class Draws:
     temperatures: dict[str, float]
     seeds: list[int]
 
-    def sampling(self, stage: str) -> SamplingConfig:
-        return SamplingConfig(temperature=self.temperatures[stage])
-
-    def generators(self, stage: str, rows_each: int = 1) -> list[torch.Generator]:
-        """`rows_each` for every row, all different."""
-        place = STAGES.index(stage)
-        return [
-            torch.Generator().manual_seed((seed * 1_009 + 3 * row + place) % 2**63)
-            for seed in self.seeds
-            for row in range(rows_each)
-        ]
+    def run(self, models: ModelSet, stage: str) -> StageRun:
+        """The pipeline's run of a stage, of the first continuation of every seed."""
+        seeds = [derive_seed(seed, stage, 0) for seed in self.seeds]
+        return StageRun(models.stages[stage], SamplingConfig(temperature=self.temperatures[stage]), seeds)
 
 
 def _temperatures(generator: torch.Generator) -> dict[str, float]:
@@ -183,81 +178,29 @@ def _temperatures(generator: torch.Generator) -> dict[str, float]:
     return {stage: round(low + (high - low) * u, 3) for stage, u in zip(STAGES, numbers[:3], strict=True)}
 
 
+@torch.no_grad()
 def continue_tokens(models: ModelSet, semantic: Tensor, codes: Tensor, prompt_frames: int, draws: Draws) -> Tensor:
     """Keeps the prompts of semantic [B, S] and codes [B, F, Q] and generates the rest anew -> codes [B, F, Q].
 
-    Every row has its own prompt; all prompts must have equally many semantic runs. Raises TrainingError for a semantic
-    stage without durations.
+    Every row has its own prompt and becomes what the pipeline makes of it with the row's seed. Raises RequestError for
+    prompts of different numbers of semantic steps.
     """
-    stages, num_frames = models.stages, codes.shape[1]
-    num_coarse = len(stages["coarse"].config.levels)
-    prompt_positions = prompt_frames // FRAMES_PER_SEMANTIC
-    semantic = _continue_semantic(stages["semantic"], semantic[:, :prompt_positions], semantic.shape[1], draws)
-    coarse = _generate(
-        stages["coarse"],
-        codes[:, :prompt_frames, :num_coarse],
-        semantic[..., None],
-        num_frames - prompt_frames,
-        draws.sampling("coarse"),
-        draws.generators("coarse"),
-    )
-    fine = _make_fine(stages["fine"], coarse, draws)
-    return torch.cat([codes[:, :prompt_frames], torch.cat([coarse, fine], dim=2)], dim=1)
+    num_coarse = len(models.stages["coarse"].config.levels)
+    prompts = semantic[:, : prompt_frames // FRAMES_PER_SEMANTIC]
+    joins = [derive_seed(seed, "semantic", "join") for seed in draws.seeds]
+    semantic = _finished(run_semantic(draws.run(models, "semantic"), prompts, semantic.shape[1], joins))
+    coarse_prompts, fine_prompts = codes[:, :prompt_frames].split([num_coarse, codes.shape[2] - num_coarse], dim=2)
+    coarse = _finished(run_coarse(draws.run(models, "coarse"), semantic, coarse_prompts, codes.shape[1]))
+    fine = _finished(run_fine(draws.run(models, "fine"), coarse, fine_prompts))
+    return torch.cat([coarse, fine], dim=2)
 
 
-def _continue_semantic(model: StageModel, prompts: Tensor, num_positions: int, draws: Draws) -> Tensor:
-    """prompts [B, S0] -> [B, num_positions]. A prompt's end cuts its last run, whose length is drawn again."""
-    if len(model.config.levels) != 2:
-        raise TrainingError("detector data needs a semantic stage with run lengths (the layout depth)")
-    sampling, generators = draws.sampling("semantic"), draws.generators("semantic")
-    rows = torch.stack([semantic_steps(prompt) for prompt in prompts])
-    with torch.inference_mode():
-        lengths = model.logits(rows.to(model.start.device), None)[1][:, -1].float().cpu()
-    lengths = lengths.masked_fill(torch.arange(lengths.shape[1]) < rows[:, -1, 1:], -torch.inf)
-    uniforms = torch.cat([torch.rand(1, generator=generator) for generator in generators])
-    rows[:, -1, 1] = sample(lengths, uniforms, sampling)
-    reached = (rows[..., 1] + 1).sum(dim=1)
-
-    def enough(history: Tensor) -> bool:
-        return int((reached + (history[..., 1].cpu() + 1).sum(dim=1)).min()) >= num_positions
-
-    if int(reached.min()) < num_positions:
-        num_steps = num_positions - int(reached.min())
-        rows = torch.cat([rows, _generate(model, rows, None, num_steps, sampling, generators, enough)], dim=1)
-    return torch.stack([expand_runs(row[:, 0], row[:, 1] + 1)[:num_positions] for row in rows])
-
-
-def _make_fine(model: StageModel, coarse: Tensor, draws: Draws) -> Tensor:
-    """coarse [B, F, Lc] -> fine codes [B, F, L], in windows of 3 s that are decoded as one batch."""
-    batch, num_frames, num_levels = coarse.shape
-    size = min(SPECS["fine"].crop_steps, model.config.max_steps, num_frames)
-    count = -(-num_frames // size)
-    padding = coarse[:, -1:].expand(-1, count * size - num_frames, -1)
-    windows = torch.cat([coarse, padding], dim=1).reshape(batch * count, size, num_levels)
-    fine = _generate(model, None, windows, size, draws.sampling("fine"), draws.generators("fine", count))
-    return fine.reshape(batch, count * size, -1)[:, :num_frames]
-
-
-def _generate(
-    model: StageModel,
-    prompt: Tensor | None,
-    condition: Tensor | None,
-    num_steps: int,
-    sampling: SamplingConfig,
-    generators: list[torch.Generator],
-    stop: Callable[[Tensor], bool] | None = None,
-) -> Tensor:
-    """New steps [B, n, L] on the CPU."""
-    steps = generate_steps(
-        model,
-        prompt=prompt,
-        condition=condition,
-        num_steps=num_steps,
-        sampling=sampling,
-        generators=generators,
-        stop=stop,
-    )
-    return torch.stack(list(steps), dim=1).cpu()
+def _finished(events: StageEvents) -> Tensor:
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            return stop.value
 
 
 def _require_same_tokenizers(models: ModelSet, corpora: list[TokenCorpus]) -> None:
@@ -282,7 +225,6 @@ def _describe(models: ModelSet, length: int) -> dict[str, Any]:
     info = models.info
     return {
         "checkpoint": info.name,
-        "codec": info.components["codec"].hash,
-        "stages": {stage: info.components[f"stage_{stage}"].hash for stage in STAGES},
+        "made_for": {name: info.components[name].hash for name in MADE_FOR["detector"]},
         "length": length,
     }

@@ -3,9 +3,10 @@ import json
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from audiolm.checkpoints import commands, load_checkpoint, read_info
+from audiolm.checkpoints.components import MADE_FOR
 from audiolm.checkpoints.tensors import component_hash, token_hash
 from audiolm.errors import CheckpointError
 from tests.checkpoints.test_card import FACTS
@@ -29,7 +30,7 @@ def runs(tmp_path: Path) -> dict[str, Path]:
         folders[name].mkdir(parents=True)
         made_for = {} if name in tokens else tokens
         if name == "detector":
-            made_for = {"codec": component_hash(modules["codec"].state_dict())}
+            made_for = {part: component_hash(modules[part].state_dict()) for part in MADE_FOR["detector"]}
         config = {"component": name, "config": module.config.to_dict(), "made_for": made_for}
         (folders[name] / "config.json").write_text(json.dumps(config))
         save_file(module.state_dict(), folders[name] / "weights.safetensors")
@@ -71,6 +72,29 @@ def test_runs_for_other_tokenizers_are_refused(runs: dict[str, Path], checkpoint
     with pytest.raises(CheckpointError, match="mixed set: stage_coarse was made for"):
         run("assemble", tmp_path / "out", "--from", checkpoint, "--stage-coarse", runs["stage_coarse"])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_detector_of_other_stages_is_refused(runs: dict[str, Path], checkpoint: Path, tmp_path: Path):
+    labels = ["--name", "x", "--domain", "speech", "--summary", "x", "--card", tmp_path / "card.md"]
+    (tmp_path / "card.md").write_text(CARD)
+    run("assemble", tmp_path / "out", *labels, *options(runs))
+    weights = load_file(runs["stage_coarse"] / "weights.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, runs["stage_coarse"] / "weights.safetensors")
+    retrained = ["assemble", tmp_path / "out", "--from", tmp_path / "out", "--stage-coarse", runs["stage_coarse"]]
+    with pytest.raises(CheckpointError, match="mixed set: detector was made for stage_coarse"):
+        run(*retrained)
+    assert run(*retrained, "--without-detector") == 0
+
+
+def test_a_detector_run_that_names_no_stages_is_refused(runs: dict[str, Path], tmp_path: Path):
+    path = runs["detector"] / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"made_for": {"codec": config["made_for"]["codec"]}}))
+    labels = ["--name", "x", "--domain", "speech", "--summary", "x", "--card", tmp_path / "card.md"]
+    (tmp_path / "card.md").write_text(CARD)
+    names = "codec, stage_semantic, stage_coarse, stage_fine"
+    with pytest.raises(CheckpointError, match=f"detector must say which {names} it was made for.*train it again"):
+        run("assemble", tmp_path / "out", *labels, *options(runs))
 
 
 def test_a_run_of_another_component_is_refused(runs: dict[str, Path], checkpoint: Path, tmp_path: Path):

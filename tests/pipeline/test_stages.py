@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 import torch
 
+from audiolm import stages
 from audiolm.config import SamplingConfig
+from audiolm.errors import RequestError
 from audiolm.lm.sequences import expand_runs, merge_repeats
 from audiolm.receipt import derive_seed
 from audiolm.stages import StageRun, run_coarse, run_fine, run_semantic
@@ -54,7 +56,7 @@ PROMPT_IDS = expand_runs(random(12, high=24), torch.tensor([1, 3, 2, 1, 1, 4, 2,
 
 @pytest.mark.parametrize("max_steps", [None, 8])
 def test_semantic_runs_keep_the_prompt_and_reach_the_length(max_steps):
-    ids = outcome(run_semantic(stage_run("semantic", 3, max_steps), PROMPT_IDS, 300, seed=5))
+    ids = outcome(run_semantic(stage_run("semantic", 3, max_steps), PROMPT_IDS, 300, seeds=[5]))
     assert ids.shape == (3, 300)
     assert torch.equal(ids[:, : len(PROMPT_IDS)], PROMPT_IDS.expand(3, -1))
     assert ids.min() >= 0
@@ -63,19 +65,50 @@ def test_semantic_runs_keep_the_prompt_and_reach_the_length(max_steps):
 
 @pytest.mark.parametrize("max_steps", [None, 8])
 def test_semantic_rows_do_not_depend_on_their_neighbours(max_steps):
-    batch = outcome(run_semantic(stage_run("semantic", 3, max_steps), PROMPT_IDS, 200, seed=5))
-    alone = outcome(run_semantic(stage_run("semantic", 1, max_steps), PROMPT_IDS, 200, seed=5))
+    batch = outcome(run_semantic(stage_run("semantic", 3, max_steps), PROMPT_IDS, 200, seeds=[5]))
+    alone = outcome(run_semantic(stage_run("semantic", 1, max_steps), PROMPT_IDS, 200, seeds=[5]))
     assert torch.equal(batch[0], alone[0])
 
 
+def test_every_row_continues_a_prompt_of_its_own():
+    prompts = torch.stack([PROMPT_IDS, (PROMPT_IDS + 7) % 24])
+    batch = outcome(run_semantic(stage_run("semantic", 2), prompts, 100, seeds=[5, 6]))
+    for row, seed in enumerate((5, 6)):
+        run = stage_run("semantic", 2)
+        run.seeds = run.seeds[row : row + 1]
+        alone = outcome(run_semantic(run, prompts[row], 100, seeds=[seed]))
+        assert torch.equal(batch[row : row + 1], alone)
+    assert not torch.equal(batch[0, len(PROMPT_IDS) :], batch[1, len(PROMPT_IDS) :])
+
+
+def test_prompts_of_unequal_numbers_of_steps_are_refused():
+    prompts = torch.tensor([[1, 1, 2, 2], [1, 2, 3, 3]])
+    with pytest.raises(RequestError, match="equally many semantic steps"):
+        outcome(run_semantic(stage_run("semantic", 2), prompts, 20, seeds=[5, 6]))
+
+
+@pytest.mark.parametrize(("prompt", "limit"), [(PROMPT_IDS, 20), (PROMPT_IDS[:0], 14), (torch.full((30,), 7), 14)])
+def test_a_semantic_window_counts_the_trained_positions_not_steps(prompt, limit, monkeypatch):
+    """40 positions were trained on; the first prompt has 23 positions in 12 steps."""
+    read, generate_steps = [], stages.generate_steps
+
+    def generate(model, *, prompt, num_steps, **options):
+        read.append(num_steps + (0 if prompt is None else prompt.shape[1]))
+        return generate_steps(model, prompt=prompt, num_steps=num_steps, **options)
+
+    monkeypatch.setattr(stages, "generate_steps", generate)
+    outcome(run_semantic(stage_run("semantic", 2, max_steps=40), prompt, 300, seeds=[5]))
+    assert max(read) == limit
+
+
 def test_semantic_runs_start_from_nothing():
-    assert outcome(run_semantic(stage_run("semantic"), PROMPT_IDS[:0], 40, seed=5)).shape == (2, 40)
+    assert outcome(run_semantic(stage_run("semantic"), PROMPT_IDS[:0], 40, seeds=[5])).shape == (2, 40)
 
 
 def test_the_last_run_of_the_prompt_is_drawn_again_and_never_shorter():
     lengths = set()
     for seed in range(40):
-        ids = outcome(run_semantic(stage_run("semantic", 2), PROMPT_IDS[:9], 60, seed))
+        ids = outcome(run_semantic(stage_run("semantic", 2), PROMPT_IDS[:9], 60, [seed]))
         merged, runs = merge_repeats(ids[0])
         last = len(merge_repeats(PROMPT_IDS[:9])[0]) - 1
         assert merged[last] == PROMPT_IDS[8]
@@ -85,12 +118,12 @@ def test_the_last_run_of_the_prompt_is_drawn_again_and_never_shorter():
 
 
 def test_a_prompt_of_one_long_run_is_split_and_kept():
-    ids = outcome(run_semantic(stage_run("semantic"), torch.full((70,), 7), 100, seed=1))
+    ids = outcome(run_semantic(stage_run("semantic"), torch.full((70,), 7), 100, seeds=[1]))
     assert (ids[:, :70] == 7).all()
 
 
 def test_greedy_decoding_ignores_seeds():
-    runs = [outcome(run_semantic(stage_run("semantic", 1, temperature=0.0), PROMPT_IDS, 60, seed)) for seed in (1, 2)]
+    runs = [outcome(run_semantic(stage_run("semantic", 1, temperature=0.0), PROMPT_IDS, 60, [seed])) for seed in (1, 2)]
     assert torch.equal(*runs)
 
 

@@ -8,18 +8,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from audiolm.checkpoints.components import MADE_FOR
 from audiolm.checkpoints.format import load_checkpoint, read_run
-from audiolm.config import DetectorConfig
+from audiolm.config import DetectorConfig, SamplingConfig
 from audiolm.detector import Detector
 from audiolm.errors import DataError, TrainingError
+from audiolm.pipeline import Pipeline
 from audiolm.streams import Waveform
 from audiolm.training import detector, detector_data
 from audiolm.training.detector_pairs import SPLITS, PairSet, PairWriter
 from audiolm.training.loop import LoopOptions, Trainer
 from audiolm.training.runs import load_run
+from tests.pipeline.material import finish, recording, request
 from tests.tiny import CODEC, SEMANTIC, make_tiny_checkpoint
 
 LENGTH = 32_000
+PAIRS_MADE_FOR = {name: digit * 64 for name, digit in zip(MADE_FOR["detector"], "0123", strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,8 @@ def test_detector_data_pairs_generated_continuations_with_originals_through_the_
     for split, count in (("train", 3), ("valid", 2), ("test", 2)):
         pairs = PairSet(tmp_path / "pairs", split)
         assert (pairs.num_rows, pairs.length) == (count, 16_000)
-        assert pairs.meta["codec"] == models.info.components["codec"].hash
+        made_for = {name: models.info.components[name].hash for name in MADE_FOR["detector"]}
+        assert pairs.meta["made_for"] == made_for
         generated, original = pairs.pair(0, 0, pairs.length)
         row = pairs.rows[0]
         assert row["group"] == f"speaker-{split}"
@@ -99,7 +104,7 @@ def test_detector_data_goes_on_where_it_stopped(tmp_path, checkpoint):
 def test_a_row_continues_the_same_alone_and_in_a_batch(tmp_path, checkpoint):
     models = load_checkpoint(checkpoint)
     generator = torch.Generator().manual_seed(1)
-    semantic = torch.randint(24, (1, 50), generator=generator).repeat(3, 1)
+    semantic = (torch.randint(24, (1, 50), generator=generator) + torch.tensor([[0], [5], [9]])) % 24
     codes = torch.randint(32, (3, 100, 4), generator=generator)
     temperatures = {"semantic": 0.9, "coarse": 1.0, "fine": 0.8}
     batch = detector_data.continue_tokens(models, semantic, codes, 50, detector_data.Draws(temperatures, [5, 6, 7]))
@@ -108,6 +113,25 @@ def test_a_row_continues_the_same_alone_and_in_a_batch(tmp_path, checkpoint):
     assert not torch.equal(batch[0, 50:], batch[1, 50:])
     alone = detector_data.continue_tokens(models, semantic[1:2], codes[1:2], 50, detector_data.Draws(temperatures, [6]))
     assert torch.equal(alone[0], batch[1])
+
+
+def test_rows_are_continued_as_the_pipeline_continues_them(checkpoint):
+    models = load_checkpoint(checkpoint)
+    seeds, temperatures = [5, 6], {"semantic": 0.9, "coarse": 1.0, "fine": 0.8}
+    sampling = {stage: SamplingConfig(temperature=value) for stage, value in temperatures.items()}
+    with_prompts = [
+        finish(Pipeline(models).continue_prompt(recording(1.0, seed), request(seed=seed, **sampling))).continuations[0]
+        for seed in seeds
+    ]
+    for made, seed in zip(with_prompts, seeds, strict=True):
+        semantic, codes = made.semantic.ids[None], made.acoustic.codes[None].clone()
+        prompt_frames = made.receipt.prompt_frames
+        codes[:, prompt_frames:] = 0
+        semantic = torch.cat([semantic[:, : prompt_frames // 2], 0 * semantic[:, prompt_frames // 2 :]], dim=1)
+        again = detector_data.continue_tokens(
+            models, semantic, codes, prompt_frames, detector_data.Draws(temperatures, [seed])
+        )
+        assert torch.equal(again[0], made.acoustic.codes)
 
 
 def test_detector_data_refuses_foreign_tokens_shared_speakers_and_short_items(tmp_path, checkpoint):
@@ -131,7 +155,7 @@ def write_pairs(folder: Path, rows: dict[str, int], length: int = LENGTH) -> Pat
         low = torch.fft.irfft(spectrum, length)
         low = low / low.std()
         notes = [{"item": f"{split}{n}", "group": split} for n in range(count)]
-        PairWriter(folder, split, {"length": length, "codec": "c" * 64}).add(0.1 * noise[0], 0.1 * low, notes)
+        PairWriter(folder, split, {"length": length, "made_for": PAIRS_MADE_FOR}).add(0.1 * noise[0], 0.1 * low, notes)
     return folder
 
 
@@ -150,7 +174,7 @@ def test_a_trained_detector_ships_with_its_calibration_and_measured_errors(tmp_p
     assert figures["shortcut_bandwidth"] > 0.9  # of these pairs, not of real ones
     assert figures["shortcut_duration"] <= 0.6
     component, config, _, made_for = read_run(run)
-    assert (component, made_for) == ("detector", {"codec": "c" * 64})
+    assert (component, made_for) == ("detector", PAIRS_MADE_FOR)
     assert config["calibration"]["num_originals"] == 10
     assert config["calibration"]["false_positive_rate"] == 0.0
     assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["kind"] == "test"
@@ -177,6 +201,14 @@ def test_held_out_clips_leave_out_what_a_verdict_is_withheld_for(tmp_path):
     clips = detector.held_out_clips(PairSet(tmp_path, "test"))
     assert sum(len(batch.labels) for batch in clips) == 3
     assert sum(int(batch.labels.sum()) for batch in clips) == 1
+
+
+def test_pairs_that_do_not_say_what_made_them_are_refused(tmp_path):
+    data = write_pairs(tmp_path / "pairs", {split: 1 for split in SPLITS})
+    (data / "meta.json").write_text(json.dumps({"length": LENGTH, "codec": "c" * 64}))
+    sets = {split: PairSet(data, split) for split in SPLITS}
+    with pytest.raises(TrainingError, match="do not say which codec, stage_semantic, stage_coarse, stage_fine"):
+        detector.DetectorTask(Detector(DetectorConfig(num_mels=16, channels=(6, 8))), sets, batch_size=2)
 
 
 def test_unusable_data_is_refused(tmp_path):
