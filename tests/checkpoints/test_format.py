@@ -33,6 +33,8 @@ def replace_weights(folder: Path, component: str, change: Callable[[dict[str, to
         entry = value["components"][component]
         entry["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         entry["hash"] = component_hash(weights)
+        if component in value["components"]["detector"]["made_for"]:
+            value["components"]["detector"]["made_for"][component] = entry["hash"]
 
     edit(folder, rehash)
 
