@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from audiolm.config import FRAME_RATE_HZ, SamplingConfig
+from audiolm.config import FRAME_RATE_HZ, SamplingConfig, StageConfig
 from audiolm.errors import RequestError
 from audiolm.events import Chunk, Event, Progress, StageTiming
 from audiolm.lm import StageModel
@@ -140,7 +140,7 @@ def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: l
     Raises RequestError for prompts of different numbers of steps (`semantic_prompt`).
     """
     prompt_ids = torch.atleast_2d(prompt_ids.cpu())
-    prompts = [semantic_prompt(run.model, ids) for ids in prompt_ids]
+    prompts = [semantic_prompt(run.model.config, ids) for ids in prompt_ids]
     if len({len(prompt) for prompt in prompts}) > 1:
         raise RequestError("prompts that are continued together must have equally many semantic steps")
     prompt, num_known = torch.stack(prompts), prompt_ids.shape[1]
@@ -157,12 +157,12 @@ def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: l
     return torch.cat([prompt_ids.expand(len(run.seeds), -1), rows[:, spread, 0]], dim=1)
 
 
-def semantic_prompt(model: StageModel, ids: Tensor) -> Tensor:
-    """Semantic ids [S] -> the steps [R, L] that the semantic stage reads for them."""
+def semantic_prompt(config: StageConfig, ids: Tensor) -> Tensor:
+    """Semantic ids [S] -> the steps [R, L] that a semantic stage of this config reads for them."""
     merged, runs = merge_repeats(ids)
-    if model.config.layout == "flattened":
+    if config.layout == "flattened":
         return merged[:, None]
-    merged, runs = split_runs(merged, runs, model.config.levels[1])
+    merged, runs = split_runs(merged, runs, config.levels[1])
     return torch.stack([merged, runs - 1], dim=1)
 
 

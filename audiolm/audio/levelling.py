@@ -11,7 +11,7 @@ from audiolm.errors import AudioSilentError
 ACTIVE_LEVEL_DB = -23.0  # RMS of the active parts relative to full scale: what the training corpora are brought to
 PEAK_LIMIT = 0.95
 SILENCE_DB = -75.0
-_FRAME_SAMPLES = SAMPLE_RATE_HZ // 50
+ACTIVITY_SAMPLES = SAMPLE_RATE_HZ // 50  # frames of 20 ms
 _RANGE_DB = 38.0  # frames this far below the loud ones (95th percentile) count as silence
 _ABOVE_NOISE_DB = 8.0
 _LEAST_RANGE_DB = 15.0
@@ -23,7 +23,7 @@ def active_frames(samples: Tensor) -> Tensor:
     The threshold lies 38 dB below the loud frames, or 8 dB above the noise floor where that is higher (but never less
     than 15 dB below the loud frames); nothing below -75 dB is sound.
     """
-    frames = samples[: samples.shape[0] // _FRAME_SAMPLES * _FRAME_SAMPLES].reshape(-1, _FRAME_SAMPLES)
+    frames = samples[: samples.shape[0] // ACTIVITY_SAMPLES * ACTIVITY_SAMPLES].reshape(-1, ACTIVITY_SAMPLES)
     if not frames.shape[0]:
         return torch.zeros(0, dtype=torch.bool)
     level_db = 10.0 * torch.log10(frames.double().square().mean(dim=1) + 1e-10)
@@ -37,7 +37,7 @@ def level_gain(samples: Tensor) -> float:
 
     Raises AudioSilentError where no frame holds sound.
     """
-    mask = active_frames(samples).repeat_interleave(_FRAME_SAMPLES)
+    mask = active_frames(samples).repeat_interleave(ACTIVITY_SAMPLES)
     active = samples[: mask.shape[0]][mask].double()
     if not active.shape[0]:
         seconds = samples.shape[0] / SAMPLE_RATE_HZ

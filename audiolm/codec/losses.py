@@ -7,9 +7,9 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiolm.audio.spectra import MEL_WINDOWS
 from audiolm.config import SAMPLE_RATE_HZ
 
-MEL_WINDOWS = ((2048, 80), (1024, 80), (512, 64), (256, 32), (128, 16))  # (n_fft, mel bands)
 COMPLEX_WINDOWS = (1024, 512, 256)
 
 

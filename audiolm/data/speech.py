@@ -19,19 +19,15 @@ import numpy as np
 import soundfile
 import torch
 
+from audiolm.audio.levelling import ACTIVITY_SAMPLES, active_frames, level_gain
 from audiolm.audio.resample import resample
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.corpus import CorpusWriter, pcm_hash, summary, to_pcm
-from audiolm.errors import DataError
+from audiolm.errors import AudioSilentError, DataError
 
-ACTIVE_LEVEL_DB = -23.0  # RMS of the active parts after levelling, relative to full scale
-PEAK_LIMIT = 0.95
 MAX_PAUSE_S = 0.7  # longer pauses inside a recording are shortened to this
 EDGE_SILENCE_S = 0.15  # kept before the first and after the last sound
 MIN_ITEM_S = 0.5
-_ACTIVITY_FRAME_S = 0.02
-_ACTIVITY_RANGE_DB = 38.0  # frames this far below the loud ones (95th percentile) count as silence
-_ACTIVITY_ABOVE_NOISE_DB = 8.0
 _FADE_S = 0.01
 _VALID_ONE_IN = 10
 
@@ -165,26 +161,9 @@ _SOURCES: dict[str, Callable[[Path], Iterator[Utterance]]] = {
 }
 
 
-def activity(samples: np.ndarray) -> np.ndarray:
-    """Which 20 ms frames of `samples` [T] hold speech: bool [T // 320].
-
-    The threshold lies 38 dB below the loud frames, or 8 dB above the noise floor where that is higher (but never
-    less than 15 dB below the loud frames).
-    """
-    frame = round(_ACTIVITY_FRAME_S * SAMPLE_RATE_HZ)
-    frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
-    if len(frames) == 0:
-        return np.zeros(0, dtype=bool)
-    level_db = 10.0 * np.log10(np.mean(frames.astype(np.float64) ** 2, axis=1) + 1e-10)
-    loud_db, noise_db = np.percentile(level_db, [95, 5])
-    threshold_db = max(loud_db - _ACTIVITY_RANGE_DB, min(noise_db + _ACTIVITY_ABOVE_NOISE_DB, loud_db - 15.0))
-    return level_db > max(threshold_db, -75.0)
-
-
 def trim_silences(samples: np.ndarray) -> np.ndarray:
     """[T] -> [T']: silence at the edges cut to 0.15 s and pauses above 0.7 s cut to 0.7 s, with 10 ms cross-fades."""
-    frame = round(_ACTIVITY_FRAME_S * SAMPLE_RATE_HZ)
-    active = np.flatnonzero(activity(samples))
+    active, frame = np.flatnonzero(active_frames(torch.from_numpy(samples))), ACTIVITY_SAMPLES
     if len(active) == 0:
         return samples[:0]
     edge = round(EDGE_SILENCE_S * SAMPLE_RATE_HZ)
@@ -209,15 +188,11 @@ def _join(pieces: list[np.ndarray], fade: int) -> np.ndarray:
 
 
 def level(samples: np.ndarray) -> np.ndarray:
-    """[T] -> [T] with the active parts at -23 dB RMS, or less where a peak would pass 0.95."""
-    frame = round(_ACTIVITY_FRAME_S * SAMPLE_RATE_HZ)
-    mask = np.repeat(activity(samples), frame)
-    active = samples[: len(mask)][mask]
-    if len(active) == 0:
+    """[T] -> [T] with the active parts at -23 dB RMS, or less where a peak would pass 0.95; as it is where none are."""
+    try:
+        return samples * level_gain(torch.from_numpy(samples))
+    except AudioSilentError:
         return samples
-    rms = float(np.sqrt(np.mean(active.astype(np.float64) ** 2)))
-    peak = float(np.abs(samples).max())
-    return samples * min(10.0 ** (ACTIVE_LEVEL_DB / 20.0) / rms, PEAK_LIMIT / peak)
 
 
 def read_prepared(path: Path) -> np.ndarray:

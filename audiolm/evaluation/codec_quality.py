@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiolm.audio.spectra import log_mel
+from audiolm.audio.spectra import MEL_WINDOWS, log_mel
 from audiolm.config import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.inputs import Inputs
@@ -26,7 +27,6 @@ TARGETS = {
 LEVELS = (1, 2, 4, 8, 12)
 NUM_ITEMS = 40
 MAX_S = 10.0
-MEL_WINDOWS = ((2048, 80), (1024, 80), (512, 64), (256, 32), (128, 16))  # (n_fft, mel bands), those of training
 LINE_FFT = SAMPLE_RATE_HZ // 5  # bins of 5 Hz, so that every multiple of 50 Hz is one
 LINE_FROM_HZ = 4000.0
 _LINE_NEIGHBOURS = (-5, -4, -3, 3, 4, 5)  # bins: 15 to 25 Hz away, outside the Hann window's main lobe
@@ -142,7 +142,7 @@ def measure(inputs: Inputs) -> RowReport:
     notes = [f"the first {MAX_S:g} s of each of {len(items)} items, evenly over speakers or pieces"]
     notes += [f"{name} is missing for some items: {reason}" for name, reason in reasons.items()]
     report = RowReport("C1", TITLE, TARGETS[inputs.domain], tuple(figures), notes=tuple(notes))
-    return inputs.judged(report, _judge(report, inputs.domain, levels))
+    return replace(report, met=_judge(report, inputs.domain, levels))
 
 
 def _value(metric: Metric, output: Tensor, original: Tensor, name: str, reasons: dict[str, str]) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from audiolm.evaluation.holdout import HoldOut
-from audiolm.evaluation.report import RowReport
 from audiolm.evaluation.subject import Subject
 from audiolm.request import ContinuationRequest
 
@@ -34,7 +32,3 @@ class Inputs:
 
     def progress(self, things: Sequence[Thing], label: str) -> Iterable[Thing]:
         return tqdm(things, desc=label, leave=False, disable=not self.show_progress)
-
-    @staticmethod
-    def judged(report: RowReport, met: bool | None) -> RowReport:
-        return dataclasses.replace(report, met=met)

@@ -17,13 +17,13 @@ from audiolm.evaluation.holdout import TokenPair
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.statistics import gain_interval, ratio_interval
+from audiolm.stages import semantic_prompt
 
 TITLE = "Negative log-likelihood a step of each stage, in nats (semantic: merged repeats; coarse and fine: frames)"
 TARGET = "each stage >= 10 % below the unigram and (coarse, fine) below a shuffled condition, (semantic) below a bigram"
 NUM_ITEMS = 150
 NUM_TRAIN_ITEMS = 400  # to count unigrams and bigrams on, where there is no token cache
 NUM_CACHED_TRAIN_ITEMS = 2000
-MAX_RUN = 32
 MIN_FRAMES = FRAME_RATE_HZ
 GAIN = 0.10
 
@@ -37,22 +37,12 @@ class Window:
     condition: Tensor | None
 
 
-def merged_steps(ids: Tensor, max_run: int = MAX_RUN) -> Tensor:
-    """Semantic ids [S] -> [R, 2]: (id, run length - 1) without consecutive repeats, runs beyond `max_run` split."""
-    values, runs = torch.unique_consecutive(ids, return_counts=True)
-    steps = []
-    for value, run in zip(values.tolist(), runs.tolist(), strict=True):
-        pieces = [max_run] * (run // max_run) + ([run % max_run] if run % max_run else [])
-        steps += [(value, piece - 1) for piece in pieces]
-    return torch.tensor(steps, dtype=torch.long).reshape(-1, 2)
-
-
 def stage_window(config: StageConfig, group: str, semantic: Tensor, codes: Tensor) -> Window:
     """semantic [S], codes [2 S, Q] of one crop -> the steps that a stage of this config predicts, and its condition."""
     num_levels, num_known = len(config.levels), len(config.condition_levels)
     if config.stage == "semantic":
         # The last run goes on beyond the crop: its length is not known.
-        return Window(group, merged_steps(semantic)[:-1, :num_levels], None)
+        return Window(group, semantic_prompt(config, semantic)[:-1], None)
     if config.stage == "coarse":
         return Window(group, codes[:, :num_levels], semantic[:, None])
     return Window(group, codes[:, num_known : num_known + num_levels], codes[:, :num_known])

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from audiolm.config import StageConfig
 from audiolm.errors import ConfigError
+from audiolm.lm.sequences import flatten, unflatten
 
 START = -1
 
@@ -61,19 +62,15 @@ class FlattenedLayout:
         """-> ids [B, C * Lc + 1 + N * L]."""
         parts = [targets.new_full((targets.shape[0], 1), self.separator)]
         if condition is not None:
-            parts.insert(0, (condition + _offsets(self.condition_levels, condition)).flatten(1))
-        parts.append((targets + _offsets(self.levels, targets) + self.separator + 1).flatten(1))
+            parts.insert(0, flatten(condition, self.condition_levels))
+        parts.append(flatten(targets, self.levels) + self.separator + 1)
         return torch.cat(parts, dim=1)
 
     def restore(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
         """Undoes `arrange`; the condition is None where it had no levels."""
         at = int((ids[0] == self.separator).nonzero()[0])
-        targets = ids[:, at + 1 :].unflatten(1, (-1, len(self.levels))) - self.separator - 1
-        targets = targets - _offsets(self.levels, targets)
-        if not self.condition_levels:
-            return targets, None
-        condition = ids[:, :at].unflatten(1, (-1, len(self.condition_levels)))
-        return targets, condition - _offsets(self.condition_levels, condition)
+        targets = unflatten(ids[:, at + 1 :] - self.separator - 1, self.levels)
+        return targets, unflatten(ids[:, :at], self.condition_levels) if self.condition_levels else None
 
 
 Layout = DepthLayout | FlattenedLayout
@@ -86,8 +83,3 @@ def layout_of(config: StageConfig) -> Layout:
     if config.layout == "flattened":
         return FlattenedLayout(config.levels, config.condition_levels)
     raise ConfigError(f"layout must be depth or flattened, found {config.layout!r}")
-
-
-def _offsets(levels: tuple[int, ...], like: Tensor) -> Tensor:
-    sizes = torch.tensor((0, *levels[:-1]), device=like.device)
-    return sizes.cumsum(0)

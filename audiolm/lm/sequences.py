@@ -30,19 +30,26 @@ def expand_runs(ids: Tensor, runs: Tensor) -> Tensor:
     return ids.repeat_interleave(runs)
 
 
-def flatten(codes: Tensor, codebook_size: int) -> Tensor:
-    """codes [F, Q] -> [F * Q], row-major (all levels of a frame, then the next frame), level q offset by q * K."""
-    return (codes + torch.arange(codes.shape[1], device=codes.device) * codebook_size).flatten()
+def flatten(codes: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """codes [..., F, L] -> [..., F * L]: row-major (all levels of a frame, then the next frame).
 
-
-def unflatten(ids: Tensor, num_levels: int, codebook_size: int) -> Tensor:
-    """[F * Q] -> codes [F, Q]; undoes `flatten`.
-
-    Raises ValueError where the length is no multiple of `num_levels` or an id is not of its position's level.
+    Level l is offset by the vocabulary sizes of the levels before it, so that an id tells its level.
     """
-    if ids.shape[0] % num_levels:
-        raise ValueError(f"{ids.shape[0]} ids are no whole number of frames of {num_levels} levels")
-    codes = ids.view(-1, num_levels) - torch.arange(num_levels, device=ids.device) * codebook_size
-    if codes.numel() and not (int(codes.min()) >= 0 and int(codes.max()) < codebook_size):
-        raise ValueError("an id does not belong to the quantizer level of its position")
+    return (codes + _offsets(sizes, codes)).flatten(-2)
+
+
+def unflatten(ids: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """[..., F * L] -> codes [..., F, L]; undoes `flatten`.
+
+    Raises ValueError where the length is no multiple of the number of levels or an id is not of its position's level.
+    """
+    if ids.shape[-1] % len(sizes):
+        raise ValueError(f"{ids.shape[-1]} ids are no whole number of frames of {len(sizes)} levels")
+    codes = ids.unflatten(-1, (ids.shape[-1] // len(sizes), len(sizes))) - _offsets(sizes, ids)
+    if not bool(((codes >= 0) & (codes < torch.tensor(sizes, device=ids.device))).all()):
+        raise ValueError("an id does not belong to the level of its position")
     return codes
+
+
+def _offsets(sizes: tuple[int, ...], like: Tensor) -> Tensor:
+    return torch.tensor((0, *sizes[:-1]), device=like.device).cumsum(0)

@@ -17,16 +17,17 @@ BLOCK = 128
 
 
 def rotary_angles(positions: Tensor, head_width: int) -> tuple[Tensor, Tensor]:
-    """positions [N] -> (cosines, sines), each float32 [N, 1, 1, D / H / 2] (broadcasts over q/k and heads)."""
+    """positions [N] -> (cosines, sines), each float32 [N, D / H / 2]."""
     half = head_width // 2
     frequencies = ROTARY_BASE ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)
-    angles = (positions.float()[:, None] * frequencies)[:, None, None, :]
+    angles = positions.float()[:, None] * frequencies
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotates pairs (i, i + half) of x [B, N, ..., H, D / H] by its position's angles."""
+    """Rotates pairs (i, i + half) of x [..., D / H] by its position's angles, which broadcast against it."""
     first, second = x.chunk(2, dim=-1)
+    cosines, sines = cosines.to(x.dtype), sines.to(x.dtype)
     return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
 
@@ -61,8 +62,7 @@ class CausalSelfAttention(nn.Module):
         """-> queries [B, H, N, D / H], keys and values [2, B, H, N, D / H]."""
         batch, steps, width = x.shape
         qkv = self.qkv(x).view(batch, steps, 3, self.num_heads, width // self.num_heads)
-        cosines, sines = (angle.to(qkv.dtype) for angle in rotary)
-        turned = rotate(qkv[:, :, :2], cosines, sines)
+        turned = rotate(qkv[:, :, :2], *(angle[:, None, None] for angle in rotary))  # of queries and keys, every head
         queries = turned[:, :, 0].transpose(1, 2)
         keys_values = torch.stack([turned[:, :, 1], qkv[:, :, 2]]).transpose(2, 3)
         return queries, keys_values

@@ -10,21 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ROTARY_BASE = 10_000.0
-
-
-def rotary_angles(length: int, head_dimension: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [S, head_dimension / 2] of the rotary angles."""
-    exponents = torch.arange(0, head_dimension, 2, device=device, dtype=torch.float32) / head_dimension
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * ROTARY_BASE**-exponents
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """x [..., S, d] with pairs (i, i + d / 2) rotated by the angles of their positions."""
-    first, second = x.chunk(2, dim=-1)
-    cosines, sines = cosines.to(x.dtype), sines.to(x.dtype)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
+from audiolm.nn.attention import rotary_angles, rotate
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -51,7 +37,7 @@ class SelfAttention(nn.Module):
         batch, length, width = x.shape
         joined = self.queries_keys_values(self.norm(x))
         queries, keys, values = joined.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        angles = rotary_angles(length, width // self.num_heads, x.device)
+        angles = rotary_angles(torch.arange(length, device=x.device), width // self.num_heads)
         queries, keys = rotate(queries, *angles), rotate(keys, *angles)
         mixed = _attend(queries, keys, values)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)

@@ -28,10 +28,10 @@ from audiolm.config import (
     SEMANTIC_RATE_HZ,
     STAGES,
     SamplingConfig,
+    StageConfig,
 )
 from audiolm.data.tokens import TokenCorpus, TokenItem
 from audiolm.errors import DataError, TrainingError
-from audiolm.lm import StageModel
 from audiolm.receipt import derive_seed
 from audiolm.stages import StageEvents, StageRun, run_coarse, run_fine, run_semantic, semantic_prompt
 from audiolm.training.detector_pairs import SPLITS, PairWriter
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         missing = count - writer.num_rows
         generator = torch.Generator().manual_seed(args.seed + 1_000_003 * SPLITS.index(split) + 7_919 * writer.num_rows)
         deadline = time.monotonic() + budget_s * max(0, missing)
-        batches = _batches(models.stages["semantic"], sources[split], missing, args.batch_size, generator)
+        batches = _batches(models.stages["semantic"].config, sources[split], missing, args.batch_size, generator)
         for crops in tqdm(batches, desc=split, unit="batch"):
             writer.add(*make_pairs(models, crops, prompt_frames, generator))
             if time.monotonic() > deadline:
@@ -120,7 +120,7 @@ class Sources:
 
 
 def _batches(
-    model: StageModel, sources: Sources, count: int, size: int, generator: torch.Generator
+    config: StageConfig, sources: Sources, count: int, size: int, generator: torch.Generator
 ) -> Iterator[list[Crop]]:
     """`count` crops in batches whose prompts have equally many semantic steps, so that no row needs padding."""
     pool: dict[int, list[Crop]] = defaultdict(list)
@@ -128,7 +128,7 @@ def _batches(
     while count > 0:
         for _ in range(4 * size):
             crop = sources.draw(generator)
-            pool[len(semantic_prompt(model, crop.semantic[:prompt]))].append(crop)
+            pool[len(semantic_prompt(config, crop.semantic[:prompt]))].append(crop)
         fullest = max(pool, key=lambda runs: len(pool[runs]))
         batch, pool[fullest] = pool[fullest][: min(size, count)], pool[fullest][size:]
         for runs in [runs for runs in pool if len(pool[runs]) > 8 * size]:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiolm.audio.levelling import ACTIVE_LEVEL_DB
 from audiolm.data import speech
 from audiolm.data.corpus import Corpus
-from audiolm.data.speech import ACTIVE_LEVEL_DB, is_valid_speaker, level, trim_silences
+from audiolm.data.speech import is_valid_speaker, level, trim_silences
 from audiolm.errors import DataError
 
 RATE_HZ = 16_000
@@ -103,3 +104,9 @@ def test_level_is_that_of_the_active_parts_and_never_clips():
     assert active_db == pytest.approx(ACTIVE_LEVEL_DB, abs=0.2)
     samples[100] = 0.9
     assert np.abs(level(samples)).max() <= 0.95 + 1e-6
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(RATE_HZ, np.float32), _silence(0.01)])
+def test_what_holds_no_sound_is_levelled_to_itself_and_trimmed_to_nothing(samples):
+    assert np.array_equal(level(samples), samples)
+    assert len(trim_silences(samples)) == 0

@@ -15,7 +15,6 @@ from audiolm.evaluation.likelihood import (
     Window,
     crop_windows,
     foreign_condition,
-    merged_steps,
     stage_nats,
     stage_window,
 )
@@ -120,11 +119,6 @@ def test_instants_are_spread_and_silent_ones_left_out():
 # ---- likelihood
 
 
-def test_merged_steps_are_those_of_the_language_model():
-    ids = torch.tensor([3, 3, 3, 1, 2, 2] + [5] * 70 + [1] * 32)
-    assert torch.equal(merged_steps(ids), semantic_steps(ids))
-
-
 @pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
 @pytest.mark.parametrize("layout", ["depth", "flattened"])
 def test_windows_are_what_the_stage_was_trained_on(stage, layout):
@@ -175,7 +169,7 @@ def test_bigrams_sum_to_one_and_learn_an_order():
 @pytest.mark.parametrize("layout", ["depth", "flattened"])
 def test_stage_nats_are_those_of_the_logits(layout):
     model = tiny_modules(layout=layout)["stage_semantic"].eval()
-    targets = merged_steps(pair("a", 40).semantic)[:, : len(model.config.levels)]
+    targets = semantic_steps(pair("a", 40).semantic)[:, : len(model.config.levels)]
     with torch.no_grad():
         found = model.logits(targets[None], None)
     expected = [

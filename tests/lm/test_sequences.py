@@ -38,17 +38,17 @@ def test_semantic_steps_hold_token_and_run_length_less_one(ids):
 @given(st.integers(0, 9), st.integers(1, 5), st.integers(2, 50), st.integers(0, 2**31))
 def test_flattening_is_row_major_with_offsets_and_is_undone(frames, levels, size, seed):
     codes = torch.randint(size, (frames, levels), generator=torch.Generator().manual_seed(seed))
-    flat = flatten(codes, size)
-    assert torch.equal(unflatten(flat, levels, size), codes)
+    flat = flatten(codes, (size,) * levels)
+    assert torch.equal(unflatten(flat, (size,) * levels), codes)
     if frames:
         assert flat[levels - 1] == codes[0, levels - 1] + (levels - 1) * size
 
 
 def test_unflattening_refuses_ids_of_another_level_and_broken_frames():
     with pytest.raises(ValueError, match="level of its position"):
-        unflatten(torch.tensor([0, 3]), 2, 8)
+        unflatten(torch.tensor([0, 3]), (8, 8))
     with pytest.raises(ValueError, match="whole number"):
-        unflatten(torch.tensor([0, 9, 1]), 2, 8)
+        unflatten(torch.tensor([0, 9, 1]), (8, 8))
 
 
 @given(sizes, sizes, st.integers(0, 6), st.integers(0, 6), st.booleans(), st.integers(0, 2**31))

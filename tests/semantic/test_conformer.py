@@ -1,13 +1,14 @@
 import torch
 from torch.nn import functional as F
 
-from audiolm.nn.conformer import ConformerLayer, SelfAttention, rotary_angles, rotate
+from audiolm.nn.attention import rotary_angles, rotate
+from audiolm.nn.conformer import ConformerLayer, SelfAttention
 
 
 def test_rotary_products_depend_on_relative_position_only() -> None:
     torch.manual_seed(0)
     query, key = torch.randn(8), torch.randn(8)
-    cosines, sines = rotary_angles(12, 8, torch.device("cpu"))
+    cosines, sines = rotary_angles(torch.arange(12), 8)
     queries, keys = rotate(query.expand(12, 8), cosines, sines), rotate(key.expand(12, 8), cosines, sines)
     products = queries @ keys.T
     torch.testing.assert_close(products[3, 1], products[10, 8])
