@@ -59,7 +59,3 @@ class EvaluationError(AudioLMError):
 
 class DeviceMemoryError(AudioLMError):
     """The device ran out of memory; the request may succeed when smaller."""
-
-
-class Cancelled(AudioLMError):
-    """The caller asked a running job to stop."""

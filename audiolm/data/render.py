@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -185,15 +186,11 @@ def _dampings(notes: NoteTable) -> tuple[list[float], list[float]]:
     return np.minimum(end_s, limit_s).tolist(), damping_s.tolist()
 
 
-_CURVES: dict[int, np.ndarray] = {}
-
-
+@lru_cache(maxsize=4096)
 def _damping_curve(length: int) -> np.ndarray:
-    """Exponential fall over four time constants, bent to reach zero at the end: float32 [length]."""
-    if length not in _CURVES:
-        time = np.arange(length, dtype=np.float64) / max(length, 1)
-        _CURVES[length] = (np.exp(-4.0 * time) * (1.0 - time)).astype(np.float32)
-    return _CURVES[length]
+    """Exponential fall over four time constants, bent to reach zero at the end: float32 [length]; not to be changed."""
+    time = np.arange(length, dtype=np.float64) / max(length, 1)
+    return (np.exp(-4.0 * time) * (1.0 - time)).astype(np.float32)
 
 
 def room_response(chain: Chain, rng: np.random.Generator) -> np.ndarray:

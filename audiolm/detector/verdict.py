@@ -12,7 +12,6 @@ from torch import Tensor
 from audiolm.config import SAMPLE_RATE_HZ, DetectorCalibration, DetectorConfig
 
 SCOPE = "holds only for audio of these checkpoints"
-LABELS = ("generated", "original", "uncertain", "withheld")
 SEGMENT_S = 0.25
 SOUND_DB = -60.0  # 50 ms windows above this level, relative to full scale, count as sound
 MIN_SOUND_S = 0.5
@@ -23,7 +22,9 @@ _WINDOW = SAMPLE_RATE_HZ // 20
 
 @dataclass(frozen=True)
 class Verdict:
-    """`probability` is that of "generated", None where the verdict is withheld (`reason` says why).
+    """`label` is generated, original, uncertain or withheld (`reason` says why).
+
+    `probability` is that of "generated", None where the verdict is withheld.
 
     At `threshold` the detector called `false_positive_rate` of `num_originals` held-out originals generated, and missed
     `false_negative_rate` of `num_generated` generated clips. Segment probabilities, one every 0.25 s at
