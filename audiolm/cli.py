@@ -20,10 +20,11 @@ from audiolm.audio import files
 from audiolm.checkpoints import commands as checkpoint_commands
 from audiolm.config import STAGES, SamplingConfig
 from audiolm.detector import Verdict
-from audiolm.errors import AudioLMError, RequestError
+from audiolm.errors import AudioLMError, CheckpointError, RequestError
 from audiolm.events import Event, Progress, Result
 from audiolm.outputs import read_receipt, write_continuation
 from audiolm.pipeline import Pipeline
+from audiolm.receipt import Receipt
 from audiolm.request import MAX_CONTINUATION_S, PROMPT_PARTS, ContinuationRequest
 from audiolm.streams import Waveform
 
@@ -142,10 +143,10 @@ def run_detect(options: argparse.Namespace) -> None:
 
 def run_replay(options: argparse.Namespace) -> None:
     receipt = read_receipt(options.receipt)
-    options.checkpoint = options.checkpoint or receipt.checkpoint
     prompt = _optional_waveform(options.prompt, receipt.request.prompt_s)
     source = _optional_waveform(options.source, receipt.request.continuation_s)
-    result = follow(_pipeline(options).replay(receipt, prompt, source))
+    pipeline = _pipeline(options) if options.checkpoint else _pipeline_of(receipt, options)
+    result = follow(pipeline.replay(receipt, prompt, source))
     print("identical tokens")
     name = (options.source or options.prompt or Path("generated")).stem
     _write_row(result, receipt.row, options.out, name)
@@ -170,7 +171,7 @@ def follow(events: Iterator[Event]) -> Result:
 
 
 def _add_model_options(parser: argparse.ArgumentParser, checkpoint: str | None = "speech-small") -> None:
-    shown = checkpoint or "the receipt's"
+    shown = checkpoint or "the embedded one of the receipt's name"
     parser.add_argument("--checkpoint", default=checkpoint, help=f"embedded name, folder or Hub id ({shown})")
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
@@ -208,6 +209,17 @@ def _pipeline(options: argparse.Namespace) -> Pipeline:
             raise RequestError(f"--threads must be at least 1, found {options.threads}")
         torch.set_num_threads(options.threads)
     return Pipeline.load(options.checkpoint, options.revision, options.device)
+
+
+def _pipeline_of(receipt: Receipt, options: argparse.Namespace) -> Pipeline:
+    """The embedded checkpoint of the receipt's name: a receipt does not know folders and Hub ids."""
+    options.checkpoint = receipt.checkpoint
+    try:
+        return _pipeline(options)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"give --checkpoint: it must have sha256 {receipt.checkpoint_sha256} ({error})"
+        ) from error
 
 
 def _optional_waveform(path: Path | None, max_s: float) -> Waveform | None:

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from audiolm.audio import files
+from audiolm.checkpoints.format import read_info
 from audiolm.cli import main
 from tests.pipeline.material import recording
 
@@ -44,19 +46,26 @@ def test_continue_writes_audio_tokens_and_receipt_of_every_continuation(prompt, 
 
 def test_replay_from_the_wav_gives_the_same_files(prompt, options, tmp_path, capsys):
     main(["continue", str(prompt), *SHORT, "--seed", "3", *options])
-    first = (tmp_path / "out/hello_2.wav").read_bytes()
     again = [*options[:-1], str(tmp_path / "again")]
     assert main(["replay", str(tmp_path / "out/hello_2.wav"), str(prompt), *again]) == 0
     assert "identical tokens" in capsys.readouterr().out
     assert names(tmp_path / "again") == ["hello_2.receipt.json", "hello_2.tokens.safetensors", "hello_2.wav"]
-    codes = [load_file(tmp_path / folder / "hello_2.tokens.safetensors")["codes"] for folder in ("out", "again")]
-    assert (codes[0] == codes[1]).all()
-    assert (
-        files.read_waveform(tmp_path / "again/hello_2.wav")
-        .int16()
-        .equal(files.read_waveform(tmp_path / "out/hello_2.wav").int16())
+    tokens, sound = (
+        [read(tmp_path / folder / f"hello_2.{suffix}") for folder in ("out", "again")]
+        for read, suffix in ((load_file, "tokens.safetensors"), (files.read_waveform, "wav"))
     )
-    assert len(first) > 0
+    assert tokens[0]["codes"].shape == (70, 4)
+    assert all(torch.equal(tokens[0][name], tokens[1][name]) for name in ("semantic", "codes"))
+    assert sound[0].samples.abs().max() > 0
+    assert torch.equal(sound[0].samples, sound[1].samples)
+
+
+def test_replay_says_which_checkpoint_a_receipt_asks_for(prompt, options, tiny_folder, tmp_path, capsys):
+    main(["continue", str(prompt), *SHORT, "--seed", "3", "--count", "1", *options])
+    assert main(["replay", str(tmp_path / "out/hello_1.receipt.json"), str(prompt)]) == 2
+    said = capsys.readouterr().err
+    assert f"give --checkpoint: it must have sha256 {read_info(tiny_folder).sha256}" in said
+    assert "tiny-speech" in said
 
 
 def test_sampling_options_reach_the_receipt(prompt, options, tmp_path):
