@@ -17,11 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = parse(arguments)
     try:
-        service = Service(settings)
-    except AudioLMError as error:
+        build_ui(Service(settings), settings).launch(**launch_options(settings))
+    except (AudioLMError, OSError) as error:  # OSError: the port is taken, the address is not this machine's
         print(f"app.py: {error}", file=sys.stderr)
         return 1
-    build_ui(service, settings).launch(**launch_options(settings))
     return 0
 
 

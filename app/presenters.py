@@ -150,7 +150,7 @@ def heading_html(number: int, continuation: Continuation) -> str:
     """Title of a result card, labelled GENERATED."""
     heard_s = continuation.waveform.duration_s
     return (
-        f'<div class="heading"><h3>Continuation {number}</h3><span class="generated-label">GENERATED</span>'
+        f'<div class="heading"><h2>Continuation {number}</h2><span class="generated-label">GENERATED</span>'
         f'<span class="lengths">{continuation.prompt_s:.1f} s prompt + {heard_s - continuation.prompt_s:.1f} s'
         "</span></div>"
     )
@@ -177,8 +177,8 @@ def verdict_html(verdict: Verdict | None, detector_hash: str) -> str:
     return (
         '<div class="verdict">'
         f'<p class="words"><strong>Detector: {VERDICT_WORDS[verdict.label]}</strong> · {score:.1f} % generated, '
-        f"threshold {threshold:.0f} %</p>"
-        f'<div class="meter" role="img" aria-label="score {score:.1f} percent, threshold {threshold:.0f} percent">'
+        f"threshold {threshold:.1f} %</p>"
+        f'<div class="meter" role="img" aria-label="score {score:.1f} percent, threshold {threshold:.1f} percent">'
         f'<span class="needle" style="left:{score:.1f}%"></span>'
         f'<span class="threshold" style="left:{threshold:.1f}%"></span>'
         '</div><div class="ends" aria-hidden="true"><span>original</span><span>generated</span></div>'
@@ -256,13 +256,13 @@ def checkpoint_html(info: CheckpointInfo) -> str:
 
 
 def checkpoint_row(info: CheckpointInfo) -> dict[str, Any]:
-    """A checkpoint as plain JSON values, for the API."""
+    """A checkpoint as plain JSON values, for the API; `components` maps each to its hash."""
     return {
         "name": info.name,
         "domain": info.domain,
         "summary": info.summary,
         "sha256": info.sha256,
-        "components": sorted(info.components),
+        "components": {name: entry.hash for name, entry in sorted(info.components.items())},
     }
 
 

@@ -34,12 +34,13 @@ class Bound:
         allowed = (
             f"{name} must be {self._shown(self.minimum)} to {self._shown(self.maximum)}{self.unit and ' ' + self.unit}"
         )
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (isinstance(value, float) and not math.isfinite(value)):
             raise RequestError(f"{allowed}, found {str(value)[:40]!r}")
         if self.whole and value != int(value):
             raise RequestError(f"{allowed}, a whole number, found {value}")
         if not self.minimum <= value <= self.maximum:
-            raise RequestError(f"{allowed}, found {self._shown(value)}")
+            raise RequestError(f"{allowed}, found {self._shown(value)[:40]}")
         return int(value) if self.whole else float(value)
 
     def _shown(self, value: float) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import queue
+import shutil
 import tempfile
 import threading
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -49,7 +51,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Loading:
-    """The checkpoint is being read."""
+    """The device is this run's; the recording and the checkpoint are being read."""
 
     checkpoint: str
 
@@ -198,8 +200,8 @@ class Service:
 
         def steps(folder: Path) -> Iterator[ServiceEvent]:
             began = time.monotonic()
-            prompt = files.read_waveform(request.audio, max_s=request.options.prompt_s)
             yield Loading(request.checkpoint.source)
+            prompt = files.read_waveform(request.audio, max_s=request.options.prompt_s)
             info, pipeline = self._load(request.checkpoint)
             coarse = pipeline.num_coarse_levels
             levels = {"semantic": 1, "coarse": coarse, "fine": pipeline.num_levels - coarse}
@@ -224,8 +226,8 @@ class Service:
         """
 
         def steps(folder: Path) -> Iterator[ServiceEvent]:
-            waveform = files.read_waveform(audio, max_s=MAX_CLIP_S)
             yield Loading(choice.source)
+            waveform = files.read_waveform(audio, max_s=MAX_CLIP_S)
             info, pipeline = self._load(choice)
             deepest = pipeline.models.codec.num_levels
             chosen = sorted({min(level, deepest) for level in levels}, reverse=True)
@@ -249,8 +251,8 @@ class Service:
         """
 
         def steps(folder: Path) -> Iterator[ServiceEvent]:
-            waveform = files.read_waveform(audio, max_s=MAX_CLIP_S)
             yield Loading(choice.source)
+            waveform = files.read_waveform(audio, max_s=MAX_CLIP_S)
             info, pipeline = self._load(choice)
             yield Judged(info, pipeline.detect(waveform), waveform, folder)
 
@@ -298,16 +300,22 @@ class Service:
         except Exception as raised:
             error = raised
         finally:
-            if isinstance(error, DeviceMemoryError) and torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            if isinstance(error, DeviceMemoryError):
+                _let_go(error)
             self._slot.release()
-        if error is not None and run.stop.is_set():
-            logger.info("a stopped run ended with %s", error)
+        if run.stop.is_set():  # the caller cleared the folder, and the last step may have made it again
+            shutil.rmtree(run.folder, ignore_errors=True)
+            if error is not None:
+                logger.info("a stopped run ended with %s", error)
         run.send(_End(error))
 
     def _load(self, choice: CheckpointChoice) -> tuple[CheckpointInfo, Pipeline]:
-        """Called with the slot held, so that no checkpoint is loaded twice."""
+        """Called with the slot held, so that no checkpoint is loaded twice. One whose folder changed is loaded anew."""
         key = (choice.source, choice.revision)
+        if key in self._pipelines:
+            info, _ = self._pipelines[key]
+            if read_info(info.folder).sha256 != info.sha256:
+                del self._pipelines[key]
         if key not in self._pipelines:
             models = load_checkpoint(self._folder(choice), device=str(self.device))
             self._pipelines[key] = (models.info, Pipeline(models))
@@ -317,8 +325,8 @@ class Service:
         return self._pipelines[key]
 
     def _folder(self, choice: CheckpointChoice) -> Path:
-        if choice.revision is None and choice.source in self._offered:
-            return self._offered[choice.source].folder
+        if choice.text in self._offered:
+            return self._offered[choice.text].folder
         if not self.settings.other_checkpoints:
             names = ", ".join(self._offered) or "none"
             raise RequestError(f"checkpoint must be one of those offered here ({names}), found {choice.source[:80]!r}")
@@ -335,6 +343,16 @@ def _pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise RequestError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
+
+
+def _let_go(error: BaseException) -> None:
+    """Frees what a run out of memory held: the error outlives it, and its frames would keep the tensors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _offered(sources: tuple[str, ...]) -> dict[str, CheckpointInfo]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from app.schemas import BOUNDS
+from app.schemas import BOUNDS, MAX_CLIP_S
 from app.service import Service
 from app.ui import api
 from audiolm.audio.files import LIMITS
@@ -56,6 +56,7 @@ def limits_table() -> str:
     """The limits of recordings and of requests, as Markdown."""
     rows = [
         ("recording", f"{LIMITS.min_duration_s:g} to {LIMITS.max_duration_s:g} s"),
+        ("read by Reconstruct and Detect", f"the first {MAX_CLIP_S:g} s"),
         ("file", f"at most {LIMITS.max_file_bytes // 2**20} MiB"),
         ("channels", f"1 to {LIMITS.max_channels}, mixed to one"),
         ("sample rate", f"{LIMITS.min_rate_hz} to {LIMITS.max_rate_hz} Hz, taken to 16000 Hz"),

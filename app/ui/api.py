@@ -36,6 +36,7 @@ import gradio as gr
 from app import presenters
 from app.schemas import (
     BOUNDS,
+    MAX_CLIP_S,
     PROMPT_PARTS,
     RECONSTRUCTION_LEVELS,
     STAGES,
@@ -59,11 +60,14 @@ CONTINUE = (
     "audio and labelled so."
 )
 RECONSTRUCT = (
-    "A recording through the codec from its first k quantizer levels: a summary, then the original at 16 kHz and one "
-    "WAV for each number of levels, most levels first."
+    f"The first {MAX_CLIP_S:g} s of a recording through the codec from its first k quantizer levels: a summary, then "
+    "the original at 16 kHz and one WAV for each number of levels, most levels first."
 )
-DETECT = "The detector's verdict on a recording. It holds only for audio of the checkpoint, as `scope` says."
-CHECKPOINTS = "The checkpoints offered by this server: name, domain, summary, hash, components."
+DETECT = (
+    f"The detector's verdict on the first {MAX_CLIP_S:g} s of a recording, with its threshold, its error rates and, "
+    "under checkpoint, its hash. It holds only for audio of the checkpoint, as `scope` says."
+)
+CHECKPOINTS = "The checkpoints offered by this server: name, domain, summary, hash, components with theirs."
 
 
 class Endpoints:

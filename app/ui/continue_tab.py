@@ -17,11 +17,12 @@ from app.schemas import BOUNDS, PROMPT_PARTS, STAGES, CheckpointChoice, Continue
 from app.service import Finished, Loading, SavedContinuation, Service, ServiceEvent, Started, Waiting
 from app.ui.media import player, timeline, uploaded_audio
 from app.ui.picker import Picker, describe
-from app.ui.plain import MODEL_EVENTS, QUIET, refusal
+from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
 from audiolm.events import Chunk, Progress
 
 PICTURE_EVERY_S = 0.45
 NEW_SEED_BELOW = 2**31
+STOP, STOPPING = "Stop", "Stopping…"
 MICROPHONE_NOTE = (
     "Browsers give a page the microphone only over https, or from localhost. Uploads work everywhere: "
     "WAV, FLAC, OGG or MP3. The prompt is taken from the start."
@@ -98,12 +99,12 @@ class Outcome:
     def busy(self, status: str) -> dict[Any, Any]:
         return {
             self.generate: gr.update(interactive=False),
-            self.stop: gr.update(interactive=True),
+            self.stop: gr.update(value=STOP, interactive=True),
             self.status: status,
         }
 
     def at_rest(self, status: str | None = None) -> dict[Any, Any]:
-        update = {self.generate: gr.update(interactive=True), self.stop: gr.update(interactive=False)}
+        update = {self.generate: gr.update(interactive=True), self.stop: gr.update(value=STOP, interactive=False)}
         return update if status is None else {**update, self.status: status}
 
 
@@ -129,7 +130,7 @@ def build_continue_tab(service: Service, picker: Picker) -> None:
 
 
 def _wire(outcome: Outcome, run: Callable[..., Iterator[dict[Any, Any]]], inputs: list[Any]) -> None:
-    """Generate starts a run, Stop cancels it."""
+    """Generate starts a run, Stop cancels it. Until the run has ended, Stop's label says that it was pressed."""
     started = outcome.generate.click(
         lambda: outcome.busy(presenters.busy_html("Waiting for a turn")),
         None,
@@ -139,21 +140,28 @@ def _wire(outcome: Outcome, run: Callable[..., Iterator[dict[Any, Any]]], inputs
     )
     running = started.then(run, inputs, outcome.components(), **QUIET, **MODEL_EVENTS)
     outcome.stop.click(
-        lambda: {outcome.stop: gr.update(interactive=False), outcome.status: presenters.busy_html("Stopping")},
         None,
-        [outcome.stop, outcome.status],
+        None,
+        outcome.stop,
+        js=f"() => ({{ __type__: 'update', value: '{STOPPING}', interactive: false }})",
         cancels=[running],
-        queue=False,
         **QUIET,
     )
     # Gradio counts a cancelled run as a failed one, once the server has really let go of it.
     running.failure(
-        lambda: outcome.at_rest(presenters.notice_html("Stopped. Your inputs are as they were.", "stopped")),
-        None,
+        lambda label: outcome.at_rest(_ended(stopped=label == STOPPING)),
+        outcome.stop,
         [outcome.generate, outcome.stop, outcome.status],
         queue=False,
         **QUIET,
     )
+
+
+def _ended(stopped: bool) -> str:
+    """What to say of a run that ended outside `_run`: at the visitor's wish, or refused by Gradio itself."""
+    if stopped:
+        return presenters.notice_html("Stopped. Your inputs are as they were.", "stopped")
+    return presenters.notice_html(NOT_TAKEN, "error")
 
 
 def _build_examples(service: Service, audio: gr.Audio, picker: Picker) -> None:
@@ -195,9 +203,7 @@ def _build_controls() -> dict[str, Any]:
                 bound.default,
                 label=bound.label,
                 info=bound.info,
-                precision=0,
-                minimum=bound.minimum,
-                maximum=bound.maximum,
+                precision=0,  # no limits here: `Bound` refuses in the page, Gradio only in a toast
                 elem_id="seed",
                 scale=3,
             )
@@ -242,7 +248,7 @@ def slider(name: str) -> gr.Slider:
 def _build_outcome() -> Outcome:
     with gr.Row(elem_classes="actions"):
         generate = gr.Button("Generate", variant="primary", elem_id="generate", size="lg")
-        stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", size="lg")
+        stop = gr.Button(STOP, variant="stop", interactive=False, elem_id="stop", size="lg")
     status = gr.HTML("", elem_id="status")
     live = gr.HTML("", elem_id="live")
     empty = gr.HTML(EMPTY, elem_id="empty")
@@ -278,7 +284,7 @@ def _run(
     try:
         request = ContinueRequest.from_fields(audio, CheckpointChoice.parse(checkpoint), values, prompt_part)
         hidden = {key: value for card in outcome.cards for key, value in card.hide().items()}
-        yield {**outcome.busy(presenters.busy_html("Starting")), **hidden, outcome.live: "", outcome.empty: ""}
+        yield {outcome.status: presenters.busy_html("Starting"), **hidden, outcome.live: "", outcome.empty: ""}
         view = _RunView(request)
         with closing(service.continue_prompt(request)) as events:
             for event in events:

@@ -13,7 +13,7 @@ from app.schemas import MAX_CLIP_S, CheckpointChoice, recording
 from app.service import Judged, Service
 from app.ui.media import timeline, uploaded_audio
 from app.ui.picker import Picker
-from app.ui.plain import MODEL_EVENTS, QUIET, refusal
+from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
 
 PURPOSE = (
     "Each checkpoint brings a detector of its own continuations. It knows nothing of other synthesisers: a low score "
@@ -34,6 +34,7 @@ def build_detect_tab(service: Service, picker: Picker) -> None:
             picture = timeline("Spectrogram and score", "detect-picture")
 
     def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
+        yield {verdict: "", picture: None}  # whatever comes, it is not of this recording
         try:
             choice = CheckpointChoice.parse(checkpoint)
             with closing(service.detect(recording(audio), choice)) as events:
@@ -46,7 +47,7 @@ def build_detect_tab(service: Service, picker: Picker) -> None:
             yield {status: refusal(error, audio)}
 
     running = button.click(run, [audio, picker.dropdown], [status, verdict, picture], **QUIET, **MODEL_EVENTS)
-    running.failure(lambda: "", None, status, queue=False, **QUIET)
+    running.failure(lambda: presenters.notice_html(NOT_TAKEN, "error"), None, status, queue=False, **QUIET)
 
 
 def _show(judged: Judged, verdict: gr.HTML, picture: gr.Image) -> dict[Any, Any]:

@@ -13,7 +13,7 @@ from app.schemas import MAX_CLIP_S, RECONSTRUCTION_LEVELS, CheckpointChoice, rec
 from app.service import Reconstructed, Service
 from app.ui.media import player, timeline, uploaded_audio
 from app.ui.picker import Picker
-from app.ui.plain import MODEL_EVENTS, QUIET, refusal
+from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
 
 PURPOSE = (
     "The codec turns sound into up to 12 numbers a frame, 50 frames a second. The first levels carry what is said or "
@@ -38,6 +38,7 @@ def build_reconstruct_tab(service: Service, picker: Picker) -> None:
             picture = timeline("Spectrograms", "reconstruct-picture")
 
     def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
+        yield dict.fromkeys([original, *rungs, picture])  # whatever comes, they are not of this recording
         try:
             choice = CheckpointChoice.parse(checkpoint)
             with closing(service.reconstruct(recording(audio), choice)) as events:
@@ -51,7 +52,7 @@ def build_reconstruct_tab(service: Service, picker: Picker) -> None:
 
     outputs = [status, original, *rungs, picture]
     running = button.click(run, [audio, picker.dropdown], outputs, **QUIET, **MODEL_EVENTS)
-    running.failure(lambda: "", None, status, queue=False, **QUIET)
+    running.failure(lambda: presenters.notice_html(NOT_TAKEN, "error"), None, status, queue=False, **QUIET)
 
 
 def _show(done: Reconstructed, original: gr.Audio, rungs: list[gr.Audio], picture: gr.Image) -> dict[Any, Any]:

@@ -50,13 +50,18 @@ def test_a_verdict_shows_score_threshold_error_rates_with_n_scope_and_model():
     for part in (
         "sounds generated",
         "90.0 % generated",
-        "threshold 50 %",
+        "threshold 50.0 %",
         "1.0 % of 2,000 originals called generated",
         "2.0 % of 1,800 generated ones missed",
         "Holds only for audio of these checkpoints.",
         "0123456789ab",
     ):
         assert part in html
+
+
+def test_a_score_just_above_a_high_threshold_shows_as_above():
+    html = presenters.verdict_html(verdict(probability=0.998, threshold=0.996), HASH)
+    assert "99.8 % generated, threshold 99.6 %" in html
 
 
 def test_a_withheld_verdict_says_why_and_shows_no_score():
@@ -113,6 +118,7 @@ def test_rows_for_the_api_are_json(finished):
     row = json.loads(json.dumps(presenters.finished_row(finished.checkpoint, finished.result, 1.0)))
     assert row["status"] == "done"
     assert row["checkpoint"]["name"] == "tiny-speech"
+    assert row["checkpoint"]["components"]["detector"] == finished.checkpoint.components["detector"].hash
     assert [one["generated"] for one in row["continuations"]] == [True, True]
     assert row["continuations"][0]["receipt"]["request"]["seed"] == 11
     assert json.dumps(presenters.event_row(Progress("fine", 1, 2, 3.0)))

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import shutil
 import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import soundfile
 import torch
 
 from app.schemas import CheckpointChoice, ContinueRequest
-from app.service import Finished, Judged, Loading, Reconstructed, Service, Started, Waiting
+from app.service import Finished, Judged, Loading, Reconstructed, Service, Started, Waiting, _save
 from audiolm.audio import files
 from audiolm.errors import (
     AudioFormatError,
@@ -31,6 +33,14 @@ SHORT = {"prompt_s": 1.0, "continuation_s": 1.0, "num_continuations": 1}
 
 def asked(recording: Path, choice: CheckpointChoice = SPEECH, **fields) -> ContinueRequest:
     return ContinueRequest.from_fields(recording, choice, {**SHORT, **fields})
+
+
+def join_runs() -> None:
+    """Waits for the threads of ended runs."""
+    for thread in threading.enumerate():
+        if thread.name == "audiolm-run":
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 def last(events):
@@ -69,14 +79,37 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(service, re
     assert hashes[0] != hashes[2]
 
 
-def test_closing_the_events_stops_the_run_and_frees_the_device(service, recording):
+def test_closing_the_events_stops_the_run_and_frees_the_device(service, recording, monkeypatch):
+    saved = []
+    monkeypatch.setattr("app.service._save", lambda folder, number, one: saved.append(folder))
     events = service.continue_prompt(asked(recording, continuation_s=30, num_continuations=4))
     for event in events:
         if isinstance(event, Chunk):
             break
     events.close()
-    assert last(service.continue_prompt(asked(recording))).saved
-    assert not [thread for thread in threading.enumerate() if thread.name == "audiolm-run"]
+    done = last(service.continue_prompt(asked(recording)))
+    assert saved == [done.folder]  # the stopped run never came to its end
+    join_runs()
+
+
+def test_a_run_stopped_while_it_saves_leaves_no_files(service, recording, monkeypatch):
+    reached, stopped, folders = threading.Event(), threading.Event(), []
+
+    def save_late(folder, number, continuation):
+        folders.append(folder)
+        reached.set()
+        assert stopped.wait(10)
+        return _save(folder, number, continuation)
+
+    monkeypatch.setattr("app.service._save", save_late)
+    events = service.continue_prompt(asked(recording))
+    while not reached.is_set():
+        next(events)
+    events.close()
+    stopped.set()
+    join_runs()
+    assert folders
+    assert not folders[0].exists()
 
 
 def test_runs_take_turns_and_one_that_gives_up_waiting_never_starts(service, recording):
@@ -111,6 +144,37 @@ def test_running_out_of_memory_is_a_typed_error_and_the_next_run_succeeds(servic
         with pytest.raises(DeviceMemoryError, match="cpu ran out of memory"):
             last(service.continue_prompt(asked(recording)))
     assert last(service.continue_prompt(asked(recording))).saved
+
+
+def test_a_run_out_of_memory_holds_nothing_while_its_error_lives(service, recording, monkeypatch):
+    tensors = []
+
+    def greedy(*arguments, **options):
+        tensor = torch.zeros(1)
+        tensors.append(weakref.ref(tensor))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("app.service.load_checkpoint", greedy)
+    gc.disable()
+    try:
+        with pytest.raises(DeviceMemoryError):
+            last(service.continue_prompt(asked(recording)))
+        assert tensors[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_checkpoint_that_changed_is_loaded_anew(settings, checkpoints, recording, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(checkpoints / "tiny-speech", folder)
+    service = Service(replace(settings, checkpoints=(str(folder),)))
+    choice = CheckpointChoice(service.names()[0])
+    before = last(service.detect(recording, choice)).checkpoint.sha256
+    assert last(service.detect(recording, choice)).checkpoint.sha256 == before
+    shutil.rmtree(folder)
+    shutil.copytree(checkpoints / "tiny-piano", folder)
+    again = last(service.detect(recording, choice)).checkpoint
+    assert again.sha256 == service.describe(choice).sha256 != before
 
 
 def test_a_truncated_checkpoint_is_refused_and_the_others_go_on(settings, checkpoints, recording, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from app.service import Service
 from app.ui import build_ui, launch_options
 from app.ui.about_tab import without_front_matter
 from app.ui.api import EXAMPLE
+from app.ui.continue_tab import _ended
 from app.ui.media import uploaded_audio
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +53,21 @@ def test_stop_cancels_the_run(page):
     assert len(stops) == 1
     (cancelled,) = stops[0].cancels
     assert page.fns[cancelled].concurrency_id == "model"
+
+
+def test_only_a_run_that_was_stopped_is_called_stopped():
+    assert "notice stopped" in _ended(stopped=True)
+    assert "notice error" in _ended(stopped=False)
+
+
+def test_a_taken_port_is_said_without_a_traceback(monkeypatch, capsys):
+    def taken(*arguments, **options):
+        raise OSError("Cannot find empty port in range: 7860-7860")
+
+    monkeypatch.setattr("gradio.Blocks.launch", taken)
+    main = runpy.run_path(str(ROOT / "app.py"))["main"]
+    assert main(["--checkpoints", "no-such-checkpoint", "--device", "cpu"]) == 1
+    assert "app.py: Cannot find empty port" in capsys.readouterr().err
 
 
 def test_sliders_have_the_limits_of_the_bounds(page):
