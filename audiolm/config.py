@@ -88,6 +88,14 @@ class QuantizerConfig(Config):
         self._require(2 <= self.codebook_size <= 2**15, f"codebook_size must be 2..32768, found {self.codebook_size}")
         self._require(self.dimension >= 1, f"dimension must be positive, found {self.dimension}")
         self._require(0.0 < self.ema_decay < 1.0, f"ema_decay must be in (0, 1), found {self.ema_decay}")
+        self._require(
+            self.dead_code_ratio >= 0.0, f"dead_code_ratio must not be negative, found {self.dead_code_ratio}"
+        )
+        shares = (self.full_depth_probability, self.bypass_probability)
+        self._require(
+            min(shares) >= 0.0 and sum(shares) <= 1.0,
+            f"full_depth_probability and bypass_probability must be shares of at most 1 together, found {shares}",
+        )
 
 
 @dataclass(frozen=True)
@@ -172,6 +180,7 @@ class SemanticConfig(Config):
     num_clusters: int = 500
 
     def __post_init__(self) -> None:
+        self._require(self.num_heads >= 1, f"num_heads must be positive, found {self.num_heads}")
         # A torchaudio bundle brings its own layers, of which the extractor checks the number.
         layers = self.num_contrastive_layers + self.num_masked_layers if self.extractor == "w2vbert" else 48
         self._require(1 <= self.tap_layer <= layers, f"tap_layer must be 1..{layers}, found {self.tap_layer}")
@@ -192,6 +201,8 @@ class TransformerConfig(Config):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        sizes = (self.width, self.num_layers, self.num_heads, self.feed_forward)
+        self._require(min(sizes) >= 1, f"width, num_layers, num_heads, feed_forward must be positive, found {sizes}")
         self._require(self.width % (2 * self.num_heads) == 0, "width / num_heads must be even (rotary positions)")
         self._require(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), found {self.dropout}")
 
