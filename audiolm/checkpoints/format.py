@@ -70,6 +70,7 @@ __all__ = [
     "component_hash",
     "load_checkpoint",
     "load_component",
+    "load_run",
     "read_info",
     "read_run",
     "token_hash",
@@ -112,6 +113,15 @@ def read_run(folder: Path | str) -> tuple[str, dict[str, Any], dict[str, Tensor]
     value = require_fields(str(where), read_object(where), {"component": str, "config": dict, "made_for": dict})
     made_for = require_hashes(f"{where}: made_for", value["made_for"])
     return value["component"], value["config"], read_tensors([folder / RUN_WEIGHTS_FILE]), made_for
+
+
+def load_run(folder: Path | str, device: str | torch.device = "cpu") -> tuple[str, nn.Module, dict[str, str]]:
+    """(component, module in eval mode, made_for) of a run, with the values that ship: tokens must not change on export.
+
+    Raises CheckpointError where the folder is unreadable, or its weights do not fit its config.
+    """
+    component, config, tensors, made_for = read_run(folder)
+    return component, load_component(component, config, as_shipped(tensors), str(folder)).to(device), made_for
 
 
 def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", verify: bool = True) -> ModelSet:

@@ -10,11 +10,9 @@ from typing import Any
 from audiolm.checkpoints import registry
 from audiolm.checkpoints.format import (
     ModelSet,
-    as_shipped,
     attach_codebooks,
     component_hash,
-    load_component,
-    read_run,
+    load_run,
     token_hash,
 )
 from audiolm.errors import EvaluationError
@@ -63,26 +61,23 @@ def from_runs(runs: Mapping[str, Path]) -> Subject:
     """Training runs by component name. Weights pass through the cast of shipping: what is measured is what is shipped.
 
     Raises CheckpointError for an unreadable run; EvaluationError for a run of another component than its name says, or
-    made for other tokenizers than those beside it.
+    made for other components than those beside it.
     """
     modules: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     token_hashes: dict[str, str] = {}
     for name, folder in runs.items():
-        component, config, tensors, made_for = read_run(folder)
+        component, module, made_for = load_run(folder)
         if component != name:
             raise EvaluationError(f"{folder} holds a run of {component}, not of {name}")
-        shipped = {
-            key: value.float() if value.is_floating_point() else value for key, value in as_shipped(tensors).items()
-        }
-        modules[name] = load_component(component, config, shipped, str(folder))
-        hashes[name] = component_hash(tensors)
+        modules[name] = module
+        hashes[name] = component_hash(module.state_dict())
         if name in ("codec", "semantic"):
-            token_hashes[name] = token_hash(tensors)
-        for tokenizer, digest in made_for.items():
-            if tokenizer in hashes and digest not in (hashes[tokenizer], token_hashes[tokenizer]):
-                found = token_hashes[tokenizer][:12]
-                raise EvaluationError(f"{folder} was made for {tokenizer} {digest[:12]}, the one given is {found}")
+            token_hashes[name] = token_hash(module.state_dict())
+        for other, digest in made_for.items():
+            found = token_hashes.get(other, hashes.get(other, ""))
+            if other in hashes and digest not in (hashes[other], found):
+                raise EvaluationError(f"{folder} was made for {other} {digest[:12]}, the one given is {found[:12]}")
     stages = {name.removeprefix("stage_"): module for name, module in modules.items() if name.startswith("stage_")}
     if stages and "codec" in modules:
         attach_codebooks(stages, modules["codec"])

@@ -43,8 +43,9 @@ class ResidualQuantizer(nn.Module):
     def forward(self, latents: Tensor, levels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Straight-through quantisation while training.
 
-        latents [B, F, D]; levels [B] long: how many levels each row uses (None: all; 0: not quantised at all). Returns the quantised latents,
-        the codes [B, F, Q] of all levels, and the commitment loss. In train mode the codebooks are updated.
+        latents [B, F, D]; levels [B] long: how many levels each row uses (None: all; 0: not quantised at all). Returns
+        the quantised latents, the codes [B, F, Q] of all levels, and the commitment loss. In train mode the codebooks
+        are updated.
         """
         with torch.autocast(latents.device.type, enabled=False):
             latents = latents.float()
@@ -67,7 +68,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, latents: Tensor, generator: torch.Generator, iterations: int = 10) -> None:
-        """k-means start of every level on latents [N, D]."""
+        """k-means start of every level on latents [N, D]; of several ranks, all take the codebooks of the first."""
         residual = latents.float()
         size = self.config.codebook_size
         for level in range(self.config.num_levels):
@@ -80,6 +81,8 @@ class ResidualQuantizer(nn.Module):
             ids = _nearest(residual, centroids)
             self.codebooks[level] = centroids
             residual = residual - centroids[ids]
+        if torch.distributed.is_initialized():
+            torch.distributed.broadcast(self.codebooks, 0)
         self.reset_statistics()
 
     @torch.no_grad()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
+
+import torch
 
 from audiolm.errors import AudioLMError
 from audiolm.training.loop import LoopOptions, Trainer, setup_device
@@ -51,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace) -> None:
     args.device = setup_device(args.device, args.threads)
+    torch.manual_seed(args.seed + int(os.environ.get("RANK", 0)))
     task = args.module.build(args)
     options = LoopOptions(
         steps=args.steps,
@@ -69,6 +73,11 @@ def _train(args: argparse.Namespace) -> None:
     if args.resume:
         trainer.resume()
     figures = trainer.run()
+    if trainer.world > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    if trainer.rank != 0:
+        return
     if hasattr(task, "finish"):
         figures |= task.finish(args.out)
     print(json.dumps(figures, indent=1))
@@ -87,7 +96,7 @@ def _loop_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--average-decay", type=float, default=defaults.average_decay)
     parser.add_argument("--validate-minutes", type=float, default=defaults.validate_minutes)
     parser.add_argument("--keep-best", action="store_true", help="keep the weights of the lowest validation loss")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="repeats a run whose length --steps sets")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default=defaults.precision)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")

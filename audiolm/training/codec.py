@@ -1,4 +1,5 @@
-"""Trains the codec: spectral losses, residual quantizer from step 60, optionally adversarial with frozen tokens."""
+"""Trains the codec: spectral losses, the residual quantizer after a start without it, optionally against
+discriminators, and with frozen tokens."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 from audiolm.codec.balancer import LossBalancer
 from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
 from audiolm.codec.losses import SpectralLosses, si_sdr_db
-from audiolm.codec.model import Codec
+from audiolm.codec.model import Codec, CodecOutput
 from audiolm.config import SAMPLE_RATE_HZ, CodecConfig, FrameBackboneConfig, QuantizerConfig, SeanetConfig
 from audiolm.data.corpus import Corpus
 from audiolm.nn.quantize import draw_levels, perplexity
 from audiolm.training.loop import Task
-from audiolm.training.runs import load_weights
+from audiolm.training.runs import load_weights, read_state
 
 # Shares of the gradient at the output, by the loss balancer.
 WEIGHTS = {"mel": 2.0, "complex": 0.5, "waveform": 0.3, "adversarial": 0.5, "matching": 1.0}
@@ -50,10 +51,17 @@ def build(args: argparse.Namespace) -> CodecTask:
         num_coarse_levels=min(4, args.levels),
     )
     codec = Codec(config)
-    ready = args.init is not None or args.resume
     if args.init is not None:
-        load_weights(args.init, codec)
+        load_weights(args.init, "codec", codec)
+    source = args.out if args.resume else args.init
+    ready = args.freeze_tokens or (source is not None and _quantizer_ready(source))
     return CodecTask(codec, [Corpus(folder) for folder in args.data], args, quantizer_ready=ready)
+
+
+def _quantizer_ready(run: Path) -> bool:
+    """Whether a run's codebooks have had their k-means start; its own steps tell where it does not say so."""
+    state = read_state(run)
+    return state.get("quantizer_ready", state["step"] >= QUANTIZE_FROM_STEP)
 
 
 class CodecTask(Task):
@@ -73,10 +81,11 @@ class CodecTask(Task):
             codec.encoder.requires_grad_(False)
         if args.adversarial:
             self.modules["discriminator"] = StftDiscriminator().to(self.device)
-        self.modules["balancer"] = LossBalancer(WEIGHTS)
+        self.modules["balancer"] = LossBalancer(WEIGHTS).to(self.device)
         self.spectral = SpectralLosses().to(self.device)
         self.quantizer_ready = quantizer_ready
         self.start_latents: list[Tensor] = []
+        self.output: CodecOutput | None = None  # of this step's discriminator loss, for the codec's
         self.generator = torch.Generator().manual_seed(args.seed + 1)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -104,11 +113,11 @@ class CodecTask(Task):
 
     def loss(self, group: str, batch: dict[str, Any], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         if group == "discriminator":
-            output = batch["output"] = self._decode(batch)
+            output = self.output = self._decode(batch)
             discriminator = self.modules["discriminator"]
             real, fake = discriminator(batch["waveforms"]), discriminator(output.waveforms.detach())
             return discriminator_loss(real, fake), {}
-        output = batch.get("output") or self._decode(batch)
+        output, self.output = self.output or self._decode(batch), None
         if not self.quantizer_ready:
             self.start_latents = [*self.start_latents, output.latents.detach().reshape(-1, output.latents.shape[-1])]
             self.start_latents = self.start_latents[-NUM_START_BATCHES:]
@@ -122,12 +131,17 @@ class CodecTask(Task):
         if not self.frozen:
             losses["commitment"] = output.commitment_loss
             total = total + COMMITMENT_WEIGHT * output.commitment_loss
-        return total, {name: value.detach() for name, value in losses.items()}
+        figures = {name: value.detach() for name, value in losses.items()}
+        weights = {**WEIGHTS, "commitment": COMMITMENT_WEIGHT}
+        return total, {"codec_loss": sum(weights[name] * value for name, value in figures.items()), **figures}
 
     def after_step(self, step: int) -> None:
         if not self.quantizer_ready and step + 1 >= QUANTIZE_FROM_STEP:
             self.shipped.quantizer.initialise(torch.cat(self.start_latents), self.generator)
             self.quantizer_ready, self.start_latents = True, []
+
+    def state(self) -> dict[str, Any]:
+        return {"quantizer_ready": self.quantizer_ready}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -150,7 +164,7 @@ class CodecTask(Task):
             "perplexity_last": float(use[-1]),
         }
 
-    def _decode(self, batch: dict[str, Any]) -> Any:
+    def _decode(self, batch: dict[str, Any]) -> CodecOutput:
         quantizer = self.shipped.quantizer
         quantizer.train(not self.frozen)
         return self.shipped(batch["waveforms"], quantize=self.quantizer_ready, levels=batch["levels"])

@@ -9,17 +9,17 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from audiolm.checkpoints.format import as_shipped, read_run
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
 from audiolm.data.corpus import Corpus, Item
 from audiolm.errors import DataError, TrainingError
 from audiolm.semantic.bundles import pretrained_extractor
 from audiolm.semantic.kmeans import assign, fit_kmeans, usage
 from audiolm.semantic.tokenizer import SemanticTokenizer, tokenizer_from_encoder
-from audiolm.training import runs
 from audiolm.training.loop import setup_device
+from audiolm.training.runs import load_run, write_run
 from audiolm.training.semantic import COMPONENT
 
 MIN_ITEM_S = 1.0
@@ -46,11 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, float]:
     """Returns and prints, as JSON, the figures of the validation split.
 
-    Raises: TrainingError without a finished encoder run, DataError without usable items, CheckpointError without the
-    bundle, ConfigError for an impossible layer or number of clusters.
+    Raises: TrainingError for a run of another component, DataError without usable items, CheckpointError without a
+    readable encoder run or the bundle, ConfigError for an impossible layer or number of clusters.
     """
     device = setup_device(args.device, args.threads)
     tokenizer = _untrained_tokenizer(args).to(device)
+    tokenizer.load_state_dict(as_shipped(tokenizer.state_dict()))  # clusters of the features that ship
     corpora = [Corpus(folder) for folder in args.data]
     generator = torch.Generator().manual_seed(args.seed)
     features, groups = _features(tokenizer, corpora, "train", args.hours, args.crop_s, generator)
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     points = (features - tokenizer.mean) / tokenizer.std
     fitted = _without_group_means(points, groups) if args.normalise_per_group else points
     tokenizer.centroids.copy_(fit_kmeans(fitted, args.num_clusters, generator, num_epochs=args.epochs))
-    runs.write_run(args.out, "semantic", tokenizer, tokenizer.config, {})
+    write_run(args.out, "semantic", tokenizer, tokenizer.config, {})
+    _, tokenizer, _ = load_run(args.out, device)
     figures = _figures(tokenizer, corpora, args, generator)
     figures["train_positions"] = len(points)
     (args.out / "state.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -71,17 +73,12 @@ def _untrained_tokenizer(args: argparse.Namespace) -> SemanticTokenizer:
     if args.bundle is not None:
         config = SemanticConfig(extractor=args.bundle, tap_layer=args.tap_layer or 7, num_clusters=args.num_clusters)
         return tokenizer_from_encoder(config, pretrained_extractor(args.bundle, config.tap_layer).state_dict())
-    config_path, weights_path = args.encoder / runs.CONFIG, args.encoder / runs.WEIGHTS
-    for path in (config_path, weights_path):
-        if not path.is_file():
-            raise TrainingError(f"no trained encoder: {path} does not exist")
-    saved = json.loads(config_path.read_text(encoding="utf-8"))
-    if saved.get("component") != COMPONENT:
-        raise TrainingError(f"{args.encoder} holds a run of {saved.get('component')!r}, not {COMPONENT!r}")
-    config = SemanticConfig.from_dict(saved["config"])
+    component, values, weights, _ = read_run(args.encoder)
+    if component != COMPONENT:
+        raise TrainingError(f"{args.encoder} holds a run of {component!r}, not of {COMPONENT!r}")
+    config = SemanticConfig.from_dict(values)
     config = dataclasses.replace(config, tap_layer=args.tap_layer or config.tap_layer, num_clusters=args.num_clusters)
     prefix = "encoder."
-    weights = load_file(weights_path)
     return tokenizer_from_encoder(
         config, {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     )

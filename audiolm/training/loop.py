@@ -13,7 +13,8 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, group: str, batch: Any, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The scalar to minimise for one group, and figures to log."""
+        """The scalar to minimise for one group, and figures to log.
+
+        A figure `<group>_loss` is logged in place of the scalar, where that has no meaning as a number.
+        """
 
     def after_step(self, step: int) -> None:
         """Called once a step, after all groups."""
@@ -57,6 +61,10 @@ class Task(ABC):
     @abstractmethod
     def validate(self) -> dict[str, float]:
         """Figures on held-out data; `loss` (lower is better) must be among them."""
+
+    def state(self) -> dict[str, Any]:
+        """What `state.json` is to hold besides the loop's own step and time."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -109,12 +117,12 @@ class Trainer:
         self.writer = _summary_writer(folder) if self.rank == 0 else None
 
     def resume(self) -> None:
-        """Raises TrainingError when the folder holds no run of this component."""
+        """Raises CheckpointError when the folder holds no run, TrainingError when it is one of something else."""
         state = runs.load_training(self.folder, self.task.component, self.task.modules, self.optimizers)
         self.step, self.seconds, self.best = state["step"], state["seconds"], state.get("best", math.inf)
         self.generator.manual_seed(self.options.seed * 7919 + self.rank + self.step * 104_729)
         if self.average is not None:
-            runs.load_weights(self.folder, self.average)
+            runs.load_weights(self.folder, self.task.component, self.average)
 
     def run(self) -> dict[str, float]:
         """Trains until a budget is spent; returns the last validation figures."""
@@ -126,8 +134,8 @@ class Trainer:
         )
         while self.step < self.options.steps:
             elapsed = time.monotonic() - start
-            progress = max(elapsed / (60 * self.options.max_minutes), self.step / self.options.steps)
-            if self._agreed_stop(progress >= 1.0):
+            progress = self._agreed(max(elapsed / (60 * self.options.max_minutes), self.step / self.options.steps))
+            if progress >= 1.0:
                 break
             figures = self._step(objective, progress, self.step - start_step)
             if elapsed - last_log >= LOG_INTERVAL_S:
@@ -149,15 +157,16 @@ class Trainer:
         if self.world == 1:
             return objective
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(objective, device_ids=ids, find_unused_parameters=True)
+        # Tasks keep their buffers equal themselves: a broadcast would write into those of a graph still to be used.
+        return DistributedDataParallel(objective, device_ids=ids, find_unused_parameters=True, broadcast_buffers=False)
 
-    def _agreed_stop(self, stop: bool) -> bool:
-        """Ranks must stop at the same step, or the slower ones wait for gradients for ever."""
+    def _agreed(self, progress: float) -> float:
+        """Clocks differ, but ranks need one learning rate, and to stop together: some would wait for gradients."""
         if self.world == 1:
-            return stop
-        flag = torch.tensor([float(stop)], device=self.device)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        return bool(flag.item() > 0)
+            return progress
+        furthest = torch.tensor(progress, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(furthest, torch.distributed.ReduceOp.MAX)
+        return float(furthest)
 
     def _learning_rate(self, progress: float, steps_done: int) -> float:
         options = self.options
@@ -198,9 +207,29 @@ class Trainer:
             else:
                 value.copy_(current[name])
 
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within it `task.shipped` has the averaged weights, where there are any, and the average the raw ones."""
+        self._swap_average()
+        try:
+            yield
+        finally:
+            self._swap_average()
+
+    @torch.no_grad()
+    def _swap_average(self) -> None:
+        """In place and not by `load_state_dict`, which would restart the quantizer's statistics."""
+        if self.average is None:
+            return
+        averages = self.average.state_dict()
+        for name, value in self.task.shipped.state_dict().items():
+            raw = value.clone()
+            value.copy_(averages[name])
+            averages[name].copy_(raw)
+
     def _validate(self, elapsed: float) -> dict[str, float]:
         self.task.modules.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self._averaged():
             figures = self.task.validate()
         self.task.modules.train()
         self._log("valid", figures, elapsed)
@@ -212,7 +241,7 @@ class Trainer:
     def _save(self, elapsed: float) -> None:
         shipped = self.average if self.average is not None else self.task.shipped
         runs.write_run(self.folder, self.task.component, shipped, self.task.config, self.task.made_for)
-        state = {"step": self.step, "seconds": self.seconds + elapsed, "best": self.best}
+        state = {"step": self.step, "seconds": self.seconds + elapsed, "best": self.best, **self.task.state()}
         runs.write_training(self.folder, self.task.modules, self.optimizers, state)
 
     def _log(self, kind: str, figures: dict[str, Any], elapsed: float) -> None:
@@ -260,6 +289,7 @@ def setup_device(name: str, threads: int) -> torch.device:
         torch.distributed.init_process_group("nccl" if name.startswith("cuda") else "gloo")
         if name == "cuda":
             name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+            torch.cuda.set_device(name)
     if name.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True

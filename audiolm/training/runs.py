@@ -4,40 +4,40 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from audiolm.checkpoints.format import as_shipped, build_component, read_run
+from audiolm.checkpoints.format import RUN_WEIGHTS_FILE, load_run, read_run
+from audiolm.checkpoints.info import CONFIG_FILE
+from audiolm.checkpoints.strict_json import read_object
+from audiolm.checkpoints.tensors import read_tensors
 from audiolm.config import Config
-from audiolm.errors import TrainingError
+from audiolm.errors import CheckpointError, TrainingError
 
-WEIGHTS, TRAINING, CONFIG, STATE = "weights.safetensors", "train.safetensors", "config.json", "state.json"
+__all__ = ["load_run", "load_training", "load_weights", "read_state", "write_run", "write_training"]
+
+TRAINING, STATE = "train.safetensors", "state.json"
 
 
 def write_run(folder: Path, component: str, module: nn.Module, config: Config, made_for: dict[str, str]) -> None:
     """Writes what a run ships: config.json and weights.safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / WEIGHTS, module.state_dict())
-    _write_json(folder / CONFIG, {"component": component, "config": config.to_dict(), "made_for": made_for})
+    _save(folder / RUN_WEIGHTS_FILE, module.state_dict())
+    _write_json(folder / CONFIG_FILE, {"component": component, "config": config.to_dict(), "made_for": made_for})
 
 
-def load_run(folder: Path, device: str | torch.device = "cpu") -> tuple[str, nn.Module, dict[str, str]]:
-    """Returns (component, module in eval mode, made_for), with the values that ship: tokens must not change on export.
-
-    Raises CheckpointError for a missing or foreign folder.
-    """
-    component, config, state, made_for = read_run(Path(folder))
-    module = build_component(component, config)
-    module.load_state_dict(as_shipped(state))
-    return component, module.to(device).eval(), made_for
-
-
-def load_weights(folder: Path, module: nn.Module) -> None:
-    module.load_state_dict(load_file(folder / WEIGHTS))
+def load_weights(folder: Path, component: str, module: nn.Module) -> None:
+    """Loads a run's weights, as trained, into a module. Raises CheckpointError for an unreadable folder, TrainingError
+    for a run of another component or of other sizes."""
+    found, _, tensors, _ = read_run(folder)
+    if found != component:
+        raise TrainingError(f"{folder} holds a run of {found!r}, not of {component!r}")
+    _load(folder, module, tensors)
 
 
 def write_training(
@@ -55,20 +55,36 @@ def write_training(
 def load_training(
     folder: Path, component: str, modules: nn.Module, optimizers: dict[str, torch.optim.Optimizer]
 ) -> dict[str, Any]:
-    """Restores modules and optimizers in place; returns state.json. Raises TrainingError naming what is missing."""
-    for name in (CONFIG, TRAINING, STATE):
-        if not (folder / name).is_file():
-            raise TrainingError(f"cannot resume: {folder / name} does not exist")
-    found = json.loads((folder / CONFIG).read_text())["component"]
+    """Restores modules and optimizers in place; returns state.json.
+
+    Raises TrainingError for a run of another component or of other sizes, CheckpointError for an unreadable folder.
+    """
+    state = read_state(folder)
+    found, *_ = read_run(folder)
     if found != component:
-        raise TrainingError(f"cannot resume: {folder} holds a run of {found!r}, not {component!r}")
-    tensors = load_file(folder / TRAINING)
-    modules.load_state_dict({k.removeprefix("modules/"): v for k, v in tensors.items() if k.startswith("modules/")})
+        raise TrainingError(f"cannot resume: {folder} holds a run of {found!r}, not of {component!r}")
+    tensors = read_tensors([folder / TRAINING])
+    prefix = "modules/"
+    _load(folder, modules, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     for name, optimizer in optimizers.items():
-        state = optimizer.state_dict()
-        state["state"] = _moments(tensors, f"optimizer/{name}/")
-        optimizer.load_state_dict(state)
-    return json.loads((folder / STATE).read_text())
+        moments = _moments(tensors, f"optimizer/{name}/")
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    return state
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """state.json: `step`, `seconds`, `best` and what the task adds. Raises CheckpointError where it is none."""
+    state = read_object(folder / STATE)
+    if not isinstance(state.get("step"), int):
+        raise CheckpointError(f"{folder / STATE}: no step; not the state of a training run")
+    return state
+
+
+def _load(folder: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise TrainingError(f"{folder} does not fit this model: {textwrap.shorten(str(error), 300)}") from error
 
 
 def _moments(tensors: dict[str, Tensor], prefix: str) -> dict[int, dict[str, Tensor]]:

@@ -75,7 +75,6 @@ class SemanticTask(Task):
         self.length = round(args.crop_s * SAMPLE_RATE_HZ) // SAMPLES_PER_SEMANTIC * SAMPLES_PER_SEMANTIC
         self.augmentation = Augmentation(warp=args.warp)
         self.sources = CorpusMixture(corpora, min_length=min(self.length, 2 * SAMPLE_RATE_HZ))
-        torch.manual_seed(args.seed)
         self.shipped = W2vBert(config).to(self.device)
         self.modules = nn.ModuleDict({"model": self.shipped})
         generator = torch.Generator().manual_seed(args.seed)

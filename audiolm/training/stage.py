@@ -55,7 +55,7 @@ def build(args: argparse.Namespace) -> StageTask:
     codebooks, num_coarse = _codebooks(args.codec, corpora[0].meta)
     model = StageModel(_config(args, codebooks, num_coarse, corpora[0].meta["num_clusters"]))
     if args.init is not None:
-        load_weights(args.init, model)
+        load_weights(args.init, f"stage_{args.stage}", model)
     if model.config.feature_dimension:
         coarse, fine = codebooks[:num_coarse], codebooks[num_coarse:]
         model.set_codebooks(*((coarse, None) if args.stage == "coarse" else (fine, coarse)))

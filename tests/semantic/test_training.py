@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiolm.errors import DataError, TrainingError
+from audiolm.config import CodecConfig
+from audiolm.errors import CheckpointError, DataError, TrainingError
 from audiolm.semantic import SemanticTokenizer
 from audiolm.training import kmeans, runs, semantic
 from audiolm.training.loop import LoopOptions, Trainer
@@ -22,6 +23,7 @@ def task_of(corpus_folder: Path) -> semantic.SemanticTask:
     semantic.add_arguments(parser)
     args = parser.parse_args(["--data", str(corpus_folder), *TINY.split()])
     args.device, args.seed = "cpu", 0
+    torch.manual_seed(0)
     return semantic.build(args)
 
 
@@ -102,8 +104,30 @@ def test_features_are_standardised_over_the_training_data(corpus_folder: Path, t
 
 
 def test_kmeans_without_an_encoder_run_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="missing"):
         kmeans.run(kmeans_args(corpus_folder, tmp_path / "nothing", tmp_path / "tokenizer"))
+
+
+def test_kmeans_of_a_run_that_is_no_encoder_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
+    runs.write_run(tmp_path, "codec", torch.nn.Linear(1, 1), CodecConfig(), {})
+    with pytest.raises(TrainingError, match="run of 'codec', not of 'w2vbert'"):
+        kmeans.run(kmeans_args(corpus_folder, tmp_path, tmp_path / "tokenizer"))
+
+
+def test_clusters_are_fitted_on_the_features_that_ship(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(corpus_folder, tmp_path / "encoder", 1)
+    used = []
+    fit = kmeans._features
+    monkeypatch.setattr(
+        kmeans, "_features", lambda tokenizer, *rest: (used.append(tokenizer), fit(tokenizer, *rest))[1]
+    )
+    kmeans.run(kmeans_args(corpus_folder, tmp_path / "encoder", tmp_path / "tokenizer"))
+    sound = torch.randn(1, 6_400)
+    shipped = runs.load_run(tmp_path / "tokenizer")[1]
+    assert len(used) == 2
+    assert all(torch.equal(one.extractor(sound), shipped.extractor(sound)) for one in used)
 
 
 def test_a_split_without_usable_items_is_refused(corpus_folder: Path) -> None:

@@ -1,14 +1,20 @@
+import argparse
 import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from audiolm.checkpoints.tensors import component_hash, token_hash
 from audiolm.data.corpus import CorpusWriter
+from audiolm.errors import CheckpointError, TrainingError
+from audiolm.nn.quantize import ResidualQuantizer
 from audiolm.training import codec as codec_task
 from audiolm.training.__main__ import main
+from audiolm.training.loop import LoopOptions, Trainer
 from audiolm.training.runs import load_run
+from tests.training.ranks import run_ranks
 
 SMALL = ["--levels", "3", "--width", "16", "--channels", "2", "--batch-size", "2", "--crop-s", "0.4"]
 PLAIN = ["--device", "cpu", "--threads", "1", "--precision", "fp32", "--warmup-steps", "1", "--lr", "2e-3"]
@@ -60,10 +66,135 @@ def test_adversarial_training_with_frozen_tokens_changes_the_decoder_alone(corpu
     train(corpus, tmp_path / "plain", "--steps", "8")
     options = ["--init", str(tmp_path / "plain"), "--adversarial", "--freeze-tokens", "--steps", "3"]
     log = train(corpus, tmp_path / "adversarial", *options)
-    assert {"adversarial", "matching", "discriminator_loss"} <= log["train"][-1].keys()
+    row = log["train"][-1]
+    weighted = sum(codec_task.WEIGHTS[name] * row[name] for name in codec_task.WEIGHTS)
+    assert row["codec_loss"] == pytest.approx(weighted, rel=1e-4)
+    assert "discriminator_loss" in row
     before, after = (load_run(tmp_path / name)[1].state_dict() for name in ("plain", "adversarial"))
     assert token_hash(before) == token_hash(after)
     assert component_hash(before) != component_hash(after)
+
+
+def task_of(corpus, *options: str, device: str = "cpu") -> codec_task.CodecTask:
+    parser = argparse.ArgumentParser()
+    codec_task.add_arguments(parser)
+    args = parser.parse_args(["--data", str(corpus), *SMALL, *options])
+    args.device, args.seed, args.resume, args.out = torch.device(device), 0, False, None
+    return codec_task.build(args)
+
+
+def test_the_codec_reuses_what_its_discriminator_heard_and_updates_its_codebooks_once(corpus):
+    task = task_of(corpus, "--adversarial")
+    task.quantizer_ready = True
+    quantizer = task.shipped.quantizer
+    batch = task.batch(torch.Generator().manual_seed(0))
+    before = quantizer.usage.clone()
+    task.loss("discriminator", dict(batch), 0)  # copies, as DistributedDataParallel makes them
+    once = quantizer.usage.clone()
+    task.loss("codec", dict(batch), 0)
+    assert not torch.equal(before, once)
+    assert torch.equal(once, quantizer.usage)
+    task.loss("discriminator", dict(batch), 1)
+    assert not torch.equal(once, quantizer.usage)
+
+
+def test_everything_trained_is_on_the_training_device(corpus):
+    task = task_of(corpus, "--adversarial", device="meta")
+    tensors = [*task.modules.parameters(), *task.modules.buffers(), *task.spectral.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_a_seed_repeats_a_run(corpus, tmp_path):
+    weights = []
+    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
+        # A budget without end: the clock has no say in the learning rate.
+        train(corpus, tmp_path / name, "--steps", "3", "--seed", seed, "--max-minutes", "1e12")
+        weights.append(component_hash(load_run(tmp_path / name)[1].state_dict()))
+    assert weights[0] == weights[1] != weights[2]
+
+
+TWO_RANKS = """
+import os, sys
+from safetensors.torch import save_file
+from audiolm.training import codec, loop
+from audiolm.nn.quantize import ResidualQuantizer
+from audiolm.training.__main__ import main
+codec.QUANTIZE_FROM_STEP = 2
+started, initialise = [], ResidualQuantizer.initialise
+ResidualQuantizer.initialise = lambda self, *rest: started.append((initialise(self, *rest), self.codebooks.clone())[1])
+trainers, run = [], loop.Trainer.run
+loop.Trainer.run = lambda self: (trainers.append(self), run(self))[1]
+code = main(sys.argv[2:])
+state = {**trainers[0].task.modules.state_dict(), "started": started[0]}
+save_file(state, f"{sys.argv[1]}/rank{os.environ['RANK']}.safetensors")
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--adversarial"]])
+def test_two_ranks_train_one_codec_and_one_of_them_reports(corpus, tmp_path, options):
+    command = ["codec", "--data", str(corpus), "--out", str(tmp_path), *SMALL, *PLAIN, "--steps", "4", *options]
+    outputs = run_ranks(TWO_RANKS, str(tmp_path), *command)
+    assert "si_sdr_db" in json.loads(outputs[0])
+    assert outputs[1] == ""
+    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in range(2))
+    assert json.loads((tmp_path / "state.json").read_text())["quantizer_ready"]
+    for name, value in first.items():
+        if not name.startswith("balancer."):  # each rank weighs its own losses
+            assert torch.equal(value, second[name]), name
+
+
+def quantizer_starts(monkeypatch) -> list[int]:
+    """Grows by one at each k-means start."""
+    starts, initialise = [], ResidualQuantizer.initialise
+    monkeypatch.setattr(
+        ResidualQuantizer, "initialise", lambda self, *rest: (starts.append(1), initialise(self, *rest))[1]
+    )
+    return starts
+
+
+@pytest.mark.parametrize("saved_by", ["this version", "one that did not say whether the quantizer was ready"])
+@pytest.mark.parametrize(("steps", "expected"), [("2", 1), ("4", 0)])
+def test_a_resumed_codec_starts_its_quantizer_once(corpus, tmp_path, monkeypatch, steps, expected, saved_by):
+    train(corpus, tmp_path, "--steps", steps)
+    if saved_by != "this version":
+        state = json.loads((tmp_path / "state.json").read_text())
+        del state["quantizer_ready"]
+        (tmp_path / "state.json").write_text(json.dumps(state))
+    starts = quantizer_starts(monkeypatch)
+    train(corpus, tmp_path, "--steps", "6", "--resume")
+    assert len(starts) == expected
+
+
+def test_a_codec_started_from_another_takes_over_its_quantizer(corpus, tmp_path, monkeypatch):
+    train(corpus, tmp_path / "early", "--steps", "2")
+    train(corpus, tmp_path / "late", "--steps", "4")
+    assert not task_of(corpus, "--init", str(tmp_path / "early")).quantizer_ready
+    starts = quantizer_starts(monkeypatch)
+    train(corpus, tmp_path / "b", "--steps", "1", "--init", str(tmp_path / "late"))
+    train(corpus, tmp_path / "b", "--steps", "4", "--resume")
+    assert not starts
+
+
+def test_validating_averaged_weights_leaves_the_quantizer_as_it_was(corpus, tmp_path):
+    options = LoopOptions(steps=6, average_decay=0.5, precision="fp32")
+    trainer = Trainer(task_of(corpus), tmp_path, options, torch.device("cpu"))
+    trainer.run()
+    quantizer = trainer.task.shipped.quantizer
+    before = {name: value.clone() for name, value in quantizer.named_buffers()}
+    figures = trainer._validate(0.0)
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.named_buffers())
+    assert float(quantizer.usage.max()) > 1.0
+    trainer._swap_average()
+    assert trainer.task.validate() == figures
+
+
+def test_a_codec_starts_from_codecs_of_its_size_alone(corpus, tmp_path):
+    train(corpus, tmp_path, "--steps", "1")
+    with pytest.raises(TrainingError, match="does not fit this model"):
+        task_of(corpus, "--init", str(tmp_path), "--width", "24")
+    with pytest.raises(CheckpointError, match="missing"):
+        task_of(corpus, "--init", str(tmp_path / "nothing"))
 
 
 def test_a_resumed_codec_keeps_its_codebooks_in_use(corpus, tmp_path):

@@ -1,19 +1,16 @@
 import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from audiolm.codec import Codec
 from audiolm.config import CodecConfig, FrameBackboneConfig, QuantizerConfig
-from audiolm.errors import TrainingError
+from audiolm.errors import CheckpointError, TrainingError
 from audiolm.training import runs
 from audiolm.training.loop import LoopOptions, Task, Trainer
+from tests.training.ranks import run_ranks
 
 CPU = torch.device("cpu")
 
@@ -60,13 +57,52 @@ def test_a_resumed_run_goes_on_with_weights_moments_and_step(tmp_path):
     assert trainer.step == 20
     moments = trainer.optimizers["main"].state_dict()["state"]
     assert all(float(m["step"]) == 20 and m["exp_avg"].abs().sum() > 0 for m in moments.values())
-    stored = runs.load_file(tmp_path / "train.safetensors")["modules/line.weight"]
+    stored = load_file(tmp_path / "train.safetensors")["modules/line.weight"]
     assert torch.equal(resumed.shipped.weight.data, stored)
 
 
-def test_resuming_without_a_run_names_the_missing_file(tmp_path):
-    with pytest.raises(TrainingError, match=r"config\.json does not exist"):
+def test_a_resumed_run_has_a_new_wall_clock_budget(tmp_path):
+    first = Trainer(LineTask(), tmp_path, options(steps=10**9, max_minutes=0.005), CPU)
+    first.run()
+    resumed = Trainer(LineTask(), tmp_path, options(steps=10**9, max_minutes=0.005), CPU)
+    resumed.resume()
+    resumed.run()
+    assert resumed.step > first.step > 0
+    assert resumed.seconds > first.seconds
+
+
+@pytest.mark.parametrize("name", ["state.json", "config.json", "weights.safetensors", "train.safetensors"])
+def test_resuming_names_the_missing_file(tmp_path, name):
+    Trainer(LineTask(), tmp_path, options(steps=1), CPU).run()
+    (tmp_path / name).unlink()
+    with pytest.raises(CheckpointError, match=rf"{name}: missing"):
         Trainer(LineTask(), tmp_path, options(), CPU).resume()
+
+
+def test_resuming_a_truncated_run_says_so(tmp_path):
+    Trainer(LineTask(), tmp_path, options(steps=1), CPU).run()
+    path = tmp_path / "train.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="truncated"):
+        Trainer(LineTask(), tmp_path, options(), CPU).resume()
+
+
+def test_resuming_a_run_of_another_component_or_size_is_refused(tmp_path):
+    Trainer(LineTask(), tmp_path, options(steps=1), CPU).run()
+    task = LineTask()
+    task.component = "detector"
+    with pytest.raises(TrainingError, match="run of 'codec', not of 'detector'"):
+        Trainer(task, tmp_path, options(), CPU).resume()
+    task = LineTask()
+    task.modules["second"] = nn.Linear(1, 1)
+    with pytest.raises(TrainingError, match=r"does not fit this model.*second"):
+        Trainer(task, tmp_path, options(), CPU).resume()
+
+
+def test_weights_of_another_shape_are_refused(tmp_path):
+    Trainer(LineTask(), tmp_path, options(steps=1), CPU).run()
+    with pytest.raises(TrainingError, match=r"does not fit this model.*size mismatch"):
+        runs.load_weights(tmp_path, "codec", nn.Linear(2, 1))
 
 
 def test_a_wall_clock_budget_ends_the_run(tmp_path):
@@ -77,9 +113,26 @@ def test_a_wall_clock_budget_ends_the_run(tmp_path):
 
 def test_averaged_weights_are_shipped_and_raw_ones_kept_for_resuming(tmp_path):
     Trainer(LineTask(), tmp_path, options(steps=30, average_decay=0.99), CPU).run()
-    raw = runs.load_file(tmp_path / "train.safetensors")["modules/line.weight"]
-    averaged = runs.load_file(tmp_path / "weights.safetensors")["weight"]
+    raw = load_file(tmp_path / "train.safetensors")["modules/line.weight"]
+    averaged = load_file(tmp_path / "weights.safetensors")["weight"]
     assert not torch.equal(raw, averaged)
+
+
+def test_what_is_validated_is_what_ships(tmp_path):
+    task = LineTask()
+    figures = Trainer(task, tmp_path, options(steps=30, average_decay=0.99), CPU).run()
+    averaged = load_file(tmp_path / "weights.safetensors")["weight"]
+    assert figures["loss"] == pytest.approx(float((averaged - 3).abs()), rel=1e-6)
+    raw = load_file(tmp_path / "train.safetensors")["modules/line.weight"]
+    assert torch.equal(task.shipped.weight.data, raw)
+
+
+def test_a_figure_of_the_task_is_logged_in_place_of_a_meaningless_loss(tmp_path):
+    task = LineTask()
+    plain = task.loss
+    task.loss = lambda *arguments: (plain(*arguments)[0], {"main_loss": 7.0})
+    Trainer(task, tmp_path, options(steps=1), CPU).run()
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["main_loss"] == 7.0
 
 
 def test_keep_best_does_not_overwrite_better_weights(tmp_path):
@@ -112,40 +165,33 @@ def test_a_written_run_loads_as_the_same_module(tmp_path):
     assert torch.equal(codec.eval().encode(waveforms), loaded.encode(waveforms))
 
 
+def test_a_run_whose_weights_are_not_of_its_config_is_refused(tmp_path):
+    runs.write_run(tmp_path, "codec", nn.Linear(1, 1), CodecConfig(), {})
+    with pytest.raises(CheckpointError, match="codec lacks"):
+        runs.load_run(tmp_path)
+
+
 TWO_RANKS = """
-import sys, torch
+import itertools, os, sys, types, torch
 from pathlib import Path
-from audiolm.training.loop import Trainer, setup_device
+from audiolm.training import loop
 from tests.training.test_loop import LineTask, options
-device = setup_device("cpu", 1)
+ticks = itertools.count(step=1.0 + 2.0 * int(os.environ["RANK"]))  # the second rank's clock runs three times as fast
+loop.time = types.SimpleNamespace(monotonic=lambda: next(ticks))
+device = loop.setup_device("cpu", 1)
 task = LineTask()
-trainer = Trainer(task, Path(sys.argv[1]), options(steps=5), device)
+trainer = loop.Trainer(task, Path(sys.argv[1]), options(steps=30, max_minutes=1.0, validate_minutes=0.2), device)
 trainer.run()
-weights = [torch.zeros(1, 1) for _ in range(2)]
-torch.distributed.all_gather(weights, task.shipped.weight.data)
-assert torch.equal(*weights), weights
+found = torch.tensor([[trainer.step, task.shipped.weight.item(), task.shipped.bias.item()]], dtype=torch.float64)
+both = [torch.zeros_like(found) for _ in range(2)]
+torch.distributed.all_gather(both, found)
+assert torch.equal(*both), both
+assert 1 < trainer.step < 30, trainer.step
 """
 
 
-def test_two_ranks_end_with_equal_weights(tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(TWO_RANKS)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    root = Path(__file__).parents[2]
-    common = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "PYTHONPATH": str(root),
-    }
-    ranks = [
-        subprocess.Popen([sys.executable, str(script), str(tmp_path)], env={**common, "RANK": str(rank)}, cwd=root)
-        for rank in range(2)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+def test_two_ranks_of_unequal_clocks_end_with_equal_weights(tmp_path):
+    run_ranks(TWO_RANKS, str(tmp_path))
     assert (tmp_path / "weights.safetensors").is_file()
 
 
