@@ -18,19 +18,19 @@ def bigram_nats(train: list[Tensor], valid: list[Tensor], size: int) -> float:
 
     The best of a few mixtures on `valid` itself, which favours the baseline.
     """
-    counts = torch.zeros(size * size)
-    for ids in train:
-        counts += torch.bincount(ids[:-1] * size + ids[1:], minlength=size * size)
-    rows = counts.view(size, size)
-    bigram = rows / rows.sum(1, keepdim=True).clamp_min(1)
-    unigram = _unigram(torch.cat(train), size)
-    before, after = torch.cat([ids[:-1] for ids in valid]), torch.cat([ids[1:] for ids in valid])
-    known = rows.sum(1)[before] > 0
-    nats = []
-    for share in MIXTURES:
-        weight = known.float() * share
-        nats.append(float(-(weight * bigram[before, after] + (1 - weight) * unigram[after]).log().mean()))
-    return min(nats)
+    (seen_before, seen_after), (before, after) = _pairs(train), _pairs(valid)
+    keys = torch.cat([seen_before * size + seen_after, before * size + after])
+    _, pairs = torch.unique(keys, return_inverse=True)  # size * size counts would be gigabytes for large vocabularies
+    num_seen = len(seen_before)
+    counts = torch.bincount(pairs[:num_seen], minlength=len(keys))[pairs[num_seen:]]
+    totals = torch.bincount(seen_before, minlength=size)[before]
+    bigram, unigram = counts / totals.clamp_min(1), _unigram(torch.cat(train), size)[after]
+    weights = [share * (totals > 0) for share in MIXTURES]
+    return min(float(-(weight * bigram + (1 - weight) * unigram).log().mean()) for weight in weights)
+
+
+def _pairs(sequences: list[Tensor]) -> tuple[Tensor, Tensor]:
+    return torch.cat([ids[:-1] for ids in sequences]), torch.cat([ids[1:] for ids in sequences])
 
 
 def _unigram(ids: Tensor, size: int) -> Tensor:

@@ -1,4 +1,5 @@
 import argparse
+import itertools
 import json
 
 import pytest
@@ -9,11 +10,11 @@ from audiolm.codec import Codec
 from audiolm.config import STAGES
 from audiolm.data import tokens
 from audiolm.data.tokens import TokenCorpus, TokenItem
-from audiolm.errors import TrainingError
+from audiolm.errors import CheckpointError, TrainingError
 from audiolm.lm import StageModel
 from audiolm.training import runs, stage
 from audiolm.training.__main__ import main
-from audiolm.training.baselines import bigram_nats, unigram_nats
+from audiolm.training.baselines import MIXTURES, bigram_nats, unigram_nats
 from audiolm.training.token_crops import TokenCrops, segments
 from tests.tiny import CODEC, SEMANTIC
 
@@ -130,6 +131,43 @@ def test_a_codec_that_is_not_the_caches_is_refused(material, tmp_path):
     runs.write_run(tmp_path, "codec", Codec(CODEC), CODEC, {})
     with pytest.raises(TrainingError, match="the token caches are of codec"):
         build(material, "coarse", "--codec", str(tmp_path))
+
+
+def test_only_weights_of_the_same_stage_and_size_can_be_started_from(material, tmp_path):
+    budget = ["--out", str(tmp_path), "--steps", "1", "--device", "cpu", "--threads", "1"]
+    assert main(["stage", *budget, *arguments(material, "fine")]) == 0
+    assert build(material, "fine", "--init", str(tmp_path)).component == "stage_fine"
+    with pytest.raises(TrainingError, match="run of 'stage_fine', not of 'stage_coarse'"):
+        build(material, "coarse", "--init", str(tmp_path))
+    with pytest.raises(TrainingError, match="does not fit this model"):
+        build(material, "fine", "--init", str(tmp_path), "--width", "32")
+    with pytest.raises(CheckpointError, match="missing"):
+        build(material, "fine", "--init", str(tmp_path / "nothing"))
+
+
+def test_bigrams_equal_those_of_a_full_table():
+    generator = torch.Generator().manual_seed(0)
+    train, valid = ([torch.randint(5, (40,), generator=generator) ** 2 % 7 for _ in range(3)] for _ in range(2))
+    table, ids = torch.zeros(7, 7), torch.cat(train)
+    for sequence in train:
+        for pair in itertools.pairwise(sequence):
+            table[pair] += 1
+    unigram = (torch.bincount(ids, minlength=7) + 1) / (len(ids) + 7)
+    totals = table.sum(1)
+    nats = []
+    for share in MIXTURES:
+        values = [
+            share * (table[a, b] / totals[a]) + (1 - share) * unigram[b] if totals[a] > 0 else unigram[b]
+            for sequence in valid
+            for a, b in itertools.pairwise(sequence)
+        ]
+        nats.append(float(-torch.stack(values).log().mean()))
+    assert bigram_nats(train, valid, 7) == pytest.approx(min(nats), rel=1e-5)
+
+
+def test_bigrams_of_a_vocabulary_too_large_for_a_table():
+    cycle = torch.arange(4000) % 4 + 10**6
+    assert bigram_nats([cycle], [cycle], 2**20) < 0.06
 
 
 def test_baselines_of_a_cycle_are_its_entropy_and_almost_nothing():
