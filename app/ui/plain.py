@@ -33,8 +33,8 @@ TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
     (RequestError, "This cannot be done as asked"),
 )
 NOT_TAKEN = (
-    "The server did not take this run: it may be busy, or the recording may be gone (after an hour). "
-    "Try again, or give the recording anew. Nothing that you entered is lost."
+    "The server did not take this run: too many others may be waiting, or a number is beyond its limits. "
+    "Nothing that you entered is lost."
 )
 """After a failure outside the page's own code, which Gradio tells the reason of in a toast."""
 UNEXPECTED = "Something went wrong on the server, and its log says what. Nothing that you entered is lost."

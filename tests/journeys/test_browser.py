@@ -152,6 +152,40 @@ def test_a_bad_recording_is_refused_in_the_page_and_inputs_are_kept(page, server
     assert server.alive()
 
 
+def test_a_seed_out_of_range_is_refused_in_the_page(page, prompt):
+    upload(page, prompt)
+    page.locator("#seed input").fill("-1")
+    page.click("#generate")
+    expect(page.locator("#status .notice.error")).to_contain_text("seed must be 0 to", timeout=RUN_MS)
+    expect(page.locator("#generate")).to_be_enabled()
+
+
+def test_a_run_refused_by_a_full_queue_is_not_called_stopped(page, prompt):
+    upload(page, prompt)
+    page.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Queue is full."}))
+    page.click("#generate")
+    expect(page.locator("#status .notice.error")).to_contain_text("did not take this run")
+    expect(page.locator("#generate")).to_be_enabled()
+    expect(page.locator("#stop")).to_be_disabled()
+
+
+def test_a_run_that_waits_for_its_turn_can_be_stopped(page, server, prompt):
+    client = Client(server.url, verbose=False)
+    before = client.submit(
+        handle_file(prompt), server.tiny, continuation_s=30, num_continuations=4, api_name="/continue"
+    )
+    next(iter(before))
+    upload(page, prompt)
+    page.click("#generate")
+    expect(page.locator("#status")).to_contain_text("Waiting for a turn")
+    page.click("#stop")
+    expect(page.locator("#status .notice.stopped")).to_be_visible()
+    expect(page.locator("#stop")).to_have_text("Stop")
+    expect(page.locator("#generate")).to_be_enabled()
+    before.cancel()
+    client.close()
+
+
 def test_without_a_recording_the_page_says_what_is_missing(page):
     page.click("#generate")
     expect(page.locator("#status .notice.error")).to_contain_text("there is no recording", timeout=RUN_MS)
