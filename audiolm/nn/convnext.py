@@ -160,7 +160,9 @@ class FrameDecoder(nn.Module):
         return self.split(x).reshape(x.shape[0], 2 * x.shape[1], -1)
 
     def _spectra(self, x: Tensor) -> Tensor:
-        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]: exp(log magnitude) times a direction, linear before its norm.
+        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]: exp(log magnitude) times a direction.
+
+        The direction is a linear real and imaginary part over their norm.
 
         Angles as such (Vocos) do not learn from spectral losses alone here. Magnitudes are bounded: an early model
         explodes.
