@@ -11,7 +11,6 @@ from torchaudio.functional import melscale_fbanks
 from audiolm.config import SAMPLE_RATE_HZ
 
 LOG_FLOOR = 1e-5
-MEL_WINDOWS = ((2048, 80), (1024, 80), (512, 64), (256, 32), (128, 16))  # (n_fft, mel bands) to compare sounds at
 
 
 def log_mel(

@@ -2,10 +2,11 @@
 
 config.json, format 1:
     {"format": 1, "name", "domain", "summary", "components": {component: entry}}
-    entry: {"config": {...}, "hash": sha, "files": {file: sha}, "made_for": {tokenizer: sha}}
-`hash` is `component_hash` of the weights; tokenizers also have a "token_hash". `made_for` names the tokenizers a stage
-or detector was trained with: stages the `token_hash` (a codec whose decoder alone was trained further keeps its
-stages), the detector the codec's whole hash (it judges the decoder's sound). A set that does not fit is refused.
+    entry: {"config": {...}, "hash": sha, "files": {file: sha}, "made_for": {component: sha}}
+`hash` is `component_hash` of the weights; tokenizers also have a "token_hash". `made_for` names what a component was
+trained with: a stage its tokenizers by their `token_hash` (a codec whose decoder alone was trained further keeps its
+stages), the detector the codec and the stages by their whole hash (it judges what these sound like). A set that does
+not fit is refused.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class ModelSet:
 
 @dataclass(frozen=True)
 class Part:
-    """A component to be written: weights of any float dtype; the tokenizers it was made for (None: this set's)."""
+    """A component to be written: weights of any float dtype; what it was made for (None: this set's)."""
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]

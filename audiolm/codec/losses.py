@@ -7,7 +7,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm.audio.spectra import MEL_WINDOWS
+from audiolm.audio.distortion import MEL_WINDOWS
 from audiolm.config import SAMPLE_RATE_HZ
 
 COMPLEX_WINDOWS = (1024, 512, 256)
@@ -53,13 +53,3 @@ class SpectralLosses(nn.Module):
 def _compress(spectra: Tensor) -> Tensor:
     """Complex values with magnitudes raised to the power 0.3, phase kept."""
     return spectra * (spectra.square().sum(dim=-1, keepdim=True) + 1e-4) ** -0.35
-
-
-def si_sdr_db(output: Tensor, target: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio [B] in dB of waveforms [B, T] (arXiv 1811.02508)."""
-    output = output - output.mean(dim=-1, keepdim=True)
-    target = target - target.mean(dim=-1, keepdim=True)
-    scale = (output * target).sum(-1, keepdim=True) / (target.square().sum(-1, keepdim=True) + 1e-8)
-    projected = scale * target
-    ratio = projected.square().sum(-1) / ((output - projected).square().sum(-1) + 1e-8)
-    return 10 * torch.log10(ratio + 1e-8)

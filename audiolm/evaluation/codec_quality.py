@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiolm.audio.spectra import MEL_WINDOWS, log_mel
+from audiolm.audio.distortion import MEL_WINDOWS, si_sdr_db
+from audiolm.audio.spectra import log_mel
 from audiolm.config import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.inputs import Inputs
@@ -80,14 +81,6 @@ def mel_distance(output: Tensor, original: Tensor) -> float:
     return float(torch.stack(distances).mean())
 
 
-def si_sdr_db(output: Tensor, original: Tensor) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB of [T] (J. Le Roux et al., arXiv 1811.02508)."""
-    output, original = output.double() - output.double().mean(), original.double() - original.double().mean()
-    projected = (output @ original) / (original @ original + 1e-12) * original
-    ratio = projected.square().sum() / ((output - projected).square().sum() + 1e-12)
-    return float(10.0 * torch.log10(ratio + 1e-12))
-
-
 def line_height_db(waveform: Tensor) -> float:
     """Height in dB of spectral lines at multiples of the frame rate (50 Hz) above 4 kHz: a metallic buzz.
 
@@ -112,7 +105,7 @@ METRICS: dict[str, Metric] = {
     "STOI": stoi,
     "PESQ-wb": pesq_wb,
     "mel distance (nats)": mel_distance,
-    "SI-SDR (dB)": si_sdr_db,
+    "SI-SDR (dB)": lambda output, original: float(si_sdr_db(output, original)),
     "line height (dB)": lambda output, original: line_height_db(output),
 }
 SPEECH_METRICS = ("STOI", "PESQ-wb")

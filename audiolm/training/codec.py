@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiolm.audio.distortion import si_sdr_db
 from audiolm.codec.balancer import LossBalancer
 from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
-from audiolm.codec.losses import SpectralLosses, si_sdr_db
+from audiolm.codec.losses import SpectralLosses
 from audiolm.codec.model import Codec, CodecOutput
 from audiolm.config import SAMPLE_RATE_HZ, CodecConfig, FrameBackboneConfig, QuantizerConfig, SeanetConfig
 from audiolm.data.corpus import Corpus

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchaudio
 
+from audiolm.audio.distortion import si_sdr_db
 from audiolm.audio.loudness import SILENCE_LUFS, integrated_loudness, rms_db
 from audiolm.audio.spectra import LOG_FLOOR, log_mel, mel_centres_hz, mel_filters
 
@@ -48,3 +49,13 @@ def test_a_full_scale_tone_has_the_loudness_the_standard_states():
     tone = torch.sin(2 * math.pi * 997 * torch.arange(96_000) / 48_000)[None]
     assert float(integrated_loudness(tone, 48_000)) == pytest.approx(-3.01, abs=0.1)
     assert float(rms_db(tone)) == pytest.approx(-3.01, abs=0.01)
+
+
+def test_si_sdr_knows_no_gain_and_measures_orthogonal_noise():
+    original, disturbance = torch.randn(2, 3, 8_000, generator=torch.Generator().manual_seed(0)).double()
+    original, disturbance = (x - x.mean(dim=1, keepdim=True) for x in (original, disturbance))
+    share = (disturbance * original).sum(1, keepdim=True) / original.square().sum(1, keepdim=True)
+    disturbance = disturbance - share * original
+    disturbance = disturbance * (original.norm(dim=1) / disturbance.norm(dim=1))[:, None] * 10 ** (-10 / 20)
+    assert si_sdr_db(0.3 * (original + disturbance), original).tolist() == pytest.approx([10.0] * 3, abs=1e-3)
+    assert float(si_sdr_db(original[0], original[0])) > 80.0

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from audiolm.codec import Codec
-from audiolm.codec.losses import SpectralLosses, si_sdr_db
+from audiolm.codec.losses import SpectralLosses
 from audiolm.config import CodecConfig, FrameBackboneConfig, QuantizerConfig, SeanetConfig
 
 
@@ -84,10 +84,3 @@ def test_spectral_losses_vanish_only_for_equal_waveforms():
     losses = SpectralLosses()
     assert all(float(value) == 0.0 for value in losses(waveforms, waveforms).values())
     assert all(float(value) > 0.0 for value in losses(waveforms * 0.5, waveforms).values())
-
-
-def test_si_sdr_ignores_scale_and_falls_with_noise():
-    target = torch.randn(1, 8000)
-    noise = torch.randn(1, 8000)
-    assert float(si_sdr_db(0.3 * target, target)) > 60
-    assert float(si_sdr_db(target + 0.1 * noise, target)) == pytest.approx(20, abs=1)

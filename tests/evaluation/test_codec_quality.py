@@ -2,10 +2,9 @@ import pytest
 import torch
 
 from audiolm.codec.losses import SpectralLosses
-from audiolm.codec.losses import si_sdr_db as training_si_sdr_db
 from audiolm.errors import EvaluationError
 from audiolm.evaluation import codec_quality
-from audiolm.evaluation.codec_quality import line_height_db, mel_distance, pesq_wb, si_sdr_db, stoi
+from audiolm.evaluation.codec_quality import line_height_db, mel_distance, pesq_wb, stoi
 
 RATE = 16_000
 
@@ -24,7 +23,6 @@ def babble(seconds: float = 2.0) -> torch.Tensor:
 def test_the_original_itself_scores_best():
     original = babble()
     assert mel_distance(original, original) == 0.0
-    assert si_sdr_db(original, original) > 80.0
 
 
 def test_mel_distance_of_a_gain_is_its_logarithm():
@@ -35,18 +33,6 @@ def test_mel_distance_is_that_of_training():
     output, target = noise(1.0, 1), noise(1.0, 2)
     expected = SpectralLosses()(output[None], target[None])["mel"]
     assert mel_distance(output, target) == pytest.approx(float(expected), rel=0.05)
-
-
-def test_si_sdr_knows_no_gain_and_measures_orthogonal_noise():
-    original, disturbance = noise(1.0, 1), noise(1.0, 2)
-    disturbance = disturbance - (disturbance @ original) / (original @ original) * original
-    disturbance = disturbance * original.norm() / disturbance.norm() * 10 ** (-10 / 20)
-    assert si_sdr_db(0.3 * (original + disturbance), original) == pytest.approx(10.0, abs=0.05)
-
-
-def test_si_sdr_is_that_of_training():
-    output, target = noise(0.5, 1) + babble(0.5), babble(0.5)
-    assert si_sdr_db(output, target) == pytest.approx(float(training_si_sdr_db(output[None], target[None])), abs=0.01)
 
 
 def test_smooth_spectra_have_no_lines():
