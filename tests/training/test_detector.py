@@ -184,13 +184,27 @@ def test_a_trained_detector_ships_with_its_calibration_and_measured_errors(tmp_p
     assert shipped.judge(Waveform(original)).label == "original"
 
 
-def test_augmentation_varies_level_and_band_alike_for_both_kinds_and_keeps_length():
-    waveforms = 0.1 * torch.randn(64, 16_000, generator=torch.Generator().manual_seed(0))
+def test_augmentation_varies_level_band_and_noise_alike_for_both_kinds_and_keeps_length():
+    """Rows come as pairs, generated first: over the rows of either kind, every change is as frequent and as strong."""
+    waveforms = 0.1 * torch.randn(256, 16_000, generator=torch.Generator().manual_seed(0))
     varied = detector.augment(waveforms, torch.Generator().manual_seed(1))
     assert varied.shape == waveforms.shape
+    assert torch.equal(varied, detector.augment(waveforms, torch.Generator().manual_seed(1)))
     gains = 20 * torch.log10(varied.std(dim=1) / waveforms.std(dim=1))
     assert float(gains.max() - gains.min()) > 15
-    assert torch.equal(varied, detector.augment(waveforms, torch.Generator().manual_seed(1)))
+    before, after = torch.fft.rfft(waveforms).abs(), torch.fft.rfft(varied).abs()
+    treble, whole = slice(7_600, 8_000), slice(200, 2_000)  # bins of 1 Hz: what no low pass lets through, what all do
+    kept_db = 20 * torch.log10(
+        (after[:, treble].mean(1) / before[:, treble].mean(1)) / (after[:, whole].mean(1) / before[:, whole].mean(1))
+    )
+    limited = kept_db < -3
+    kinds = torch.arange(256) % 2 == 0
+    for kind in (kinds, ~kinds):
+        assert 0.2 < float(limited[kind].float().mean()) < 0.47  # one row of three
+        assert float(gains[kind].mean()) == pytest.approx(-7, abs=2)
+    assert float(kept_db[~limited].abs().max()) < 1
+    floor = 20 * torch.log10(after[limited][:, treble].mean(1) / after[limited][:, whole].mean(1))
+    assert 0.3 < float((floor > -65).float().mean()) < 0.7  # noise fills the band that was taken, in one row of two
 
 
 def test_held_out_clips_leave_out_what_a_verdict_is_withheld_for(tmp_path):
