@@ -15,6 +15,7 @@ from app.service import Loading, ServiceEvent, Waiting
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.detector import Verdict
 from audiolm.events import Continuation, Progress, Result
+from audiolm.intervals import wilson_interval
 from audiolm.receipt import Receipt
 
 STAGE_NAMES = {
@@ -188,9 +189,9 @@ def verdict_html(verdict: Verdict | None, detector_hash: str) -> str:
 
 
 def error_rates(verdict: Verdict) -> str:
-    """How often the threshold errs on held-out clips, with the numbers of clips."""
+    """How often the threshold errs on held-out clips, with the numbers of clips and 95 % intervals."""
     parts = [
-        f"{100 * rate:.1f} % of {count:,} {what}"
+        f"{100 * rate:.1f} % of {count:,} {what} (95 % interval {_interval(rate, count)})"
         for rate, count, what in (
             (verdict.false_positive_rate, verdict.num_originals, "originals called generated"),
             (verdict.false_negative_rate, verdict.num_generated, "generated ones missed"),
@@ -200,6 +201,11 @@ def error_rates(verdict: Verdict) -> str:
     if not parts:
         return "Its error rates have not been measured."
     return f"On held-out clips: {', '.join(parts)}."
+
+
+def _interval(rate: float, count: int) -> str:
+    low, high = wilson_interval(rate * count, count)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def receipt_html(receipt: Receipt) -> str:

@@ -102,13 +102,3 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
         gap = (probabilities[inside].double().mean() - labels[inside].double().mean()).abs()
         total += float(gap) * float(inside.double().mean())
     return total
-
-
-def wilson_interval(errors: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % score interval of a rate (Wilson 1927)."""
-    if count == 0:
-        return 0.0, 1.0
-    share, spread = errors / count, z * z / count
-    centre = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / count + spread / (4 * count)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from audiolm.errors import EvaluationError
+from audiolm.intervals import Z_95, wilson_interval
 
 CONFIDENCE = 0.95
 NUM_DRAWS = 2000
 NUM_PERMUTATIONS = 9999
-_Z = 1.959963984540054  # of the two-sided 95 % interval
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,7 @@ def rate_interval(successes: ArrayLike) -> Interval:
     values = np.asarray(successes, dtype=float)
     if not values.size:
         raise EvaluationError("no item gave a value")
-    n, rate = len(values), float(values.mean())
-    spread = _Z * np.sqrt(rate * (1.0 - rate) / n + _Z**2 / (4 * n**2))
-    middle, scale = rate + _Z**2 / (2 * n), 1.0 + _Z**2 / n
-    return Interval(rate, float(max(0.0, (middle - spread) / scale)), float(min(1.0, (middle + spread) / scale)), n)
+    return Interval(float(values.mean()), *wilson_interval(float(values.sum()), len(values)), len(values))
 
 
 def normal_intervals(
@@ -78,7 +75,7 @@ def normal_intervals(
     if n < 2:
         return [Interval(float(value), None, None, n) for value in estimate]
     drawn = np.stack([np.atleast_1d(statistic(weights)) for weights in item_weights(n, draws, seed)])
-    margin = _Z * drawn.std(axis=0, ddof=1)
+    margin = Z_95 * drawn.std(axis=0, ddof=1)
     return [Interval(float(v), float(v - m), float(v + m), n) for v, m in zip(estimate, margin, strict=True)]
 
 

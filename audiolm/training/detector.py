@@ -21,10 +21,10 @@ from audiolm.detector.calibration import (
     calibration_error,
     equal_error_rate,
     fit_platt,
-    wilson_interval,
 )
 from audiolm.detector.verdict import MIN_SOUND_S, sounding_s
 from audiolm.errors import TrainingError
+from audiolm.intervals import wilson_interval
 from audiolm.training.detector_pairs import SPLITS, PairSet
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_run, write_run

@@ -51,8 +51,8 @@ def test_a_verdict_shows_score_threshold_error_rates_with_n_scope_and_model():
         "sounds generated",
         "90.0 % generated",
         "threshold 50.0 %",
-        "1.0 % of 2,000 originals called generated",
-        "2.0 % of 1,800 generated ones missed",
+        "1.0 % of 2,000 originals called generated (95 % interval 0.6 to 1.5)",
+        "2.0 % of 1,800 generated ones missed (95 % interval 1.4 to 2.8)",
         "Holds only for audio of these checkpoints.",
         "0123456789ab",
     ):

@@ -11,9 +11,9 @@ from audiolm.detector.calibration import (
     error_rates,
     fit_platt,
     uncertain_band,
-    wilson_interval,
 )
 from audiolm.detector.verdict import label_of
+from audiolm.intervals import wilson_interval
 
 
 def drawn(count: int, seed: int, scale: float = 2.0, bias: float = -1.0) -> tuple[torch.Tensor, torch.Tensor]:
