@@ -78,9 +78,7 @@ def _train(args: argparse.Namespace) -> None:
         torch.distributed.destroy_process_group()
     if trainer.rank != 0:
         return
-    if hasattr(task, "finish"):
-        figures |= task.finish(args.out)
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(figures | task.finish(args.out), indent=1))
 
 
 def _loop_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,14 @@ from audiolm.codec.balancer import LossBalancer
 from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
 from audiolm.codec.losses import SpectralLosses
 from audiolm.codec.model import Codec, CodecOutput
-from audiolm.config import SAMPLE_RATE_HZ, CodecConfig, FrameBackboneConfig, QuantizerConfig, SeanetConfig
+from audiolm.config import (
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
+    CodecConfig,
+    FrameBackboneConfig,
+    QuantizerConfig,
+    SeanetConfig,
+)
 from audiolm.data.corpus import Corpus
 from audiolm.nn.quantize import draw_levels, perplexity
 from audiolm.training.loop import Task
@@ -75,6 +82,7 @@ class CodecTask(Task):
         self.device, self.batch_size = args.device, args.batch_size
         self.crop = round(args.crop_s * SAMPLE_RATE_HZ)
         self.corpora = [(corpus, corpus.select(split="train"), corpus.select(split="valid")) for corpus in corpora]
+        self.lengths = torch.tensor([float(sum(item.length for item in train)) for _, train, _ in self.corpora])
         self.shipped = codec.to(self.device)
         self.modules = nn.ModuleDict({"codec": codec})
         self.frozen = args.freeze_tokens
@@ -97,10 +105,8 @@ class CodecTask(Task):
 
     def batch(self, generator: torch.Generator) -> dict[str, Any]:
         """Crops [B, T] drawn from the corpora in proportion to their length, with random gain."""
-        sizes = torch.tensor([float(sum(item.length for item in train)) for _, train, _ in self.corpora])
-        counts = torch.bincount(
-            torch.multinomial(sizes, self.batch_size, replacement=True, generator=generator), minlength=len(sizes)
-        )
+        picks = torch.multinomial(self.lengths, self.batch_size, replacement=True, generator=generator)
+        counts = torch.bincount(picks, minlength=len(self.lengths))
         crops = [
             corpus.crops(train, self.crop, int(count), generator)
             for (corpus, train, _), count in zip(self.corpora, counts, strict=True)
@@ -150,7 +156,7 @@ class CodecTask(Task):
         codec = self.shipped
         waveforms = self._validation_crops()
         codes = codec.encode(waveforms)
-        waveforms = waveforms[:, : codes.shape[1] * 320]
+        waveforms = waveforms[:, : codes.shape[1] * SAMPLES_PER_FRAME]
         full = codec.decode(codes)
         coarse = codec.decode(codes[..., : self.config.num_coarse_levels])
         losses, coarse_losses = self.spectral(full, waveforms), self.spectral(coarse, waveforms)

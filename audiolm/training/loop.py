@@ -66,6 +66,10 @@ class Task(ABC):
         """What `state.json` is to hold besides the loop's own step and time."""
         return {}
 
+    def finish(self, folder: Path) -> dict[str, float]:
+        """Called once after the run, on the first rank: what is left to do to the run folder, and its figures."""
+        return {}
+
 
 @dataclass(frozen=True)
 class LoopOptions:
