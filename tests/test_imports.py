@@ -27,11 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{part: BASE | MODELS | {"checkpoints"} | PIPELINE | VERSION for part in PIPELINE},
     "data": BASE,
     "training": BASE | {"nn"} | MODELS | {"checkpoints", "data", "stages", "receipt"},
-    "evaluation": BASE | {"checkpoints", "data"} | PIPELINE,
+    "inspection": BASE | MODELS | {"checkpoints"} | PIPELINE,
+    "evaluation": BASE | {"checkpoints", "data", "inspection"} | PIPELINE,
     "benchmark": BASE | {"checkpoints"} | PIPELINE,
-    "cli": BASE | MODELS | {"checkpoints"} | PIPELINE | VERSION,
+    "cli": BASE | MODELS | {"checkpoints", "inspection"} | PIPELINE | VERSION,
     "__main__": {"cli"},
-    "app": BASE | {"checkpoints", "evaluation"} | PIPELINE | VERSION,
+    "app": BASE | {"checkpoints", "evaluation", "inspection"} | PIPELINE | VERSION,
 }
 # Values that cross the application boundary may be named where they are defined.
 APP_MAY_NAME = {"audiolm.detector.Verdict"}
@@ -40,7 +41,7 @@ HOMES = {
     "sqlite3": ("app/study/",),
     "huggingface_hub": ("audiolm/checkpoints/hub.py",),
     "soundfile": ("audiolm/audio/files.py", "audiolm/data/"),
-    "librosa": ("audiolm/evaluation/", "app/"),
+    "librosa": ("audiolm/inspection/", "audiolm/evaluation/", "app/"),
 }
 NOWHERE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LIGHT = ("audiolm/__init__.py", "audiolm/audio/__init__.py", "audiolm/data/__init__.py")
