@@ -28,7 +28,8 @@ NUM_PROMPTS = 50
 class ContinuedPrompt:
     """`prompt` [P] as heard (through the codec), `continuation` [C], both of one output; 16 kHz.
 
-    `original` [P + C] is the recording itself through the codec: what a perfect model might have said.
+    `original` [P + C] is the recording itself through the codec: what a perfect model might have said. `recording` is
+    that recording as it is, and `path` the kept WAV of prompt and continuation, with its receipt in it.
     """
 
     id: str
@@ -36,6 +37,8 @@ class ContinuedPrompt:
     prompt: Tensor
     continuation: Tensor
     original: Tensor
+    recording: Tensor | None = None
+    path: Path | None = None
 
 
 def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[ContinuedPrompt]:
@@ -55,15 +58,15 @@ def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[Continu
     for index, item in enumerate(inputs.progress(inputs.holdout.items(default, min_s=total_s + 0.04), "continuations")):
         recording = Waveform(inputs.holdout.waveform(item, total_s + 0.04))
         own = replace(request, num_continuations=1, seed=request.seed + index)
+        path = folder / f"{_file_name(item.id)}-{own.seed}.wav"
         try:
-            whole, prompt_samples = _load_or_make(
-                pipeline, recording, own, folder / f"{_file_name(item.id)}-{own.seed}.wav"
-            )
+            whole, prompt_samples = _load_or_make(pipeline, recording, own, path)
             original = pipeline.reconstruct(recording).samples[: whole.shape[0]]
         except AudioError:
             continue  # a silent start: nothing to continue
         prompt, continuation = whole[:prompt_samples], whole[prompt_samples:]
-        continued.append(ContinuedPrompt(item.id, item.group, prompt, continuation, original))
+        heard = recording.samples[: whole.shape[0]]
+        continued.append(ContinuedPrompt(item.id, item.group, prompt, continuation, original, heard, path))
     return continued
 
 
