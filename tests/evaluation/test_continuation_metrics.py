@@ -1,4 +1,4 @@
-"""Speaker ranking, piano aspects and the seam on signals with known answers."""
+"""Speaker ranking and piano aspects on signals with known answers."""
 
 import sys
 
@@ -9,7 +9,6 @@ import torch
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.continuations import ContinuedPrompt
 from audiolm.evaluation.music import correlation, distances, key_profile, loudness, onset_rate, pairing_figures
-from audiolm.evaluation.seam import flux_near, is_seamless, spectral_flux
 from audiolm.evaluation.speaker import raised_to_level, rank_first_rates, speaker_encoder
 
 RATE = 16_000
@@ -114,45 +113,3 @@ def test_pairing_figures_set_own_beside_others_and_originals():
     assert key_own == pytest.approx(key_original, abs=0.05)
     assert key_others > key_own + 0.5
     assert min(p_values.values()) >= 1 / 6 - 0.05  # three pairs have six orders
-
-
-# ---- seam
-
-
-def noise(seconds: float, seed: int = 0, level: float = 0.1) -> torch.Tensor:
-    return level * torch.randn(round(seconds * RATE), generator=torch.Generator().manual_seed(seed))
-
-
-def test_a_steady_tone_has_no_flux_and_a_change_has():
-    steady, changed = tone(440), torch.cat([tone(440, 0.5), tone(2000, 0.5)])
-    assert spectral_flux(steady).shape == (RATE // 80,)
-    assert float(spectral_flux(steady)[10:-10].max()) < 0.05
-    assert abs(int(spectral_flux(changed)[10:-10].argmax()) + 10 - 100) <= 4
-
-
-def test_the_flux_near_an_instant_is_the_largest_of_the_windows_that_touch_it():
-    waveform = noise(1.0)
-    flux, near = spectral_flux(waveform), flux_near(waveform)
-    assert near.shape == (RATE // 80 + 1,)
-    assert float(near[100]) == float(flux[96:104].max())
-
-
-def test_one_recording_is_seamless_at_about_95_of_100_instants():
-    whole = noise(3.0)
-    found = [is_seamless(whole[: 32_000 + step], 24_000 + step) for step in range(0, 16_000, 400)]
-    assert 0.85 < np.mean(found) <= 1.0
-
-
-def test_a_cut_a_jump_and_a_click_are_heard():
-    prompt = tone(440, 1.5) + noise(1.5, level=1e-3)
-    click = torch.cat([prompt, prompt])
-    click[len(prompt)] += 1.0
-    assert is_seamless(tone(440, 3.0) + noise(3.0, level=1e-3), len(prompt))
-    assert not is_seamless(torch.cat([prompt, noise(1.0, 1)]), len(prompt))
-    assert not is_seamless(torch.cat([prompt, 0.01 * prompt]), len(prompt))
-    assert not is_seamless(click, len(prompt))
-
-
-def test_too_little_around_the_seam_is_refused():
-    with pytest.raises(EvaluationError, match="8000 samples before"):
-        is_seamless(noise(1.0), 4000)
