@@ -32,6 +32,7 @@ CONTEXT_FRAMES = 3 * FRAMES_PER_POSITION  # what the quantizer sees: the positio
 REFERENCE_RMS = 0.05
 RMS_FLOOR = 1e-3
 MEL_FLOOR = 1e-3
+NUM_ENVELOPE_CEPSTRA = 12  # cosines over mel that describe the envelope; those above follow the harmonics
 
 
 def normalise_level(waveforms: Tensor) -> Tensor:
@@ -228,13 +229,14 @@ class W2vBert(nn.Module):
     def fit(self, clean: Tensor, valid: Tensor, num_cepstra: int, generator: torch.Generator) -> None:
         """Data-driven start from level-normalised crops [B, T]: log-mel statistics, then the quantizer.
 
-        Group 0 clusters the mean spectrum of a position, group 1 its slope over 120 ms, further groups repeat with
-        other seeds; all through the first `num_cepstra` cosines of the mel axis (the envelope without the harmonics).
+        Group 0 clusters the mean spectrum of a position, group 1 its slope over 120 ms, both through the first
+        `num_cepstra` cosines of the mel axis (the envelope without the harmonics); group 2 the mean spectrum without
+        its envelope (the harmonics: which notes sound). Further groups repeat with other seeds.
         """
         self.encoder.log_mel.fit(clean)
         stacked = self._stacked(self.encoder.log_mel(clean), valid)[valid]
-        bases = _target_bases(self.config.num_mels, num_cepstra).to(clean.device)
-        chosen = [bases[group % len(bases)] for group in range(self.config.codebook_groups)]
+        bases = _target_bases(self.config.num_mels, num_cepstra)
+        chosen = [bases[group % len(bases)].to(clean.device) for group in range(self.config.codebook_groups)]
         self.quantizer.fit(stacked, chosen, generator)
 
     def _stacked(self, log_mels: Tensor, valid: Tensor) -> Tensor:
@@ -266,15 +268,16 @@ class W2vBert(nn.Module):
         return loss, (logits.argmax(dim=-1) == codes).float().mean()
 
 
-def _target_bases(num_mels: int, num_cepstra: int) -> Tensor:
-    """[2, num_cepstra, 12 * num_mels]: cosines over mel of the mean and of the slope over the frames, Hann-weighted."""
-    bands, orders = torch.arange(num_mels) + 0.5, torch.arange(num_cepstra)
+def _target_bases(num_mels: int, num_cepstra: int) -> list[Tensor]:
+    """[n, 12 * num_mels] each: cosines over mel of the frames, Hann-weighted: mean, slope, mean of the harmonics."""
+    bands, orders = torch.arange(num_mels) + 0.5, torch.arange(num_mels)
     cosines = torch.cos(math.pi / num_mels * orders[:, None] * bands) * math.sqrt(2.0 / num_mels)
     mean = torch.hann_window(CONTEXT_FRAMES + 1, periodic=True)[1:]
     mean = mean / mean.sum()
     slope = torch.linspace(-1.0, 1.0, CONTEXT_FRAMES) * mean
     slope = slope / slope.norm()
-    return torch.stack([torch.einsum("f,cm->cfm", weights, cosines).flatten(1) for weights in (mean, slope)])
+    seen = ((mean, cosines[:num_cepstra]), (slope, cosines[:num_cepstra]), (mean, cosines[NUM_ENVELOPE_CEPSTRA:]))
+    return [torch.einsum("f,cm->cfm", weights, own).flatten(1) for weights, own in seen]
 
 
 def warp_bands(log_mels: Tensor, factors: Tensor) -> Tensor:
