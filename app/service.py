@@ -28,6 +28,7 @@ from audiolm.audio import files
 from audiolm.checkpoints import CheckpointInfo, load_checkpoint, read_info, registry
 from audiolm.config import DOMAINS
 from audiolm.detector import Verdict
+from audiolm.device import pick_device
 from audiolm.errors import AudioLMError, CheckpointError, DeviceMemoryError, RequestError
 from audiolm.events import Chunk, Continuation, Progress, Result
 from audiolm.outputs import write_continuation
@@ -148,7 +149,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         """Reads the offered checkpoints' configurations (no weights). A broken one is skipped and logged."""
         self.settings = settings
-        self.device = _pick_device(settings.device)
+        self.device = pick_device(settings.device)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self._slot = threading.Lock()
@@ -331,18 +332,6 @@ class Service:
             names = ", ".join(self._offered) or "none"
             raise RequestError(f"checkpoint must be one of those offered here ({names}), found {choice.source[:80]!r}")
         return registry.resolve(choice.source, choice.revision)
-
-
-def _pick_device(name: str) -> torch.device:
-    """Raises RequestError for a device torch does not know or this machine does not have."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RequestError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return device
 
 
 def _let_go(error: BaseException) -> None:

@@ -27,6 +27,7 @@ from audiolm.config import (
     STAGES,
 )
 from audiolm.detector import Verdict
+from audiolm.device import pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
 from audiolm.receipt import Receipt, derive_seed, describe_device, hash_tokens, hash_waveform, require_same
@@ -88,14 +89,9 @@ class Pipeline:
 
         Raises CheckpointError, DeviceMemoryError; RequestError for a device this machine does not have.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise RequestError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        chosen = pick_device(device)
         with _memory_errors():
-            return cls(registry.load(source, revision, device))
+            return cls(registry.load(source, revision, chosen))
 
     @property
     def device(self) -> torch.device:

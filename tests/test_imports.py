@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-BASE = {"errors", "config", "streams", "audio", "intervals"}
+BASE = {"errors", "config", "streams", "audio", "intervals", "device"}
 MODELS = {"codec", "semantic", "lm", "detector", "watermark"}
 PIPELINE = {"pipeline", "request", "receipt", "events", "stages", "outputs"}
 VERSION = {"__init__"}  # audiolm/__init__.py holds a docstring, the version and lazy names

@@ -25,7 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from audiolm.config import Config
-from audiolm.errors import TrainingError
+from audiolm.device import pick_device
 from audiolm.training import runs
 
 LOG_INTERVAL_S = 10.0
@@ -282,19 +282,17 @@ def _summary_writer(folder: Path) -> Any:
 def setup_device(name: str, threads: int) -> torch.device:
     """Picks the device and joins the process group under `torchrun`.
 
-    Raises TrainingError if CUDA is asked for and absent.
+    Each rank takes the GPU of its number. Raises RequestError for a device that this machine does not have.
     """
     torch.set_num_threads(threads)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise TrainingError("device cuda asked for, but this machine has no usable GPU")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if name.startswith("cuda") else "gloo")
-        if name == "cuda":
-            name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-            torch.cuda.set_device(name)
-    if name.startswith("cuda"):
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if several and name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    device = pick_device(name)
+    if several and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    return torch.device(name if ":" in name or name == "cpu" else f"{name}:0")
+    return device

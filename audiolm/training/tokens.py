@@ -16,6 +16,7 @@ from audiolm.checkpoints.strict_json import read_object
 from audiolm.checkpoints.tensors import token_hash
 from audiolm.data.corpus import Corpus
 from audiolm.data.tokens import build, list_recordings
+from audiolm.device import pick_device
 from audiolm.errors import TrainingError
 from audiolm.training.runs import load_run
 
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Raises TrainingError for a run of another component, CheckpointError and DataError for unreadable folders."""
     torch.set_num_threads(args.threads)
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device)
+    device = pick_device(args.device)
     codec = load_tokenizer(args.codec, "codec").to(device)
     semantic = load_tokenizer(args.semantic, "semantic").to(device)
     recordings = list_recordings([Corpus(folder) for folder in args.data], args.speed_copies)

@@ -261,7 +261,7 @@ def test_an_example_picks_a_checkpoint_of_its_domain(service):
 
 
 def test_an_unknown_device_is_refused_by_name(settings):
-    with pytest.raises(RequestError, match="--device warp"):
+    with pytest.raises(RequestError, match="device 'warp' cannot be used"):
         Service(replace(settings, device="warp"))
 
 
