@@ -32,6 +32,16 @@ TYPICAL_RUN = 2.8  # mean run of equal semantic tokens (64 % repeat), for layout
 StageEvents = Generator[Event, None, Tensor]
 
 
+@torch.no_grad()
+def finished(events: StageEvents) -> Tensor:
+    """Runs a stage to its end, for callers that show nothing on the way -> its stream."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as stop:
+            return stop.value
+
+
 @dataclass
 class Meter:
     """Adds up a stage's own time; what the receiver of events does in between is not counted."""
@@ -145,8 +155,7 @@ def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: l
         raise RequestError("prompts that are continued together must have equally many semantic steps")
     prompt, num_known = torch.stack(prompts), prompt_ids.shape[1]
     needed, mean_run = num_positions - num_known, num_known / prompt.shape[1] if num_known else TYPICAL_RUN
-    # The stage learnt on `max_steps` positions before merging; long silences in a prompt must not shrink that much.
-    limit = max(2, int(run.model.config.max_steps / min(mean_run, TYPICAL_RUN)))
+    limit = semantic_limit(run.model.config, mean_run)
     if run.model.config.layout == "depth":
         prompt = _redraw_last_run(run, prompt, seeds, limit) if num_known else prompt
         return (yield from _run_semantic_depth(run, prompt, num_known, num_positions, limit))
@@ -164,6 +173,14 @@ def semantic_prompt(config: StageConfig, ids: Tensor) -> Tensor:
         return merged[:, None]
     merged, runs = split_runs(merged, runs, config.levels[1])
     return torch.stack([merged, runs - 1], dim=1)
+
+
+def semantic_limit(config: StageConfig, mean_run: float) -> int:
+    """How many steps a semantic stage reads at most, where a step stands for `mean_run` positions.
+
+    It learnt on `max_steps` positions before merging; long silences must not shrink that much.
+    """
+    return max(2, int(config.max_steps / min(mean_run, TYPICAL_RUN)))
 
 
 def _redraw_last_run(run: StageRun, prompt: Tensor, seeds: list[int], limit: int) -> Tensor:
@@ -188,7 +205,8 @@ def _run_semantic_depth(run: StageRun, prompt: Tensor, num_known: int, num_posit
 
     generators = run.generators()
     while int(reached.min()) < needed:
-        start, room = _window(run, rows.shape[1], rows.shape[1] + needed - int(reached.min()), limit)
+        total = rows.shape[1] + needed - int(reached.min())
+        start, room = decoding_window(run.model.config, rows.shape[1], total, limit)
         new = yield from run.decode(_shared(rows[:, start:]), None, room, generators, count, rows.shape[1])
         rows = torch.cat([rows, new], dim=1)
     return torch.stack([expand_runs(row[:, 0], row[:, 1] + 1)[:num_positions] for row in rows])
@@ -220,20 +238,20 @@ def _run_counted(
         return done, num_steps - first
 
     while rows.shape[1] < num_steps:
-        start, room = _window(run, rows.shape[1], num_steps, limit)
+        start, room = decoding_window(run.model.config, rows.shape[1], num_steps, limit)
         known = condition(start, rows.shape[1] + room)
         new = yield from run.decode(_shared(rows[:, start:]), _shared(known), room, generators, count, rows.shape[1])
         rows = torch.cat([rows, new], dim=1)
     return rows
 
 
-def _window(run: StageRun, length: int, total: int, limit: int) -> tuple[int, int]:
+def decoding_window(config: StageConfig, length: int, total: int, limit: int) -> tuple[int, int]:
     """(first step of the history to keep, number of steps to add) where `length` of `total` steps are there.
 
     Everything, where the total fits `limit`, the trained length; else a history of half of it at most, from a whole
     condition step on, so that the model works at the lengths it was trained on however long the run is.
     """
-    stride = run.model.config.condition_stride
+    stride = config.condition_stride
     limit = max(2, limit // stride) * stride
     if total <= limit:
         return 0, total - length
@@ -256,7 +274,7 @@ def run_fine(run: StageRun, coarse: Tensor, prompt: Tensor) -> StageEvents:
     continued from its prompt frames; all later windows, of all rows, are decoded as one batch, each from nothing, as in
     the paper.
     """
-    known, size, num_rows = prompt.shape[-2], _fine_window(run), len(run.seeds)
+    known, size, num_rows = prompt.shape[-2], fine_window(run.model.config), len(run.seeds)
     rows, coarse = prompt.cpu().expand(num_rows, -1, -1), coarse.cpu()
     index, offset = divmod(known, size)
     joint = min(size - offset, coarse.shape[1] - known) if offset else 0
@@ -286,7 +304,7 @@ def _run_windows(
 ) -> StageEvents:
     """[N, F, Lc] -> [N, F, L], whole windows at once; the last one is padded by repeating its last coarse frame."""
     num_rows, num_frames, _ = coarse.shape
-    length = min(_fine_window(run), num_frames)
+    length = min(fine_window(run.model.config), num_frames)
     num_windows = -(-num_frames // length)
     padding = coarse[:, -1:].expand(-1, num_windows * length - num_frames, -1)
     windows = torch.cat([coarse, padding], dim=1).reshape(num_rows * num_windows, length, -1)
@@ -299,5 +317,6 @@ def _run_windows(
     return torch.cat(parts).reshape(num_rows, num_windows * length, -1)[:, :num_frames]
 
 
-def _fine_window(run: StageRun) -> int:
-    return min(FINE_WINDOW_FRAMES, run.model.config.max_steps)
+def fine_window(config: StageConfig) -> int:
+    """Frames of the windows that a fine stage decodes one by one, each from nothing."""
+    return min(FINE_WINDOW_FRAMES, config.max_steps)

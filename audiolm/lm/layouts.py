@@ -17,6 +17,7 @@ from audiolm.errors import ConfigError
 from audiolm.lm.sequences import flatten, unflatten
 
 START = -1
+UNKNOWN = -1  # in a condition: nothing is known there
 
 
 @dataclass(frozen=True)

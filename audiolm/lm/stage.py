@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from audiolm.config import StageConfig
 from audiolm.errors import ConfigError
 from audiolm.lm.heads import DepthHead, FlatHead, Pick, logits
-from audiolm.lm.layouts import START, DepthLayout, FlattenedLayout, layout_of
+from audiolm.lm.layouts import START, UNKNOWN, DepthLayout, FlattenedLayout, layout_of
 from audiolm.lm.tables import INITIAL_STD, LevelTables, embed
 from audiolm.nn.cache import KeyValueCache
 from audiolm.nn.transformer import Transformer
@@ -70,6 +70,8 @@ class ConditionMixer(nn.Module):
 
 class StageModel(nn.Module):
     """Predicts target steps [B, N, L] one after another, given a condition [B, C, Lc] known as a whole.
+
+    Condition steps of UNKNOWN ids, the same in all rows, add nothing. That is for ablations: training never shows it.
 
     Raises ConfigError at birth where levels with codebook features differ in size, and on use before `set_codebooks`
     where the config says that there are features.
@@ -191,12 +193,16 @@ class StageModel(nn.Module):
         if condition is None or condition.shape[1] < needed:
             found = None if condition is None else tuple(condition.shape)
             raise ConfigError(f"{num_steps} steps need {needed} condition steps, found condition {found}")
-        known = self.mixer(embed(tables.condition, condition))
+        unknown = condition[:, :, :1] == UNKNOWN
+        known = embed(tables.condition, condition.clamp_min(0)).masked_fill(unknown, 0.0)
+        known = self.mixer(known).masked_fill(unknown, 0.0)
         return known.repeat_interleave(self.config.condition_stride, dim=1)
 
     def _flattened_inputs(self, tables: Tables, targets: Tensor, condition: Tensor | None) -> Tensor:
         if (condition is None) != (not self.config.condition_levels):
             raise ConfigError(f"condition levels are {self.config.condition_levels}, condition is {condition}")
+        if condition is not None:
+            condition = condition[:, condition[0, :, 0] != UNKNOWN]
         vocabulary = torch.cat([*tables.condition, self.start[None].to(tables.inputs[0].dtype), *tables.inputs])
         return F.embedding(self.layout.arrange(targets, condition), vocabulary)
 

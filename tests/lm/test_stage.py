@@ -5,6 +5,7 @@ import torch
 
 from audiolm.errors import ConfigError
 from audiolm.lm import StageModel, default_config
+from audiolm.lm.layouts import UNKNOWN
 from tests.lm.models import STAGE_LAYOUTS, TRANSFORMER, random_steps, stage_config, stage_model
 
 each_stage_and_layout = pytest.mark.parametrize(("stage", "layout"), STAGE_LAYOUTS)
@@ -112,6 +113,23 @@ def test_codebooks_are_not_among_the_weights_and_their_scale_does_not_matter():
     before = model.loss(targets, condition)[0]
     model.set_codebooks(model.target_features * torch.tensor([3.0, 0.1])[:, None, None])
     assert torch.allclose(before, model.loss(targets, condition)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["depth", "flattened"])
+def test_an_unknown_condition_adds_nothing(layout):
+    model = stage_model("coarse", layout)
+    targets, condition = random_steps(model, 1, 24)
+    unknown = condition.clone()
+    unknown[:, 6:] = UNKNOWN
+    logits = model.logits(targets, unknown)[0]
+    if layout == "depth":  # what is known still counts, up to where the mixer sees a neighbour less
+        assert torch.allclose(logits[:, :4], model.logits(targets, condition)[0][:, :4], atol=1e-5)
+        nothing = model.body(model._depth_inputs(model.tables(), targets, None))[:, 12:14]
+        alone = torch.full_like(condition, UNKNOWN)
+        assert torch.allclose(model._states(model.tables(), targets, alone)[:, 12:14], nothing, atol=1e-5)
+    else:
+        assert torch.allclose(logits, model.logits(targets, condition[:, :6])[0], atol=1e-5)
+    assert not torch.allclose(logits[:, 16:], model.logits(targets, condition)[0][:, 16:], atol=1e-2)
 
 
 def test_a_condition_that_is_too_short_is_refused():
