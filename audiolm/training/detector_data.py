@@ -33,7 +33,7 @@ from audiolm.config import (
 from audiolm.data.tokens import TokenCorpus, TokenItem
 from audiolm.errors import DataError, TrainingError
 from audiolm.receipt import derive_seed
-from audiolm.stages import StageEvents, StageRun, run_coarse, run_fine, run_semantic, semantic_prompt
+from audiolm.stages import StageRun, finished, run_coarse, run_fine, run_semantic, semantic_prompt
 from audiolm.training.detector_pairs import SPLITS, PairWriter
 from audiolm.training.loop import setup_device
 
@@ -188,19 +188,11 @@ def continue_tokens(models: ModelSet, semantic: Tensor, codes: Tensor, prompt_fr
     num_coarse = len(models.stages["coarse"].config.levels)
     prompts = semantic[:, : prompt_frames // FRAMES_PER_SEMANTIC]
     joins = [derive_seed(seed, "semantic", "join") for seed in draws.seeds]
-    semantic = _finished(run_semantic(draws.run(models, "semantic"), prompts, semantic.shape[1], joins))
+    semantic = finished(run_semantic(draws.run(models, "semantic"), prompts, semantic.shape[1], joins))
     coarse_prompts, fine_prompts = codes[:, :prompt_frames].split([num_coarse, codes.shape[2] - num_coarse], dim=2)
-    coarse = _finished(run_coarse(draws.run(models, "coarse"), semantic, coarse_prompts, codes.shape[1]))
-    fine = _finished(run_fine(draws.run(models, "fine"), coarse, fine_prompts))
+    coarse = finished(run_coarse(draws.run(models, "coarse"), semantic, coarse_prompts, codes.shape[1]))
+    fine = finished(run_fine(draws.run(models, "fine"), coarse, fine_prompts))
     return torch.cat([coarse, fine], dim=2)
-
-
-def _finished(events: StageEvents) -> Tensor:
-    while True:
-        try:
-            next(events)
-        except StopIteration as stop:
-            return stop.value
 
 
 def _require_same_tokenizers(models: ModelSet, corpora: list[TokenCorpus]) -> None:
