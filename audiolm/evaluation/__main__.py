@@ -1,4 +1,8 @@
-"""`python -m audiolm.evaluation {speech,piano}`: the acceptance figures C1 to C7 on the hold-out (split "test")."""
+"""`python -m audiolm.evaluation {speech,piano}`: the acceptance figures on the hold-out (split "test").
+
+Every row is measured on every corpus given: the hold-out first, then other material, such as another instrument's
+timbre or real recordings.
+"""
 
 from __future__ import annotations
 
@@ -45,27 +49,33 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, command: str) -> Report:
     """Prints each row as soon as it is measured."""
-    wanted = list(rows.ROWS) if args.rows is None else args.rows.split(",")
+    wanted = rows.of_domain(args.domain) if args.rows is None else args.rows.split(",")
     if unknown := [row for row in wanted if row not in rows.ROWS]:
         raise EvaluationError(f"rows are {', '.join(rows.ROWS)}, found {', '.join(unknown)}")
     subject = _subject(args)
-    corpus = None if args.data is None else Corpus(args.data)
-    inputs = Inputs(
-        domain=args.domain,
-        subject=subject,
-        holdout=HoldOut(subject, corpus, _tokens(args.tokens), args.items),
-        request=_request(args),
-        work=args.work,
-        show_progress=sys.stderr.isatty(),
-    )
-    data = ", ".join(folder.name for folder in (args.data, args.tokens) if folder is not None)
+    request, progress = _request(args), sys.stderr.isatty()
+    corpora = [
+        Inputs(args.domain, subject, holdout, request, args.work, progress) for holdout in _holdouts(args, subject)
+    ]
+    data = ", ".join(one.holdout.name for one in corpora)
     report = Report(args.domain, subject.name, subject.sha256, subject.components, data, command)
     print(report.header())
     for row in wanted:
-        measured = rows.measure(row, inputs)
-        print(f"\n{measured.text()}", flush=True)
-        report = dataclasses.replace(report, rows=(*report.rows, measured))
+        for inputs in corpora:
+            measured = rows.measure(row, inputs)
+            print(f"\n{measured.text()}", flush=True)
+            report = dataclasses.replace(report, rows=(*report.rows, measured))
     return report
+
+
+def _holdouts(args: argparse.Namespace, subject: Subject) -> list[HoldOut]:
+    """One for each corpus; the token cache, and the training split of baselines, belong to the first."""
+    corpora = [Corpus(folder) for folder in args.data]
+    names = [corpus.folder.name for corpus in corpora]
+    if len(set(names)) < len(names):
+        raise EvaluationError(f"corpora are told apart by their folders' names, found {', '.join(names)}")
+    first = HoldOut(subject, corpora[0] if corpora else None, _tokens(args.tokens), args.items)
+    return [first, *(HoldOut(subject, corpus, None, args.items, first) for corpus in corpora[1:])]
 
 
 def _subject(args: argparse.Namespace) -> Subject:
@@ -98,7 +108,7 @@ def _request(args: argparse.Namespace) -> ContinuationRequest:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listed = "\n".join(f"  {row}  {title}" for row, (_, title) in rows.ROWS.items())
+    listed = "\n".join(f"  {name}  {row.title} ({' and '.join(row.domains)})" for name, row in rows.ROWS.items())
     parser = argparse.ArgumentParser(
         prog="python -m audiolm.evaluation",
         description=__doc__,
@@ -109,10 +119,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", help="embedded name, folder or Hub id")
     for name in REQUIRED:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help="training run, in place of --checkpoint")
-    parser.add_argument("--data", type=Path, help="corpus folder")
-    parser.add_argument("--tokens", type=Path, help="token cache of the same tokenizers: saves encoding for C2 and C4")
+    parser.add_argument("--data", type=Path, nargs="+", default=[], help="corpus folders, the hold-out first")
+    parser.add_argument("--tokens", type=Path, help="token cache of the first corpus: saves encoding for C2 and C4")
     parser.add_argument("--items", type=int, help="items a row (default: a number of each row's own)")
-    parser.add_argument("--rows", help="such as C1,C2 (default: all)")
+    parser.add_argument("--rows", help="such as C1,C2 (default: the domain's)")
     parser.add_argument("--work", type=Path, help="folder that keeps the continuations of C5 to C7")
     parser.add_argument("--prompt-s", type=float, help="default: 3 for speech, 4 for piano")
     parser.add_argument("--continuation-s", type=float, help="default: what makes 10 s with the prompt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import wave
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from audiolm.audio.files import read_comment, write_wav
 from audiolm.checkpoints.format import ModelSet
-from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
+from audiolm.data.corpus import Item
 from audiolm.errors import AudioError, EvaluationError, ReceiptError
 from audiolm.evaluation.inputs import Inputs
 from audiolm.pipeline import Pipeline
@@ -22,6 +24,8 @@ from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 
 NUM_PROMPTS = 50
+MIN_CONTINUATION_S = 2.0  # of recordings too short for the whole
+_REST_S = 1.0 / SEMANTIC_RATE_HZ  # recordings are read in whole semantic positions
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,21 @@ class ContinuedPrompt:
 
 
 def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[ContinuedPrompt]:
-    """One continuation each of the first seconds of hold-out items long enough to have gone on for as long.
+    """One continuation each of the first seconds of hold-out items.
 
-    Raises EvaluationError without a whole checkpoint, recordings or a work folder.
+    Raises EvaluationError without a whole checkpoint, recordings long enough or a work folder.
     """
     if inputs.subject.models is None:
         raise EvaluationError("needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)")
     if inputs.work is None:
         raise EvaluationError("needs a folder for the continuations: give --work")
-    folder = inputs.work / f"{inputs.subject.name}-{inputs.subject.sha256[:12]}"
+    models = inputs.subject.models
+    folder = inputs.work / f"{models.info.name}-{models.info.sha256[:12]}" / inputs.holdout.name
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline, request = Pipeline(inputs.subject.models), inputs.request
-    total_s = request.prompt_s + request.continuation_s
+    pipeline = Pipeline(models)
     continued = []
-    for index, item in enumerate(inputs.progress(inputs.holdout.items(default, min_s=total_s + 0.04), "continuations")):
-        recording = Waveform(inputs.holdout.waveform(item, total_s + 0.04))
-        own = replace(request, num_continuations=1, seed=request.seed + index)
+    for item, own in inputs.progress(requests(inputs, default), "continuations"):
+        recording = Waveform(inputs.holdout.waveform(item, own.prompt_s + own.continuation_s + _REST_S))
         path = folder / f"{_file_name(item.id)}-{own.seed}.wav"
         try:
             whole, prompt_samples = _load_or_make(pipeline, recording, own, path)
@@ -68,6 +71,40 @@ def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[Continu
         heard = recording.samples[: whole.shape[0]]
         continued.append(ContinuedPrompt(item.id, item.group, prompt, continuation, original, heard, path))
     return continued
+
+
+def requests(inputs: Inputs, default: int = NUM_PROMPTS) -> list[tuple[Item, ContinuationRequest]]:
+    """Items long enough to have gone on for as long as their continuation, each with a seed of its own.
+
+    Where all recordings are too short for that, those that last at least 2 s beyond the prompt are continued to their
+    end.
+
+    Raises EvaluationError without any.
+    """
+    prompt_s, wanted_s = inputs.request.prompt_s, inputs.request.continuation_s
+    try:
+        items = inputs.holdout.items(default, min_s=prompt_s + wanted_s + _REST_S)
+        lengths_s = [wanted_s] * len(items)
+    except EvaluationError:
+        items = inputs.holdout.items(default, min_s=prompt_s + min(MIN_CONTINUATION_S, wanted_s) + _REST_S)
+        rests_s = [item.length // SAMPLES_PER_SEMANTIC / SEMANTIC_RATE_HZ - prompt_s for item in items]
+        lengths_s = [min(wanted_s, round(rest_s, 2)) for rest_s in rests_s]
+    own = replace(inputs.request, num_continuations=1)
+    return [
+        (item, replace(own, continuation_s=length_s, seed=own.seed + index))
+        for index, (item, length_s) in enumerate(zip(items, lengths_s, strict=True))
+    ]
+
+
+def describe(samples: Sequence[ContinuedPrompt]) -> str:
+    """How many continuations of what, for a row's notes."""
+    if not samples:
+        return "no recording could be continued"
+    lengths_s = [len(one.continuation) / SAMPLE_RATE_HZ for one in samples]
+    longest = f"{min(lengths_s):.3g} to {max(lengths_s):.3g} s"
+    continued = f"{max(lengths_s):.3g} s" if max(lengths_s) - min(lengths_s) < _REST_S else longest
+    num_groups = len({one.group for one in samples})
+    return f"{len(samples)} prompts from {num_groups} speakers, pieces or files, continued for {continued}"
 
 
 def read_continuation(

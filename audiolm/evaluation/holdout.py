@@ -51,18 +51,33 @@ def spread(items: Sequence[AnyItem], count: int) -> list[AnyItem]:
 class HoldOut:
     """Items of a corpus and their tokens, from a token cache where one is given, else encoded here.
 
+    `training` is the hold-out whose training split baselines are counted on: this one itself, or for a further corpus,
+    which is all test, the one that the models were trained beside.
+
     Raises EvaluationError where the token cache was made with other tokenizers.
     """
 
     def __init__(
-        self, subject: Subject, corpus: Corpus | None, tokens: Any | None = None, num_items: int | None = None
+        self,
+        subject: Subject,
+        corpus: Corpus | None,
+        tokens: Any | None = None,
+        num_items: int | None = None,
+        training: HoldOut | None = None,
     ) -> None:
         self.subject, self.corpus, self.tokens, self.num_items = subject, corpus, tokens, num_items
+        self.training = self if training is None else training
         for name, digest in subject.token_hashes.items():
             if tokens is not None and tokens.meta[name] != digest:
                 raise EvaluationError(
                     f"the token cache was made with {name} {tokens.meta[name][:12]}, this one is {digest[:12]}"
                 )
+
+    @property
+    def name(self) -> str:
+        """The folder name of the corpus, or of its token cache."""
+        source = self.corpus if self.tokens is None or self.corpus is not None else self.tokens
+        return "" if source is None else source.folder.name
 
     def items(self, default: int, split: str = "test", min_s: float = 1.0, limited: bool = True) -> list[Item]:
         """Fluent items of at least `min_s`: `default` of them, or `num_items` where `limited`.

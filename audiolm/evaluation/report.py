@@ -48,7 +48,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class RowReport:
-    """One row of the acceptance list; `met` is None where the target could not be judged."""
+    """One row of the acceptance list on one corpus; `met` is None where the target could not be judged."""
 
     row: str
     title: str
@@ -57,6 +57,7 @@ class RowReport:
     met: bool | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    corpus: str = ""
 
     def figure(self, name: str) -> Figure:
         return next(figure for figure in self.figures if figure.name == name)
@@ -65,14 +66,18 @@ class RowReport:
     def verdict(self) -> str:
         return {True: "met", False: "not met", None: "not judged"}[self.met]
 
+    @property
+    def _heading(self) -> str:
+        return f"{self.title} ({self.corpus})" if self.corpus else self.title
+
     def text(self) -> str:
-        lines = [f"{self.row}  {self.title}", f"  target: {self.target}: {self.verdict}  ({self.seconds:.0f} s)"]
+        lines = [f"{self.row}  {self._heading}", f"  target: {self.target}: {self.verdict}  ({self.seconds:.0f} s)"]
         lines += [f"  {line}" for line in _aligned([_HEADINGS, *(figure.cells() for figure in self.figures)])]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
     def markdown(self) -> str:
         rows = [_HEADINGS, ("---", "---:", "---", "---:"), *(figure.cells() for figure in self.figures)]
-        lines = [f"### {self.row} {self.title}", "", f"Target: {self.target}: **{self.verdict}**.", ""]
+        lines = [f"### {self.row} {self._heading}", "", f"Target: {self.target}: **{self.verdict}**.", ""]
         lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)])
 
@@ -108,7 +113,7 @@ class Report:
         """For a model card."""
         hashes = ", ".join(f"{name} `{digest[:12]}`" for name, digest in self.components.items())
         lines = [
-            f"Measured {self.date} on the hold-out ({self.data}), {hashes}:",
+            f"Measured {self.date} on {self.data}, {hashes}:",
             "",
             "```",
             self.command,

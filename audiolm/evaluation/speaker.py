@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from audiolm.errors import EvaluationError
-from audiolm.evaluation.continuations import continue_prompts
+from audiolm.evaluation.continuations import continue_prompts, describe
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.statistics import mean_interval, rate_interval
@@ -84,5 +84,5 @@ def measure(inputs: Inputs) -> RowReport:
         Figure.of("cosine, prompt and the original's rest", mean_interval(reference.diagonal())),
     )
     rate = figures[0].value
-    notes = (f"{len(set(groups))} speakers; everything through the codec; chance is {1 / NUM_CANDIDATES:.0%}",)
+    notes = (describe(samples), f"everything through the codec; chance is {1 / NUM_CANDIDATES:.0%}")
     return RowReport("C5", TITLE, TARGET, figures, None if rate is None else rate >= 0.70, notes)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from audiolm.checkpoints import registry
 from audiolm.checkpoints.format import (
     ModelSet,
     attach_codebooks,
+    build_component,
     component_hash,
     load_run,
     token_hash,
@@ -89,3 +93,31 @@ def from_runs(runs: Mapping[str, Path]) -> Subject:
         semantic=modules.get("semantic"),
         stages=stages,
     )
+
+
+UNTRAINED_STAGES = ("semantic", "coarse")
+
+
+def untrained(subject: Subject, seed: int = 0) -> Subject:
+    """The same checkpoint with a semantic and a coarse stage that have learnt nothing: what a figure is beside theirs.
+
+    Random weights of the same configs; codec, semantic tokenizer and fine stage stay, so that the sound is the codec's.
+    The set has a name and a hash of its own, for its receipts. Raises EvaluationError without a whole checkpoint.
+    """
+    if subject.models is None:
+        raise EvaluationError("needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)")
+    entries = dict(subject.models.info.components)
+    entries.pop("detector", None)
+    stages = dict(subject.models.stages)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for stage in UNTRAINED_STAGES:
+            name = f"stage_{stage}"
+            stages[stage] = build_component(name, entries[name].config).eval().requires_grad_(False)
+            entries[name] = replace(entries[name], files={}, hash=component_hash(stages[stage].state_dict()))
+    attach_codebooks(stages, subject.codec)
+    hashes = {name: entry.hash for name, entry in entries.items()}
+    name, digest = f"{subject.name}-untrained", hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
+    info = replace(subject.models.info, name=name, sha256=digest, components=entries)
+    models = replace(subject.models, info=info, stages=stages, detector=None)
+    return replace(subject, name=name, sha256=digest, components=hashes, stages=stages, models=models)
