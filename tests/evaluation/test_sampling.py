@@ -1,0 +1,116 @@
+"""The choice of sampling, on a checkpoint of random weights and recordings of noise."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from audiolm.checkpoints.format import load_checkpoint
+from audiolm.config import SamplingConfig
+from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
+from audiolm.errors import EvaluationError
+from audiolm.evaluation.holdout import HoldOut
+from audiolm.evaluation.prompts import continue_coarse, continue_fine, continue_semantic, read_prompts
+from audiolm.evaluation.sampling import Trials, compare, label, main, parse_grid, settings_of
+from audiolm.evaluation.subject import from_checkpoint
+from audiolm.pipeline import Pipeline
+from audiolm.request import ContinuationRequest
+from audiolm.streams import Waveform
+from tests.tiny import make_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """data/ with three recordings of 2.4 s and a silent one, and a checkpoint."""
+    root = tmp_path_factory.mktemp("sampling")
+    generator = np.random.default_rng(0)
+    with CorpusWriter(root / "data") as writer:
+        for index in range(4):
+            pulse = 1.0 + np.sin(2 * np.pi * 3 * np.arange(38_400) / 16_000)
+            pcm = to_pcm(0.1 * (index < 3) * pulse * generator.normal(size=38_400))
+            writer.add(pcm, id=f"piece/{index}", group=str(index), split="test", source="s", licence="x")
+    make_tiny_checkpoint(root / "piano", "piano")
+    return root
+
+
+@pytest.fixture(scope="module")
+def prompts(folder):
+    subject = from_checkpoint(str(folder / "piano"))
+    return read_prompts(HoldOut(subject, Corpus(folder / "data")), subject.models, 4, 0.8, 1.6, 0.8, seed=5)
+
+
+def test_prompts_are_read_with_what_followed_and_silent_ones_left_out(prompts):
+    assert [prompt.id for prompt in prompts] == ["piece/0", "piece/1", "piece/2"]
+    assert [prompt.seed for prompt in prompts] == [5, 6, 7]
+    assert (prompts[0].semantic.shape, prompts[0].codes.shape) == ((20,), (40, 4))
+    assert (prompts[0].whole_semantic.shape, prompts[0].whole_codes.shape) == ((60,), (120, 4))
+
+
+def test_prompts_continued_together_become_what_the_pipeline_makes_of_each(folder, prompts):
+    models = load_checkpoint(folder / "piano")
+    request = ContinuationRequest(0.8, 0.8, num_continuations=1)
+    semantic = continue_semantic(models, prompts, 40, request.semantic)
+    coarse = continue_coarse(models, prompts, semantic, request.coarse)
+    codes = continue_fine(models, prompts, coarse, request.fine)
+    corpus = Corpus(folder / "data")
+    for item, prompt, ids, rows in zip(corpus.items, prompts, semantic, codes, strict=False):
+        own = ContinuationRequest(0.8, 0.8, num_continuations=1, seed=prompt.seed)
+        *_, result = Pipeline(models).continue_prompt(Waveform(corpus.waveform(item)), own)
+        assert torch.equal(result.continuations[0].semantic.ids, ids)
+        assert torch.equal(result.continuations[0].acoustic.codes, rows)
+
+
+def test_a_grid_is_a_stage_and_its_settings():
+    assert parse_grid("coarse=0.8,0.9:50,1:0:0.95") == (
+        "coarse",
+        (SamplingConfig(0.8), SamplingConfig(0.9, 50), SamplingConfig(1.0, 0, 0.95)),
+    )
+    assert label(SamplingConfig(1.0, 50, 0.95)) == "1 top-k 50 top-p 0.95"
+
+
+@pytest.mark.parametrize("text", ["loud=1", "coarse", "coarse=", "coarse=1:x"])
+def test_a_grid_that_is_none_is_refused(text):
+    with pytest.raises(EvaluationError, match="found"):
+        parse_grid(text)
+
+
+def test_the_originals_would_win_against_any_setting(folder, prompts):
+    trials = Trials(load_checkpoint(folder / "piano"), prompts, 0.8, "piano")
+    request = ContinuationRequest()
+    made = trials.generated({stage: getattr(request, stage) for stage in ("semantic", "coarse", "fine")})
+    originals = trials.originals()
+    found = compare([made, originals], originals)
+    ours, theirs = settings_of([SamplingConfig(), SamplingConfig(0.5)], found)
+    assert theirs.score.value == pytest.approx(0.0, abs=1e-6)
+    assert theirs.best_share == 1.0
+    assert ours.score.value > 0.05
+    assert ours.score.low < ours.score.value < ours.score.high
+    assert len(trials.later()) == 3
+
+
+def test_the_command_names_the_best_setting_of_each_stage(folder, tmp_path, capsys):
+    options = ["piano", "--checkpoint", str(folder / "piano"), "--data", str(folder / "data"), "--items", "2"]
+    options += ["--prompt-s", "0.8", "--continuation-s", "0.8", "--grid", "semantic=0.5,1", "fine=0.5:4"]
+    options += ["--base", "coarse=0.7", "--work", str(tmp_path / "heard")]
+    files = {name: tmp_path / name for name in ("all.json", "best.json")}
+    assert main([*options, "--json", str(files["all.json"]), "--out", str(files["best.json"])]) == 0
+    result, best = (json.loads(path.read_text()) for path in files.values())
+    assert result["sampling"] == best
+    assert best["coarse"]["temperature"] == 0.7
+    assert best["fine"]["top_k"] == 4
+    tried = result["stages"]["semantic"]["settings"]
+    assert best["semantic"] == min(tried, key=lambda one: one["score"]["value"])["sampling"]
+    assert sum(one["best_share"] for one in tried) == pytest.approx(1.0)
+    assert result["reference"]["score"] >= 0.0
+    assert {path.name for path in (tmp_path / "heard" / "original").iterdir()} == {"piece_0.wav", "piece_1.wav"}
+    assert (
+        len(list((tmp_path / "heard").iterdir())) == 4
+    )  # two settings, then the other stage at the best, and the originals
+    assert "best: 0.5 top-k 4" in capsys.readouterr().out
+
+
+def test_one_prompt_is_too_few(folder, capsys):
+    options = ["piano", "--checkpoint", str(folder / "piano"), "--data", str(folder / "data"), "--items", "1"]
+    assert main([*options, "--prompt-s", "0.8", "--continuation-s", "0.8"]) == 2
+    assert "at least 2 prompts, found 1" in capsys.readouterr().err
