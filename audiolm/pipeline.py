@@ -30,8 +30,20 @@ from audiolm.detector import Verdict
 from audiolm.device import pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
-from audiolm.receipt import Receipt, derive_seed, describe_device, hash_tokens, hash_waveform, require_same
-from audiolm.request import MIN_PROMPT_S, ContinuationRequest
+from audiolm.lm.layouts import UNKNOWN
+from audiolm.receipt import (
+    ABLATIONS,
+    NO_FINE,
+    NO_SEMANTIC,
+    SHUFFLED,
+    Receipt,
+    derive_seed,
+    describe_device,
+    hash_tokens,
+    hash_waveform,
+    require_same,
+)
+from audiolm.request import MAX_CONTINUATION_S, MAX_PROMPT_S, MIN_PROMPT_S, ContinuationRequest
 from audiolm.stages import Meter, StageRun, run_coarse, run_fine, run_semantic
 from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
 
@@ -51,7 +63,7 @@ CROSSFADE_SAMPLES = SAMPLE_RATE_HZ // 50  # 20 ms, from the recording into the d
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Encoded:
     """A recording as the models read it: `pcm` is what was used of it, `gain` took it to the models' level."""
 
     pcm: Waveform
@@ -66,9 +78,16 @@ class _Job:
 
     kind: str
     request: ContinuationRequest
-    prompt: _Prepared | None
-    source: _Prepared | None
+    prompt: Encoded | None
+    source: Encoded | None
     num_frames: int  # of the whole output, prompt included
+    ablation: str = ""  # one of ABLATIONS
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The stages that do not run."""
+        of_ablation = {NO_FINE: ("fine",), NO_SEMANTIC: ("semantic",)}.get(self.ablation, ())
+        return of_ablation if self.source is None else ("semantic",)
 
     @property
     def prompt_frames(self) -> int:
@@ -97,14 +116,20 @@ class Pipeline:
     def device(self) -> torch.device:
         return torch.device(self.models.device)
 
-    def continue_prompt(self, prompt: Waveform, request: ContinuationRequest) -> Generator[Event]:
+    def continue_prompt(self, prompt: Waveform, request: ContinuationRequest, ablation: str = "") -> Generator[Event]:
         """Continues the first `request.prompt_s` of the prompt, less where it is shorter.
 
-        The prompt is cut to whole semantic positions (40 ms); its tokens are kept as they are.
+        The prompt is cut to whole semantic positions (40 ms); its tokens are kept as they are. With an `ablation`:
+        "no fine stage" decodes the coarse levels alone; "shuffled semantics" has the coarse stage follow the new
+        semantic tokens in random order; "no semantic stage" has it go on with no condition beyond the prompt's (those
+        ids are -1), which no stage was trained for.
 
-        Raises AudioTooShortError, AudioSilentError, DeviceMemoryError, on the first event that needs it.
+        Raises RequestError for another ablation; AudioTooShortError, AudioSilentError, DeviceMemoryError, on the first
+        event that needs it.
         """
-        return _guarded(self._continue(prompt, request))
+        if ablation not in ("", *ABLATIONS):
+            raise RequestError(f"ablation must be one of {', '.join(ABLATIONS)}, found {ablation!r}")
+        return _guarded(self._continue(prompt, request, ablation))
 
     def generate(self, request: ContinuationRequest) -> Generator[Event]:
         """Unconditional generation of `request.continuation_s`: no prompt. Raises DeviceMemoryError."""
@@ -122,6 +147,20 @@ class Pipeline:
         Raises as `continue_prompt`.
         """
         return _guarded(self._acoustic(source, request, voice))
+
+    @torch.no_grad()
+    def encode(self, waveform: Waveform, max_s: float = MAX_PROMPT_S + MAX_CONTINUATION_S) -> Encoded:
+        """The first `max_s` of a recording, cut to whole semantic positions (40 ms), and its tokens.
+
+        Raises AudioTooShortError, AudioSilentError, DeviceMemoryError.
+        """
+        pcm = _used(waveform, max_s)
+        levelled, gain = _levelled(pcm.samples)
+        batch = levelled[None].to(self.device)
+        with _memory_errors():
+            semantic = self.models.semantic.encode(batch)[0].cpu()
+            codes = self.models.codec.encode(batch, self.num_levels)[0].cpu()
+        return Encoded(pcm, gain, semantic, codes)
 
     @torch.no_grad()
     def reconstruct(self, waveform: Waveform, num_levels: int | None = None) -> Waveform:
@@ -167,16 +206,17 @@ class Pipeline:
         elif source is not None:
             events = self.acoustic(source, request, prompt)
         else:
-            events = self.continue_prompt(prompt, request)
+            events = self.continue_prompt(prompt, request, receipt.ablation)
         return _checked(events, receipt)
 
     # ---- runs
 
-    def _continue(self, prompt: Waveform, request: ContinuationRequest) -> Generator[Event]:
+    def _continue(self, prompt: Waveform, request: ContinuationRequest, ablation: str) -> Generator[Event]:
         meter = Meter()
         prepared = yield from self._prepare(prompt, request.prompt_s, meter)
         num_frames = prepared.codes.shape[0] + round(request.continuation_s * FRAME_RATE_HZ)
-        yield from self._run(_Job("continuation", request, prepared, None, num_frames), meter)
+        kind = f"ablation: {ablation}" if ablation else "continuation"
+        yield from self._run(_Job(kind, request, prepared, None, num_frames, ablation), meter)
 
     def _acoustic(self, source: Waveform, request: ContinuationRequest, voice: Waveform | None) -> Generator[Event]:
         meter = Meter()
@@ -185,25 +225,21 @@ class Pipeline:
         num_frames = followed.codes.shape[0] + (0 if prompt is None else prompt.codes.shape[0])
         yield from self._run(_Job("acoustic", request, prompt, followed, num_frames), meter)
 
-    def _prepare(self, waveform: Waveform, max_s: float, meter: Meter) -> Generator[Event, None, _Prepared]:
+    def _prepare(self, waveform: Waveform, max_s: float, meter: Meter) -> Generator[Event, None, Encoded]:
         yield Progress("encode", 0, 1, 0.0)
         with meter.measure():
-            pcm = _used(waveform, max_s)
-            levelled, gain = _levelled(pcm.samples)
-            batch = levelled[None].to(self.device)
-            semantic = self.models.semantic.encode(batch)[0].cpu()
-            codes = self.models.codec.encode(batch, self.num_levels)[0].cpu()
+            encoded = self.encode(waveform, max_s)
         yield Progress("encode", 1, 1, 0.0)
-        return _Prepared(pcm, gain, semantic, codes)
+        return encoded
 
     def _run(self, job: _Job, encoding: Meter) -> Generator[Event]:
         prompt = torch.zeros(0, self.num_levels, dtype=torch.long) if job.prompt is None else job.prompt.codes
         stages = {name: self._stage(job, name) for name in STAGES}
         semantic = yield from self._semantic(job, stages["semantic"])
         coarse_prompt, fine_prompt = prompt[:, : self.num_coarse_levels], prompt[:, self.num_coarse_levels :]
-        coarse = yield from run_coarse(stages["coarse"], semantic, coarse_prompt, job.num_frames)
-        fine = yield from run_fine(stages["fine"], coarse, fine_prompt)
-        codes = torch.cat([coarse, fine], dim=2)
+        codes = yield from run_coarse(stages["coarse"], semantic, coarse_prompt, job.num_frames)
+        if job.ablation != NO_FINE:
+            codes = torch.cat([codes, (yield from run_fine(stages["fine"], codes, fine_prompt))], dim=2)
         decoding, judging = Meter(), Meter()
         waveforms = yield from self._decode(job, codes, decoding)
         verdicts = yield from self._judge(job, waveforms, judging)
@@ -226,7 +262,12 @@ class Pipeline:
         if job.source is not None:
             return torch.cat([ids, job.source.semantic]).expand(job.request.num_continuations, -1)
         num_positions = -(-job.num_frames // FRAMES_PER_SEMANTIC)
-        return (yield from run_semantic(run, ids, num_positions, [derive_seed(job.request.seed, "semantic", "join")]))
+        if job.ablation == NO_SEMANTIC:
+            unknown = torch.full((num_positions - len(ids),), UNKNOWN)
+            return torch.cat([ids, unknown]).expand(job.request.num_continuations, -1)
+        seed = derive_seed(job.request.seed, "semantic", "join")
+        rows = yield from run_semantic(run, ids, num_positions, [seed])
+        return _shuffled(rows, len(ids), job.request.seed) if job.ablation == SHUFFLED else rows
 
     def _decode(self, job: _Job, codes: Tensor, meter: Meter) -> Generator[Event, None, list[Waveform]]:
         """Row by row, so that the caller can stop in between; back at the prompt's level."""
@@ -262,7 +303,7 @@ class Pipeline:
     ) -> Continuation:
         semantic = SemanticTokens(ids, self.models.stages["semantic"].config.levels[0])
         acoustic = AcousticTokens(codes, self.models.codec.codebook_size)
-        stages = [stage for stage in STAGES if job.source is None or stage != "semantic"]
+        stages = [stage for stage in STAGES if stage not in job.left_out]
         receipt = Receipt(
             kind=job.kind,
             checkpoint=self.models.info.name,
@@ -312,6 +353,13 @@ def _used(waveform: Waveform | None, max_s: float) -> Waveform | None:
     num_positions = min(samples.shape[0], round(max_s * SAMPLE_RATE_HZ)) // SAMPLES_PER_SEMANTIC
     pcm = Waveform(samples[: num_positions * SAMPLES_PER_SEMANTIC]).int16()
     return Waveform(pcm.float() / 32767.0)
+
+
+def _shuffled(ids: Tensor, num_known: int, seed: int) -> Tensor:
+    """ids [N, S] with the positions from `num_known` on in random order, the same in all rows."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "semantic", "shuffle"))
+    order = num_known + torch.randperm(ids.shape[1] - num_known, generator=generator)
+    return torch.cat([ids[:, :num_known], ids[:, order]], dim=1)
 
 
 def _levelled(samples: Tensor) -> tuple[Tensor, float]:

@@ -37,7 +37,10 @@ class Waveform:
 
 @dataclass(frozen=True)
 class SemanticTokens:
-    """Semantic token ids [S] long at 25 Hz, repeats kept (`lm.sequences.merge_repeats` takes them out)."""
+    """Semantic token ids [S] long at 25 Hz, repeats kept (`lm.sequences.merge_repeats` takes them out).
+
+    -1 where a run was asked to do without.
+    """
 
     ids: Tensor
     codebook_size: int
