@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from audiolm.audio.spectra import log_mel
+
 MEL_WINDOWS = ((2048, 80), (1024, 80), (512, 64), (256, 32), (128, 16))  # (n_fft, mel bands) to compare sounds at
 
 
@@ -15,3 +17,15 @@ def si_sdr_db(output: Tensor, target: Tensor) -> Tensor:
     projected = scale * target
     ratio = projected.square().sum(-1) / ((output - projected).square().sum(-1) + 1e-12)
     return 10.0 * torch.log10(ratio + 1e-12)
+
+
+def mel_distance(output: Tensor, original: Tensor) -> float:
+    """Mean absolute difference of log-mel magnitudes in nats, over five resolutions (those of the codec's training).
+
+    [T] at 16 kHz; the floor lies at 1e-3 of the unscaled transform, as in training.
+    """
+    distances = []
+    for n_fft, num_mels in MEL_WINDOWS:
+        options = {"num_mels": num_mels, "n_fft": n_fft, "hop_length": n_fft // 4, "floor": 2e-3 / n_fft}
+        distances.append((log_mel(output[None], **options) - log_mel(original[None], **options)).abs().mean())
+    return float(torch.stack(distances).mean())

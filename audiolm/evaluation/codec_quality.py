@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiolm.audio.distortion import MEL_WINDOWS, si_sdr_db
-from audiolm.audio.spectra import log_mel
+from audiolm.audio.distortion import mel_distance, si_sdr_db
 from audiolm.config import FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.inputs import Inputs
@@ -67,18 +66,6 @@ def pesq_wb(output: Tensor, original: Tensor) -> float:
             return float(pesq(SAMPLE_RATE_HZ, original.numpy(), output.numpy(), "wb"))
     except PesqError as error:
         raise EvaluationError(f"PESQ found nothing to measure ({error})") from error
-
-
-def mel_distance(output: Tensor, original: Tensor) -> float:
-    """Mean absolute difference of log-mel magnitudes in nats, over five resolutions (those of the codec's training).
-
-    [T] at 16 kHz; the floor lies at 1e-3 of the unscaled transform, as in training.
-    """
-    distances = []
-    for n_fft, num_mels in MEL_WINDOWS:
-        options = {"num_mels": num_mels, "n_fft": n_fft, "hop_length": n_fft // 4, "floor": 2e-3 / n_fft}
-        distances.append((log_mel(output[None], **options) - log_mel(original[None], **options)).abs().mean())
-    return float(torch.stack(distances).mean())
 
 
 def line_height_db(waveform: Tensor) -> float:
