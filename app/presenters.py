@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from app.figures import LiveTokens, png
-from app.service import Loading, ServiceEvent, Waiting
+from app.results import Course, Loading, Started
+from app.runs import Waiting
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.detector import Verdict
 from audiolm.events import Continuation, Progress, Result
@@ -56,25 +57,22 @@ def _seconds(elapsed_s: float | None) -> str:
     return "" if elapsed_s is None else f"{elapsed_s:.0f} s"
 
 
-def event_html(event: ServiceEvent) -> str:
-    """Any event that is no result, as a bar."""
-    if isinstance(event, Progress):
-        return progress_html(event)
-    return busy_html(_event_text(event), event.elapsed_s if isinstance(event, Waiting) else None)
-
-
-def event_row(event: ServiceEvent) -> dict[str, Any]:
-    """Any event that is no result, as plain JSON values."""
+def event_row(event: Course) -> dict[str, Any]:
+    """How a run goes, as plain JSON values; while it waits, `ahead` says how many go first."""
     if isinstance(event, Progress):
         return {"status": "running", **asdict(event)}
-    return {"status": "running", "stage": type(event).__name__.lower(), "text": _event_text(event)}
+    waiting = {"ahead": event.ahead} if isinstance(event, Waiting) else {}
+    return {"status": "running", "stage": type(event).__name__.lower(), "text": event_text(event), **waiting}
 
 
-def _event_text(event: ServiceEvent) -> str:
+def event_text(event: Course) -> str:
+    """How a run goes, in a few words."""
     if isinstance(event, Loading):
         return f"Loading {event.checkpoint}"
-    if isinstance(event, Waiting) and event.for_device:
-        return "Waiting for the run before this one"
+    if isinstance(event, Started):
+        return STAGE_NAMES["encode"]
+    if isinstance(event, Waiting) and event.ahead:
+        return f"Waiting: {event.ahead} run{'s go' if event.ahead > 1 else ' goes'} first"
     return "Working"
 
 

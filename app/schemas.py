@@ -104,6 +104,19 @@ class CheckpointChoice:
 
 
 @dataclass(frozen=True)
+class ClipRequest:
+    """A recording, and the checkpoint that is to read it."""
+
+    audio: Path
+    checkpoint: CheckpointChoice
+
+    @classmethod
+    def of(cls, audio: str | Path | None, checkpoint: str | None) -> ClipRequest:
+        """Raises RequestError where there is no recording or no checkpoint."""
+        return cls(recording(audio), CheckpointChoice.parse(checkpoint))
+
+
+@dataclass(frozen=True)
 class ContinueRequest:
     """A validated request for continuations of the recording at `audio`."""
 

@@ -43,7 +43,7 @@ def build_about_tab(service: Service) -> None:
     """Called inside the tab."""
     gr.Markdown(WHAT)
     gr.Markdown("## Checkpoints")
-    for info in service.checkpoints():
+    for info in service.offer.infos():
         with gr.Accordion(f"{info.name} · {info.domain} · {info.sha256[:12]}", open=False):
             gr.Markdown(without_front_matter(info.card), elem_classes="model-card")
     gr.Markdown(f"## Limits\n{limits_table()}", elem_classes="limits")

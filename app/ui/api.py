@@ -27,13 +27,14 @@ for summary, files in job:  # {"status": "running", "stage": "coarse", "done": 1
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 import gradio as gr
 
 from app import presenters
+from app.results import Course, Finished, Judged, Reconstructed
 from app.schemas import (
     BOUNDS,
     MAX_CLIP_S,
@@ -41,11 +42,11 @@ from app.schemas import (
     RECONSTRUCTION_LEVELS,
     STAGES,
     CheckpointChoice,
+    ClipRequest,
     ContinueRequest,
     checked_levels,
-    recording,
 )
-from app.service import Finished, Judged, Reconstructed, Service
+from app.service import Service
 from app.ui.media import uploaded_audio
 from app.ui.plain import MODEL_EVENTS, plain_errors
 from audiolm.events import Chunk
@@ -79,48 +80,55 @@ class Endpoints:
     def continue_prompt(
         self, audio: str | None, checkpoint: str, prompt_part: str, **fields: Any
     ) -> Iterator[tuple[Any, Any]]:
-        with plain_errors(audio):
-            request = ContinueRequest.from_fields(audio, CheckpointChoice.parse(checkpoint), fields, prompt_part)
-            with closing(self._service.continue_prompt(request)) as events:
-                for event in events:
-                    if isinstance(event, Finished):
-                        row = presenters.finished_row(event.checkpoint, event.result, event.elapsed_s)
-                        yield row, [str(path) for saved in event.saved for path in saved.paths]
-                    elif not isinstance(event, Chunk):
-                        yield presenters.event_row(event), None
+        def events() -> Iterator[Any]:
+            choice = CheckpointChoice.parse(checkpoint)
+            return self._service.continue_prompt(ContinueRequest.from_fields(audio, choice, fields, prompt_part))
+
+        def answer(done: Finished) -> tuple[Any, Any]:
+            row = presenters.finished_row(done.checkpoint, done.result, done.elapsed_s)
+            return row, [str(path) for saved in done.saved for path in saved.paths]
+
+        yield from _answers(audio, events, answer)
 
     def reconstruct(self, audio: str | None, checkpoint: str, levels: Any) -> Iterator[tuple[Any, Any]]:
-        with plain_errors(audio):
-            choice, chosen = CheckpointChoice.parse(checkpoint), checked_levels(levels)
-            with closing(self._service.reconstruct(recording(audio), choice, chosen)) as events:
-                for event in events:
-                    if isinstance(event, Reconstructed):
-                        row = {
-                            "checkpoint": presenters.checkpoint_row(event.checkpoint),
-                            "levels": list(event.by_levels),
-                        }
-                        yield row, [str(event.original), *(str(path) for path in event.by_levels.values())]
-                    else:
-                        yield presenters.event_row(event), None
+        def answer(done: Reconstructed) -> tuple[Any, Any]:
+            row = {"checkpoint": presenters.checkpoint_row(done.checkpoint), "levels": list(done.by_levels)}
+            return row, [str(done.original), *(str(path) for path in done.by_levels.values())]
+
+        def events() -> Iterator[Any]:
+            return self._service.reconstruct(ClipRequest.of(audio, checkpoint), checked_levels(levels))
+
+        yield from _answers(audio, events, answer)
 
     def detect(self, audio: str | None, checkpoint: str) -> Iterator[Any]:
-        with (
-            plain_errors(audio),
-            closing(self._service.detect(recording(audio), CheckpointChoice.parse(checkpoint))) as events,
-        ):
-            for event in events:
-                if isinstance(event, Judged):
-                    yield {"checkpoint": presenters.checkpoint_row(event.checkpoint), **event.verdict.to_dict()}
-                else:
-                    yield presenters.event_row(event)
+        def answer(done: Judged) -> tuple[Any, None]:
+            return {"checkpoint": presenters.checkpoint_row(done.checkpoint), **done.verdict.to_dict()}, None
+
+        with closing(
+            _answers(audio, lambda: self._service.detect(ClipRequest.of(audio, checkpoint)), answer)
+        ) as answers:
+            for row, _ in answers:
+                yield row
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        return [presenters.checkpoint_row(info) for info in self._service.checkpoints()]
+        return [presenters.checkpoint_row(info) for info in self._service.offer.infos()]
+
+
+def _answers(
+    audio: str | None, events: Callable[[], Iterator[Any]], answer: Callable[[Any], tuple[Any, Any]]
+) -> Iterator[tuple[Any, Any]]:
+    """(row, files) of a run: its course as {status: running, ...} without files, at last its result's `answer`."""
+    with plain_errors(audio), closing(events()) as run:
+        for event in run:
+            if not isinstance(event, Course):
+                yield answer(event)
+            elif not isinstance(event, Chunk):
+                yield presenters.event_row(event), None
 
 
 def add_endpoints(service: Service) -> None:
     """Adds /continue, /reconstruct, /detect and /checkpoints. Their inputs and outputs are on no screen."""
-    names = service.names()
+    names = service.offer.names()
     with gr.Column(visible=False):
         audio = uploaded_audio("Recording")
         checkpoint = gr.Textbox(names[0] if names else "", label="Checkpoint: name, folder or org/name@revision")

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, fields
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app import figures, presenters
+from app.results import Course, Finished, Started
 from app.schemas import BOUNDS, PROMPT_PARTS, STAGES, CheckpointChoice, ContinueRequest
-from app.service import Finished, Loading, SavedContinuation, Service, ServiceEvent, Started, Waiting
-from app.ui.media import player, timeline, uploaded_audio
+from app.service import Service
+from app.ui.cards import Card, build_card
+from app.ui.controls import seed_field, slider
+from app.ui.media import uploaded_audio
 from app.ui.picker import Picker, describe
-from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
-from audiolm.events import Chunk, Progress
+from app.ui.plain import QUIET
+from app.ui.runner import RunControls, Updates, build_run_controls, follow, wire
+from audiolm.events import Chunk
 
-PICTURE_EVERY_S = 0.45
-NEW_SEED_BELOW = 2**31
-STOP, STOPPING = "Stop", "Stopping…"
 MICROPHONE_NOTE = (
     "Browsers give a page the microphone only over https, or from localhost. Uploads work everywhere: "
     "WAV, FLAC, OGG or MP3. The prompt is taken from the start."
@@ -42,70 +40,19 @@ EMPTY = """
 
 
 @dataclass(frozen=True)
-class Card:
-    """The components of one continuation's result; made once, shown when there is something to show."""
-
-    group: gr.Group
-    heading: gr.HTML
-    whole: gr.Audio
-    generated: gr.Audio
-    picture: gr.Image
-    verdict: gr.HTML
-    wav: gr.DownloadButton
-    tokens: gr.DownloadButton
-    receipt_file: gr.DownloadButton
-    receipt: gr.HTML
-
-    def components(self) -> list[Any]:
-        return [getattr(self, field.name) for field in fields(self)]
-
-    def hide(self) -> dict[Any, Any]:
-        return {self.group: gr.update(visible=False)}
-
-    def show(self, number: int, saved: SavedContinuation) -> dict[Any, Any]:
-        """Everything but the picture, which takes longer to draw."""
-        continuation = saved.continuation
-        return {
-            self.group: gr.update(visible=True),
-            self.heading: presenters.heading_html(number, continuation),
-            self.whole: str(saved.whole),
-            self.generated: str(saved.generated),
-            self.picture: None,
-            self.verdict: presenters.verdict_html(
-                continuation.verdict, continuation.receipt.components.get("detector", "")
-            ),
-            self.wav: str(saved.whole),
-            self.tokens: str(saved.tokens),
-            self.receipt_file: str(saved.receipt),
-            self.receipt: presenters.receipt_html(continuation.receipt),
-        }
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """Everything on the right-hand side of the tab."""
+    """Everything on the right-hand side of the tab besides the run's controls."""
 
-    generate: gr.Button
-    stop: gr.Button
-    status: gr.HTML
     live: gr.HTML
     empty: gr.HTML
     cards: list[Card]
 
     def components(self) -> list[Any]:
-        own = [self.generate, self.stop, self.status, self.live, self.empty]
-        return [*own, *(component for card in self.cards for component in card.components())]
+        return [self.live, self.empty, *(component for card in self.cards for component in card.components())]
 
-    def busy(self, status: str) -> dict[Any, Any]:
-        return {
-            self.generate: gr.update(interactive=False),
-            self.stop: gr.update(value=STOP, interactive=True),
-            self.status: status,
-        }
-
-    def at_rest(self, status: str | None = None) -> dict[Any, Any]:
-        update = {self.generate: gr.update(interactive=True), self.stop: gr.update(value=STOP, interactive=False)}
-        return update if status is None else {**update, self.status: status}
+    def cleared(self) -> Updates:
+        hidden = {key: value for card in self.cards for key, value in card.hide().items()}
+        return {self.live: "", self.empty: "", **hidden}
 
 
 def build_continue_tab(service: Service, picker: Picker) -> None:
@@ -115,53 +62,29 @@ def build_continue_tab(service: Service, picker: Picker) -> None:
             audio = uploaded_audio("Prompt", "prompt")
             _build_examples(service, audio, picker)
             gr.Markdown(MICROPHONE_NOTE, elem_classes="note")
-            controls = _build_controls()
+            fields = _build_fields()
         with gr.Column(scale=7, min_width=320):
+            controls = build_run_controls("Generate", "generate")
             outcome = _build_outcome()
 
-    inputs = [audio, picker.dropdown, controls.pop("prompt_part"), *controls.values()]
-    names = tuple(controls)
+    inputs = [audio, picker.dropdown, fields.pop("prompt_part"), *fields.values()]
+    names = tuple(fields)
 
-    def run(audio: str | None, checkpoint: str | None, prompt_part: str, *numbers: float) -> Iterator[dict[Any, Any]]:
-        values = dict(zip(names, numbers, strict=True))
-        yield from _run(service, outcome, audio, checkpoint, prompt_part, values)
+    def run(audio: str | None, checkpoint: str | None, prompt_part: str, *numbers: float) -> Iterator[Updates]:
+        def events() -> Iterator[Any]:
+            values = dict(zip(names, numbers, strict=True))
+            choice = CheckpointChoice.parse(checkpoint)
+            return service.continue_prompt(ContinueRequest.from_fields(audio, choice, values, prompt_part))
 
-    _wire(outcome, run, inputs)
+        live = _LiveTokens(outcome.live)
 
+        def show(finished: Finished) -> Generator[Updates, None, str]:
+            yield from _show(controls, outcome, finished)
+            return presenters.finished_text(finished.result, finished.elapsed_s, live.notes())
 
-def _wire(outcome: Outcome, run: Callable[..., Iterator[dict[Any, Any]]], inputs: list[Any]) -> None:
-    """Generate starts a run, Stop cancels it. Until the run has ended, Stop's label says that it was pressed."""
-    started = outcome.generate.click(
-        lambda: outcome.busy(presenters.busy_html("Waiting for a turn")),
-        None,
-        [outcome.generate, outcome.stop, outcome.status],
-        queue=False,
-        **QUIET,
-    )
-    running = started.then(run, inputs, outcome.components(), **QUIET, **MODEL_EVENTS)
-    outcome.stop.click(
-        None,
-        None,
-        outcome.stop,
-        js=f"() => ({{ __type__: 'update', value: '{STOPPING}', interactive: false }})",
-        cancels=[running],
-        **QUIET,
-    )
-    # Gradio counts a cancelled run as a failed one, once the server has really let go of it.
-    running.failure(
-        lambda label: outcome.at_rest(_ended(stopped=label == STOPPING)),
-        outcome.stop,
-        [outcome.generate, outcome.stop, outcome.status],
-        queue=False,
-        **QUIET,
-    )
+        yield from follow(controls, events, show, outcome.cleared(), live, audio)
 
-
-def _ended(stopped: bool) -> str:
-    """What to say of a run that ended outside `_run`: at the visitor's wish, or refused by Gradio itself."""
-    if stopped:
-        return presenters.notice_html("Stopped. Your inputs are as they were.", "stopped")
-    return presenters.notice_html(NOT_TAKEN, "error")
+    wire(controls, run, inputs, outcome.components())
 
 
 def _build_examples(service: Service, audio: gr.Audio, picker: Picker) -> None:
@@ -179,7 +102,7 @@ def _build_examples(service: Service, audio: gr.Audio, picker: Picker) -> None:
         def take(
             index: int, checkpoint: str | None, paths: list[Path] = paths, domain: str = domain
         ) -> tuple[str, Any, Any]:
-            fitting = service.fitting(domain, checkpoint)
+            fitting = service.offer.fitting(domain, checkpoint)
             return str(paths[index]), fitting, describe(service, fitting)
 
         samples.click(
@@ -191,175 +114,70 @@ def _build_examples(service: Service, audio: gr.Audio, picker: Picker) -> None:
         )
 
 
-def _build_controls() -> dict[str, Any]:
+def _build_fields() -> dict[str, Any]:
     """Field name -> component; every number's limits come from BOUNDS."""
-    controls: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     with gr.Group(elem_classes="controls"):
         for name in ("prompt_s", "continuation_s", "num_continuations"):
-            controls[name] = slider(name)
-        with gr.Row(elem_classes="seed"):
-            bound = BOUNDS["seed"]
-            controls["seed"] = gr.Number(
-                bound.default,
-                label=bound.label,
-                info=bound.info,
-                precision=0,  # no limits here: `Bound` refuses in the page, Gradio only in a toast
-                elem_id="seed",
-                scale=3,
-            )
-            new_seed = gr.Button("New seed", elem_id="new-seed", scale=1, min_width=110)
+            fields[name] = slider(name)
+        fields["seed"] = seed_field()
     with gr.Accordion("Sampling, stage by stage", open=False, elem_id="sampling"):
         for stage in STAGES:
             with gr.Group():
                 gr.Markdown(f"**{stage.capitalize()} stage**", elem_classes=["stage", stage])
                 for name in ("temperature", "top_k", "top_p"):
-                    controls[f"{stage}_{name}"] = slider(f"{stage}_{name}")
-        controls["prompt_part"] = gr.Radio(
+                    fields[f"{stage}_{name}"] = slider(f"{stage}_{name}")
+        fields["prompt_part"] = gr.Radio(
             [("through the codec", PROMPT_PARTS[0]), ("as recorded", PROMPT_PARTS[1])],
             value=PROMPT_PARTS[0],
             label="The prompt is heard",
         )
-    new_seed.click(
-        lambda: secrets.randbelow(NEW_SEED_BELOW),
-        None,
-        controls["seed"],
-        queue=False,
-        **QUIET,
-    )
-    return controls
-
-
-def slider(name: str) -> gr.Slider:
-    """A slider with the limits of BOUNDS[name]."""
-    bound = BOUNDS[name]
-    return gr.Slider(
-        bound.minimum,
-        bound.maximum,
-        value=bound.default,
-        step=bound.step,
-        label=f"{bound.label} ({bound.unit})" if bound.unit else bound.label,
-        info=bound.info or None,
-        precision=0 if bound.whole else None,
-        elem_id=name.replace("_", "-"),
-        buttons=[],
-    )
+    return fields
 
 
 def _build_outcome() -> Outcome:
-    with gr.Row(elem_classes="actions"):
-        generate = gr.Button("Generate", variant="primary", elem_id="generate", size="lg")
-        stop = gr.Button(STOP, variant="stop", interactive=False, elem_id="stop", size="lg")
-    status = gr.HTML("", elem_id="status")
     live = gr.HTML("", elem_id="live")
     empty = gr.HTML(EMPTY, elem_id="empty")
-    cards = [_build_card(number) for number in range(1, int(BOUNDS["num_continuations"].maximum) + 1)]
-    return Outcome(generate, stop, status, live, empty, cards)
+    cards = [build_card(number) for number in range(1, int(BOUNDS["num_continuations"].maximum) + 1)]
+    return Outcome(live, empty, cards)
 
 
-def _build_card(number: int) -> Card:
-    with gr.Group(visible=False, elem_classes="card", elem_id=f"card-{number}") as group:
-        heading = gr.HTML()
-        with gr.Row():
-            whole = player("Prompt and continuation", f"whole-{number}")
-            generated = player("Continuation only", f"generated-{number}")
-        picture = timeline("Spectrogram and tokens", f"timeline-{number}")
-        verdict = gr.HTML(elem_id=f"verdict-{number}")
-        with gr.Row(elem_classes="downloads"):
-            wav = gr.DownloadButton("WAV", size="sm", elem_id=f"wav-{number}")
-            tokens = gr.DownloadButton("Tokens", size="sm", elem_id=f"tokens-{number}")
-            receipt_file = gr.DownloadButton("Receipt", size="sm", elem_id=f"receipt-{number}")
-        receipt = gr.HTML()
-    return Card(group, heading, whole, generated, picture, verdict, wav, tokens, receipt_file, receipt)
-
-
-def _run(
-    service: Service,
-    outcome: Outcome,
-    audio: str | None,
-    checkpoint: str | None,
-    prompt_part: str,
-    values: dict[str, float],
-) -> Iterator[dict[Any, Any]]:
-    """One run as page updates; several a second, so that Stop is never far away."""
-    try:
-        request = ContinueRequest.from_fields(audio, CheckpointChoice.parse(checkpoint), values, prompt_part)
-        hidden = {key: value for card in outcome.cards for key, value in card.hide().items()}
-        yield {outcome.status: presenters.busy_html("Starting"), **hidden, outcome.live: "", outcome.empty: ""}
-        view = _RunView(request)
-        with closing(service.continue_prompt(request)) as events:
-            for event in events:
-                if isinstance(event, Finished):
-                    yield from _show(outcome, event, view)
-                else:
-                    view.take(event)
-                    if view.due():
-                        yield {outcome.status: view.status_html(), outcome.live: view.live_html()}
-    except Exception as error:
-        yield outcome.at_rest(refusal(error, audio))
-
-
-def _show(outcome: Outcome, finished: Finished, view: _RunView) -> Iterator[dict[Any, Any]]:
-    """All cards with their players at once, then one picture after the other, then the last line."""
+def _show(controls: RunControls, outcome: Outcome, finished: Finished) -> Iterator[Updates]:
+    """All cards with their players at once, then one picture after the other."""
     shown = list(zip(outcome.cards, finished.saved, strict=False))
     updates = {key: value for n, (card, saved) in enumerate(shown, 1) for key, value in card.show(n, saved).items()}
-    yield {outcome.status: presenters.busy_html("Drawing the spectrograms"), outcome.live: "", **updates}
+    yield {controls.status: presenters.busy_html("Drawing the spectrograms"), outcome.live: "", **updates}
     for number, (card, saved) in enumerate(shown, 1):
         figure = figures.timeline_figure(saved.continuation, finished.num_coarse_levels)
         path = figures.save(figure, finished.folder / f"continuation-{number}.png")
         alt = presenters.picture_alt(number, saved.continuation)
         yield {card.picture: gr.update(value=str(path), alt_text=alt)}
-    text = presenters.finished_text(finished.result, finished.elapsed_s, view.notes())
-    yield outcome.at_rest(presenters.notice_html(text, "done"))
 
 
-class _RunView:
-    """What the page shows of a run that goes on."""
+class _LiveTokens:
+    """The token lanes of a run that goes on."""
 
-    def __init__(self, request: ContinueRequest) -> None:
-        self._request = request
-        self._began = time.monotonic()
-        self._shown = 0.0
-        self._status = "Starting"
-        self._progress: Progress | None = None
-        self._live: figures.LiveTokens | None = None
-        self._prompt_s: float | None = None
+    def __init__(self, component: gr.HTML) -> None:
+        self._component = component
+        self._started: Started | None = None
+        self._lanes: figures.LiveTokens | None = None
 
-    def take(self, event: ServiceEvent) -> None:
-        if isinstance(event, Waiting) and event.for_device:
-            self._status = "Waiting for the run before this one"
-        elif isinstance(event, Loading):
-            self._status = f"Loading {event.checkpoint}"
-        elif isinstance(event, Started):
-            self._status = presenters.STAGE_NAMES["encode"]
-            options = self._request.options
-            self._prompt_s = event.prompt_s
-            self._live = figures.LiveTokens(
+    def take(self, event: Course) -> None:
+        if isinstance(event, Started):
+            self._started, options = event, event.options
+            self._lanes = figures.LiveTokens(
                 options.num_continuations, event.prompt_s, options.continuation_s, event.num_levels
             )
-        elif isinstance(event, Progress):
-            self._progress = event
-        elif isinstance(event, Chunk) and self._live is not None:
-            self._live.add(event)
+        elif isinstance(event, Chunk) and self._lanes is not None:
+            self._lanes.add(event)
 
-    def due(self) -> bool:
-        """True about twice a second."""
-        now = time.monotonic()
-        if now - self._shown < PICTURE_EVERY_S:
-            return False
-        self._shown = now
-        return True
-
-    def status_html(self) -> str:
-        elapsed_s = time.monotonic() - self._began
-        if self._progress is None:
-            return presenters.busy_html(self._status, elapsed_s)
-        return presenters.progress_html(self._progress, elapsed_s)
-
-    def live_html(self) -> str:
-        return "" if self._live is None else presenters.live_html(self._live)
+    def updates(self) -> Updates:
+        return {} if self._lanes is None else {self._component: presenters.live_html(self._lanes)}
 
     def notes(self) -> list[str]:
-        asked = self._request.options.prompt_s
-        if self._prompt_s is None or self._prompt_s > asked - 0.1:
+        if self._started is None:
             return []
-        return [f"the recording has {self._prompt_s:.1f} s, so all of it is the prompt (asked for {asked:g} s)"]
+        found_s, asked_s = self._started.prompt_s, self._started.options.prompt_s
+        if found_s > asked_s - 0.1:
+            return []
+        return [f"the recording has {found_s:.1f} s, so all of it is the prompt (asked for {asked_s:g} s)"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import gradio as gr
 
 from app import figures, presenters
-from app.schemas import MAX_CLIP_S, CheckpointChoice, recording
-from app.service import Judged, Service
+from app.results import Judged
+from app.schemas import MAX_CLIP_S, ClipRequest
+from app.service import Service
 from app.ui.media import timeline, uploaded_audio
 from app.ui.picker import Picker
-from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
+from app.ui.runner import Updates, build_run_controls, follow, wire
 
 PURPOSE = (
     "Each checkpoint brings a detector of its own continuations. It knows nothing of other synthesisers: a low score "
@@ -27,27 +27,26 @@ def build_detect_tab(service: Service, picker: Picker) -> None:
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=320):
             audio = uploaded_audio("Recording", "detect-audio")
-            button = gr.Button("Detect", variant="primary", elem_id="detect")
-            status = gr.HTML("", elem_id="detect-status")
+            controls = build_run_controls("Detect", "detect")
         with gr.Column(scale=7, min_width=320):
             verdict = gr.HTML(elem_id="detect-verdict")
             picture = timeline("Spectrogram and score", "detect-picture")
 
-    def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
-        yield {verdict: "", picture: None}  # whatever comes, it is not of this recording
-        try:
-            choice = CheckpointChoice.parse(checkpoint)
-            with closing(service.detect(recording(audio), choice)) as events:
-                for event in events:
-                    if isinstance(event, Judged):
-                        yield {status: "", **_show(event, verdict, picture)}
-                    else:
-                        yield {status: presenters.event_html(event)}
-        except Exception as error:
-            yield {status: refusal(error, audio)}
+    def run(audio: str | None, checkpoint: str | None) -> Iterator[Updates]:
+        def show(judged: Judged) -> Generator[Updates, None, str]:
+            yield _show(judged, verdict, picture)
+            return f"Judged by the detector of {judged.checkpoint.name}"
 
-    running = button.click(run, [audio, picker.dropdown], [status, verdict, picture], **QUIET, **MODEL_EVENTS)
-    running.failure(lambda: presenters.notice_html(NOT_TAKEN, "error"), None, status, queue=False, **QUIET)
+        cleared = {verdict: "", picture: None}
+        yield from follow(
+            controls,
+            lambda: service.detect(ClipRequest.of(audio, checkpoint)),
+            show,
+            cleared,
+            audio=audio,
+        )
+
+    wire(controls, run, [audio, picker.dropdown], [verdict, picture])
 
 
 def _show(judged: Judged, verdict: gr.HTML, picture: gr.Image) -> dict[Any, Any]:

@@ -22,7 +22,7 @@ class Picker:
 
 def build_picker(service: Service) -> Picker:
     """Dropdown, summary and, where the settings allow it, fields for a folder or Hub id."""
-    names = service.names()
+    names = service.offer.names()
     dropdown = gr.Dropdown(
         choices=names,
         value=names[0] if names else None,
@@ -48,7 +48,7 @@ def describe(service: Service, name: str | None) -> str:
     if not name:
         return notice_html("No checkpoint is offered here: start the app with --checkpoints FOLDER.", "error")
     with plain_errors():
-        return checkpoint_html(service.describe(CheckpointChoice.parse(name)))
+        return checkpoint_html(service.offer.describe(CheckpointChoice.parse(name)))
 
 
 def _other_checkpoint(service: Service, dropdown: gr.Dropdown, summary: gr.HTML) -> None:
@@ -62,8 +62,8 @@ def _other_checkpoint(service: Service, dropdown: gr.Dropdown, summary: gr.HTML)
     def take(source: str, revision: str) -> tuple[dict, str]:
         with plain_errors():
             choice = CheckpointChoice(source.strip(), revision.strip() or None)
-            info = service.describe(choice)
-            names = service.names()
+            info = service.offer.describe(choice)
+            names = service.offer.names()
             name = choice.text
             return gr.update(choices=names if name in names else [*names, name], value=name), checkpoint_html(info)
 

@@ -20,8 +20,11 @@ from audiolm.errors import (
     RequestError,
 )
 
-MODEL_EVENTS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-"""Every event that runs a model: the same group and the same explicit limit (Gradio takes the lowest it meets)."""
+MODEL_EVENTS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 16}
+"""Every event that runs a model: the same group and the same explicit limit (Gradio takes the lowest it meets).
+
+So many may stand in the service's own line, which lets one at a time to the device and knows who goes first; further
+ones wait in Gradio's queue, until that is full."""
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Events of the page itself: no spinner of Gradio's, no place in the API's documentation."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import gradio as gr
 
 from app import figures, presenters
-from app.schemas import MAX_CLIP_S, RECONSTRUCTION_LEVELS, CheckpointChoice, recording
-from app.service import Reconstructed, Service
+from app.results import Reconstructed
+from app.schemas import MAX_CLIP_S, RECONSTRUCTION_LEVELS, ClipRequest
+from app.service import Service
 from app.ui.media import player, timeline, uploaded_audio
 from app.ui.picker import Picker
-from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
+from app.ui.runner import Updates, build_run_controls, follow, wire
 
 PURPOSE = (
     "The codec turns sound into up to 12 numbers a frame, 50 frames a second. The first levels carry what is said or "
@@ -27,8 +27,7 @@ def build_reconstruct_tab(service: Service, picker: Picker) -> None:
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=320):
             audio = uploaded_audio("Recording", "reconstruct-audio")
-            button = gr.Button("Reconstruct", variant="primary", elem_id="reconstruct")
-            status = gr.HTML("", elem_id="reconstruct-status")
+            controls = build_run_controls("Reconstruct", "reconstruct")
         with gr.Column(scale=7, min_width=320):
             original = player("Original, 16 kHz", "reconstruct-original")
             with gr.Row():
@@ -37,22 +36,17 @@ def build_reconstruct_tab(service: Service, picker: Picker) -> None:
                 ]
             picture = timeline("Spectrograms", "reconstruct-picture")
 
-    def run(audio: str | None, checkpoint: str | None) -> Iterator[dict[Any, Any]]:
-        yield dict.fromkeys([original, *rungs, picture])  # whatever comes, they are not of this recording
-        try:
-            choice = CheckpointChoice.parse(checkpoint)
-            with closing(service.reconstruct(recording(audio), choice)) as events:
-                for event in events:
-                    if isinstance(event, Reconstructed):
-                        yield {**_show(event, original, rungs, picture), status: ""}
-                    else:
-                        yield {status: presenters.event_html(event)}
-        except Exception as error:
-            yield {status: refusal(error, audio)}
+    def run(audio: str | None, checkpoint: str | None) -> Iterator[Updates]:
+        def show(done: Reconstructed) -> Generator[Updates, None, str]:
+            yield _show(done, original, rungs, picture)
+            return f"Through the codec of {done.checkpoint.name}"
 
-    outputs = [status, original, *rungs, picture]
-    running = button.click(run, [audio, picker.dropdown], outputs, **QUIET, **MODEL_EVENTS)
-    running.failure(lambda: presenters.notice_html(NOT_TAKEN, "error"), None, status, queue=False, **QUIET)
+        def events() -> Iterator[Any]:
+            return service.reconstruct(ClipRequest.of(audio, checkpoint))
+
+        yield from follow(controls, events, show, dict.fromkeys([original, *rungs, picture]), audio=audio)
+
+    wire(controls, run, [audio, picker.dropdown], [original, *rungs, picture])
 
 
 def _show(done: Reconstructed, original: gr.Audio, rungs: list[gr.Audio], picture: gr.Image) -> dict[Any, Any]:

@@ -8,8 +8,9 @@ import pytest
 
 from app import presenters
 from app.figures import LiveTokens
+from app.results import Finished, Loading
+from app.runs import Waiting
 from app.schemas import CheckpointChoice, ContinueRequest
-from app.service import Finished, Loading, Waiting
 from audiolm.events import Progress
 from tests.app.test_figures import LEVELS, verdict
 
@@ -41,8 +42,10 @@ def test_progress_stays_within_the_bar(done, total, shown):
 
 
 def test_waiting_and_loading_are_said():
-    assert "Waiting for the run before this one" in presenters.event_html(Waiting(True, 1.0))
-    assert "Loading speech-small" in presenters.event_html(Loading("speech-small"))
+    assert presenters.event_text(Waiting(1, 1.0)) == "Waiting: 1 run goes first"
+    assert presenters.event_text(Waiting(3, 1.0)) == "Waiting: 3 runs go first"
+    assert presenters.event_text(Loading("speech-small")) == "Loading speech-small"
+    assert presenters.event_row(Waiting(2, 1.0))["ahead"] == 2
 
 
 def test_a_verdict_shows_score_threshold_error_rates_with_n_scope_and_model():
@@ -87,7 +90,7 @@ def test_foreign_text_is_escaped(finished):
         presenters.receipt_html(receipt),
         presenters.notice_html(HOSTILE, "error"),
         presenters.busy_html(HOSTILE),
-        presenters.event_html(Loading(HOSTILE)),
+        presenters.busy_html(presenters.event_text(Loading(HOSTILE))),
         presenters.verdict_html(verdict(label="withheld", probability=None, reason=HOSTILE, scope=HOSTILE), HOSTILE),
     ):
         assert "<script" not in html
@@ -122,7 +125,7 @@ def test_rows_for_the_api_are_json(finished):
     assert [one["generated"] for one in row["continuations"]] == [True, True]
     assert row["continuations"][0]["receipt"]["request"]["seed"] == 11
     assert json.dumps(presenters.event_row(Progress("fine", 1, 2, 3.0)))
-    assert presenters.event_row(Waiting(False, 1.0))["status"] == "running"
+    assert presenters.event_row(Waiting(0, 1.0))["status"] == "running"
 
 
 def test_live_lanes_are_an_image_with_a_text_for_those_who_do_not_see_it():

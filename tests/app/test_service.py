@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import threading
-import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +11,14 @@ import pytest
 import soundfile
 import torch
 
-from app.schemas import CheckpointChoice, ContinueRequest
-from app.service import Finished, Judged, Loading, Reconstructed, Service, Started, Waiting, _save
+from app.results import Finished, Judged, Loading, Reconstructed, Started
+from app.runs import Waiting
+from app.schemas import CheckpointChoice, ClipRequest, ContinueRequest
+from app.service import Service, _save
 from audiolm.audio import files
 from audiolm.errors import (
     AudioFormatError,
     AudioTooShortError,
-    CheckpointError,
     DeviceMemoryError,
     RequestError,
 )
@@ -112,19 +111,6 @@ def test_a_run_stopped_while_it_saves_leaves_no_files(service, recording, monkey
     assert not folders[0].exists()
 
 
-def test_runs_take_turns_and_one_that_gives_up_waiting_never_starts(service, recording):
-    service._slot.acquire()
-    waiting = service.continue_prompt(asked(recording))
-    first = next(waiting)
-    assert isinstance(first, Waiting)
-    assert first.for_device
-    waiting.close()
-    time.sleep(0.6)
-    service._slot.release()
-    assert not service._pipelines
-    assert last(service.continue_prompt(asked(recording))).saved
-
-
 def test_a_failed_run_raises_its_typed_error_and_the_next_one_succeeds(service, recording, tmp_path):
     text = tmp_path / "text.wav"
     text.write_text("this is no sound")
@@ -140,7 +126,7 @@ def test_running_out_of_memory_is_a_typed_error_and_the_next_run_succeeds(servic
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("app.service.load_checkpoint", greedy)
+        patch.setattr("app.offer.load_checkpoint", greedy)
         with pytest.raises(DeviceMemoryError, match="cpu ran out of memory"):
             last(service.continue_prompt(asked(recording)))
     assert last(service.continue_prompt(asked(recording))).saved
@@ -154,7 +140,7 @@ def test_a_run_out_of_memory_holds_nothing_while_its_error_lives(service, record
         tensors.append(weakref.ref(tensor))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("app.service.load_checkpoint", greedy)
+    monkeypatch.setattr("app.offer.load_checkpoint", greedy)
     gc.disable()
     try:
         with pytest.raises(DeviceMemoryError):
@@ -164,71 +150,8 @@ def test_a_run_out_of_memory_holds_nothing_while_its_error_lives(service, record
         gc.enable()
 
 
-def test_a_checkpoint_that_changed_is_loaded_anew(settings, checkpoints, recording, tmp_path):
-    folder = tmp_path / "mine"
-    shutil.copytree(checkpoints / "tiny-speech", folder)
-    service = Service(replace(settings, checkpoints=(str(folder),)))
-    choice = CheckpointChoice(service.names()[0])
-    before = last(service.detect(recording, choice)).checkpoint.sha256
-    assert last(service.detect(recording, choice)).checkpoint.sha256 == before
-    shutil.rmtree(folder)
-    shutil.copytree(checkpoints / "tiny-piano", folder)
-    again = last(service.detect(recording, choice)).checkpoint
-    assert again.sha256 == service.describe(choice).sha256 != before
-
-
-def test_a_truncated_checkpoint_is_refused_and_the_others_go_on(settings, checkpoints, recording, tmp_path):
-    shutil.copytree(checkpoints, tmp_path / "set")
-    weights = tmp_path / "set/tiny-speech/codec.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    service = Service(replace(settings, checkpoints=(str(tmp_path / "set"),)))
-    with pytest.raises(CheckpointError, match=r"codec\.safetensors"):
-        last(service.continue_prompt(asked(recording)))
-    assert last(service.continue_prompt(asked(recording, CheckpointChoice("tiny-piano")))).saved
-
-
-def test_a_checkpoint_without_config_is_left_out_of_the_offer(settings, checkpoints, tmp_path):
-    shutil.copytree(checkpoints, tmp_path / "set")
-    (tmp_path / "set/tiny-speech/config.json").write_text("{}")
-    service = Service(replace(settings, checkpoints=(str(tmp_path / "set"), "no-such-checkpoint")))
-    assert service.names() == ["tiny-piano"]
-
-
-def test_checkpoints_of_one_name_stay_apart(settings, checkpoints):
-    folder = str(checkpoints / "tiny-speech")
-    service = Service(replace(settings, checkpoints=(folder, str(checkpoints))))
-    assert service.names()[:1] == ["tiny-speech"]
-    assert len(service.names()) == 3
-
-
-def test_a_folder_can_be_named_where_that_is_allowed(settings, checkpoints, recording):
-    choice = CheckpointChoice(str(checkpoints / "tiny-piano"))
-    service = Service(replace(settings, checkpoints=(str(checkpoints / "tiny-speech"),)))
-    assert service.describe(choice).name == "tiny-piano"
-    assert last(service.continue_prompt(asked(recording, choice))).checkpoint.name == "tiny-piano"
-
-
-def test_a_folder_cannot_be_named_where_that_is_not_allowed(settings, checkpoints, recording):
-    service = Service(replace(settings, other_checkpoints=False))
-    choice = CheckpointChoice(str(checkpoints / "tiny-piano"))
-    with pytest.raises(RequestError, match=r"offered here \(tiny-speech, tiny-piano\), found"):
-        service.describe(choice)
-    with pytest.raises(RequestError, match="offered here"):
-        last(service.continue_prompt(asked(recording, choice)))
-    with pytest.raises(RequestError, match="offered here"):
-        last(service.continue_prompt(asked(recording, CheckpointChoice("tiny-speech", "main"))))
-
-
-def test_only_so_many_checkpoints_stay_loaded(settings, checkpoints, recording, monkeypatch):
-    monkeypatch.setattr("app.service.MAX_LOADED", 1)
-    service = Service(settings)
-    for name in ("tiny-speech", "tiny-piano", "tiny-speech"):
-        assert last(service.detect(recording, CheckpointChoice(name))).checkpoint.name == name
-        assert len(service._pipelines) == 1
-
-
 def test_reconstruction_goes_down_the_levels_the_codec_has(service, recording):
-    for event in service.reconstruct(recording, SPEECH):
+    for event in service.reconstruct(ClipRequest(recording, SPEECH)):
         if isinstance(event, Reconstructed):
             assert list(event.by_levels) == [4, 1]  # the tiny codec has four
             assert list(event.waveforms) == [None, 4, 1]
@@ -239,25 +162,19 @@ def test_reconstruction_goes_down_the_levels_the_codec_has(service, recording):
 
 
 def test_detection_gives_a_verdict_with_its_scope(service, recording):
-    judged = last(service.detect(recording, SPEECH))
+    judged = last(service.detect(ClipRequest(recording, SPEECH)))
     assert isinstance(judged, Judged)
     assert judged.verdict.scope == "holds only for audio of these checkpoints"
 
 
 def test_long_recordings_are_read_from_their_start_only(service, tmp_path):
-    judged = last(service.detect(write_tone(tmp_path / "long.wav", 40.0), SPEECH))
+    judged = last(service.detect(ClipRequest(write_tone(tmp_path / "long.wav", 40.0), SPEECH)))
     assert judged.waveform.duration_s == 30.0
 
 
 def test_example_prompts_are_grouped_by_domain(service, prompts):
     found = service.prompts()
     assert found == {"speech": [prompts / "speech_two words.wav"], "piano": [prompts / "piano_scale.flac"]}
-
-
-def test_an_example_picks_a_checkpoint_of_its_domain(service):
-    assert service.fitting("piano", "tiny-speech") == "tiny-piano"
-    assert service.fitting("piano", "tiny-piano") == "tiny-piano"
-    assert service.fitting("piano", "org/unknown") == "org/unknown"
 
 
 def test_an_unknown_device_is_refused_by_name(settings):
@@ -270,4 +187,4 @@ def test_not_a_number_samples_are_refused(service, tmp_path):
     samples[8_000] = np.nan
     soundfile.write(tmp_path / "nan.wav", samples, 16_000, subtype="FLOAT")
     with pytest.raises(ValueError, match=r"0\.500 s is NaN"):
-        last(service.detect(tmp_path / "nan.wav", SPEECH))
+        last(service.detect(ClipRequest(tmp_path / "nan.wav", SPEECH)))

@@ -72,9 +72,9 @@ def test_a_visitor_uploads_a_prompt_and_gets_continuations(page, server, prompt)
     set_number(page, "continuation-s", 2)
     set_number(page, "seed", 12)
     page.click("#generate")
-    expect(page.locator("#status [role=progressbar]")).to_be_visible()
-    expect(page.locator("#status .notice.done")).to_be_visible(timeout=RUN_MS)
-    assert "seed 12" in page.inner_text("#status")
+    expect(page.locator("#generate-status [role=progressbar]")).to_be_visible()
+    expect(page.locator("#generate-status .notice.done")).to_be_visible(timeout=RUN_MS)
+    assert "seed 12" in page.inner_text("#generate-status")
     for number in (1, 2):
         card = page.locator(f"#card-{number}").first
         expect(card.get_by_text("GENERATED", exact=True)).to_be_visible()
@@ -96,7 +96,7 @@ def test_downloads_are_the_wav_the_tokens_and_the_receipt(page, prompt):
     set_number(page, "continuation-s", 1)
     set_number(page, "num-continuations", 1)
     page.click("#generate")
-    expect(page.locator("#status .notice.done")).to_be_visible(timeout=RUN_MS)
+    expect(page.locator("#generate-status .notice.done")).to_be_visible(timeout=RUN_MS)
     for button, ending in (("wav", ".wav"), ("tokens", ".safetensors"), ("receipt", ".json")):
         with page.expect_download() as download:
             page.click(f"#{button}-1")
@@ -115,10 +115,10 @@ def test_tokens_appear_as_they_come_and_stop_stops(page, prompt):
         "first => { const image = document.querySelector('#live img'); return image && image.src !== first; }",
         arg=first,
     )
-    page.click("#stop")
-    expect(page.locator("#status .notice.stopped")).to_be_visible()
+    page.click("#generate-stop")
+    expect(page.locator("#generate-status .notice.stopped")).to_be_visible()
     expect(page.locator("#generate")).to_be_enabled()
-    expect(page.locator("#stop")).to_be_disabled()
+    expect(page.locator("#generate-stop")).to_be_disabled()
     assert page.locator("#continuation-s input[type=number]").input_value() == "30"
     assert page.locator("#card-1").count() == 0
 
@@ -144,7 +144,7 @@ def test_a_bad_recording_is_refused_in_the_page_and_inputs_are_kept(page, server
     upload(page, write_tone(tmp_path / "short.wav", 0.2))
     set_number(page, "seed", 77)
     page.click("#generate")
-    refusal = page.locator("#status .notice.error")
+    refusal = page.locator("#generate-status .notice.error")
     expect(refusal).to_contain_text("0.2 s of sound; at least 0.5 s are needed", timeout=RUN_MS)
     expect(refusal).to_have_attribute("role", "alert")
     expect(page.locator("#generate")).to_be_enabled()
@@ -156,7 +156,7 @@ def test_a_seed_out_of_range_is_refused_in_the_page(page, prompt):
     upload(page, prompt)
     page.locator("#seed input").fill("-1")
     page.click("#generate")
-    expect(page.locator("#status .notice.error")).to_contain_text("seed must be 0 to", timeout=RUN_MS)
+    expect(page.locator("#generate-status .notice.error")).to_contain_text("seed must be 0 to", timeout=RUN_MS)
     expect(page.locator("#generate")).to_be_enabled()
 
 
@@ -164,9 +164,9 @@ def test_a_run_refused_by_a_full_queue_is_not_called_stopped(page, prompt):
     upload(page, prompt)
     page.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Queue is full."}))
     page.click("#generate")
-    expect(page.locator("#status .notice.error")).to_contain_text("did not take this run")
+    expect(page.locator("#generate-status .notice.error")).to_contain_text("did not take this run")
     expect(page.locator("#generate")).to_be_enabled()
-    expect(page.locator("#stop")).to_be_disabled()
+    expect(page.locator("#generate-stop")).to_be_disabled()
 
 
 def test_a_run_that_waits_for_its_turn_can_be_stopped(page, server, prompt):
@@ -177,10 +177,10 @@ def test_a_run_that_waits_for_its_turn_can_be_stopped(page, server, prompt):
     next(iter(before))
     upload(page, prompt)
     page.click("#generate")
-    expect(page.locator("#status")).to_contain_text("Waiting for a turn")
-    page.click("#stop")
-    expect(page.locator("#status .notice.stopped")).to_be_visible()
-    expect(page.locator("#stop")).to_have_text("Stop")
+    expect(page.locator("#generate-status")).to_contain_text("Waiting: 1 run goes first")
+    page.click("#generate-stop")
+    expect(page.locator("#generate-status .notice.stopped")).to_be_visible()
+    expect(page.locator("#generate-stop")).to_have_text("Stop")
     expect(page.locator("#generate")).to_be_enabled()
     before.cancel()
     client.close()
@@ -188,7 +188,7 @@ def test_a_run_that_waits_for_its_turn_can_be_stopped(page, server, prompt):
 
 def test_without_a_recording_the_page_says_what_is_missing(page):
     page.click("#generate")
-    expect(page.locator("#status .notice.error")).to_contain_text("there is no recording", timeout=RUN_MS)
+    expect(page.locator("#generate-status .notice.error")).to_contain_text("there is no recording", timeout=RUN_MS)
 
 
 def test_new_seed_draws_another_one(page):
@@ -241,7 +241,7 @@ def test_the_page_can_be_used_by_keyboard(page, prompt):
     upload(page, prompt)
     page.locator("#generate").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#stop")).to_be_enabled()
-    page.locator("#stop").focus()
+    expect(page.locator("#generate-stop")).to_be_enabled()
+    page.locator("#generate-stop").focus()
     page.keyboard.press("Enter")
     expect(page.locator("#generate")).to_be_enabled()

@@ -1,0 +1,107 @@
+"""The checkpoints that this process offers, and the few that it keeps in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+from app.schemas import CheckpointChoice
+from app.settings import Settings
+from audiolm.checkpoints import CheckpointInfo, load_checkpoint, read_info, registry
+from audiolm.config import DOMAINS
+from audiolm.errors import AudioLMError, CheckpointError, RequestError
+from audiolm.pipeline import Pipeline
+
+MAX_LOADED = 4  # the least recently used one goes first
+
+logger = logging.getLogger(__name__)
+
+
+class Offer:
+    """Which checkpoints there are, by the names that `CheckpointChoice` calls them."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        """Reads the offered checkpoints' configurations (no weights). A broken one is skipped and logged."""
+        self._settings = settings
+        self._device = device
+        self._pipelines: OrderedDict[tuple[str, str | None], tuple[CheckpointInfo, Pipeline]] = OrderedDict()
+        self._offered = _offered(settings.checkpoints)
+
+    def infos(self) -> list[CheckpointInfo]:
+        """In the order of the picker."""
+        return list(self._offered.values())
+
+    def names(self) -> list[str]:
+        return list(self._offered)
+
+    def describe(self, choice: CheckpointChoice) -> CheckpointInfo:
+        """Configuration and card of a checkpoint, without its weights; a Hub one is downloaded and kept.
+
+        Raises CheckpointError, or RequestError where visitors may not name checkpoints that are not offered.
+        """
+        return read_info(self._folder(choice))
+
+    def fitting(self, domain: str, current: str | None) -> str | None:
+        """`current` where it is of the domain or unknown here, else the first offered checkpoint of the domain."""
+        if current not in self._offered or self._offered[current].domain == domain:
+            return current
+        return next((name for name, info in self._offered.items() if info.domain == domain), current)
+
+    def load(self, choice: CheckpointChoice) -> tuple[CheckpointInfo, Pipeline]:
+        """Called by one run at a time, so that no checkpoint is loaded twice. One whose folder changed is loaded anew.
+
+        Raises as `describe`; DeviceMemoryError.
+        """
+        key = (choice.source, choice.revision)
+        if key in self._pipelines:
+            info, _ = self._pipelines[key]
+            if read_info(info.folder).sha256 != info.sha256:
+                del self._pipelines[key]
+        if key not in self._pipelines:
+            models = load_checkpoint(self._folder(choice), device=str(self._device))
+            self._pipelines[key] = (models.info, Pipeline(models))
+            while len(self._pipelines) > MAX_LOADED:
+                self._pipelines.popitem(last=False)
+        self._pipelines.move_to_end(key)
+        return self._pipelines[key]
+
+    def _folder(self, choice: CheckpointChoice) -> Path:
+        if choice.text in self._offered:
+            return self._offered[choice.text].folder
+        if not self._settings.other_checkpoints:
+            names = ", ".join(self._offered) or "none"
+            raise RequestError(f"checkpoint must be one of those offered here ({names}), found {choice.source[:80]!r}")
+        return registry.resolve(choice.source, choice.revision)
+
+
+def _offered(sources: tuple[str, ...]) -> dict[str, CheckpointInfo]:
+    """Name -> checkpoint. Two checkpoints of one name: the later one is offered under its folder."""
+    found: list[CheckpointInfo] = [] if sources else registry.available()
+    for source in sources:
+        for folder in _folders(source):
+            try:
+                found.append(read_info(folder))
+            except AudioLMError as error:
+                logger.warning("checkpoint %s is not offered: %s", folder, error)
+    offered: dict[str, CheckpointInfo] = {}
+    for info in sorted(found, key=lambda info: DOMAINS.index(info.domain)):
+        offered[str(info.folder) if info.name in offered else info.name] = info
+    return offered
+
+
+def _folders(source: str) -> list[Path]:
+    """One checkpoint, or every one in a folder of several."""
+    path = Path(source)
+    if path.is_dir() and not (path / "config.json").exists():
+        inside = sorted(folder for folder in path.iterdir() if (folder / "config.json").exists())
+        if inside:
+            return inside
+    name, _, revision = source.partition("@")
+    try:
+        return [path if path.is_dir() else registry.resolve(name, revision or None)]
+    except CheckpointError as error:
+        logger.warning("checkpoint %s is not offered: %s", source, error)
+        return []

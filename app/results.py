@@ -1,0 +1,82 @@
+"""What the service's runs yield besides the pipeline's own events: values, with files in the run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.runs import Waiting
+from audiolm.checkpoints import CheckpointInfo
+from audiolm.detector import Verdict
+from audiolm.events import Chunk, Continuation, Progress, Result
+from audiolm.request import ContinuationRequest
+from audiolm.streams import Waveform
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The device is this run's; the recording and the checkpoint are being read."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """The checkpoint is ready and the recording read; `prompt_s` of it is the prompt. Levels are counted a stage."""
+
+    checkpoint: CheckpointInfo
+    options: ContinuationRequest
+    prompt_s: float
+    num_levels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class SavedContinuation:
+    """One continuation and its files: the whole join, the continuation alone, the tokens and the receipt."""
+
+    continuation: Continuation
+    whole: Path
+    generated: Path
+    tokens: Path
+    receipt: Path
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.whole, self.generated, self.tokens, self.receipt]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a continuation run."""
+
+    checkpoint: CheckpointInfo
+    result: Result
+    saved: tuple[SavedContinuation, ...]
+    folder: Path
+    num_coarse_levels: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """The recording and its reconstructions from the first k quantizer levels, as files; most levels first."""
+
+    checkpoint: CheckpointInfo
+    original: Path
+    by_levels: dict[int, Path]
+    waveforms: dict[int | None, Waveform]  # None: the original
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The detector's verdict on a recording."""
+
+    checkpoint: CheckpointInfo
+    verdict: Verdict
+    waveform: Waveform
+    folder: Path
+
+
+Course = Waiting | Loading | Started | Progress | Chunk
+"""How a run goes; whatever else an iterator of events yields is the run's result."""

@@ -1,0 +1,172 @@
+"""A run in the page: buttons that start and stop it, a line that says how it goes, its result or why there is none.
+
+Every tab that runs a model does it through `build_run_controls`, `wire` and `follow`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gradio as gr
+
+from app import presenters
+from app.results import Course, Loading, Started
+from app.runs import Waiting
+from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
+from audiolm.events import Progress
+
+SHOW_EVERY_S = 0.45
+STOP, STOPPING = "Stop", "Stopping…"
+STOPPED = "Stopped. Your inputs are as they were."
+
+Updates = dict[Any, Any]
+"""Component -> its new value."""
+
+
+class Live(Protocol):
+    """What a tab shows of a run besides the status line."""
+
+    def take(self, event: Course) -> None: ...
+
+    def updates(self) -> Updates: ...
+
+
+@dataclass(frozen=True)
+class RunControls:
+    """Start and Stop, of which one can be pressed at a time, and the status line."""
+
+    start: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+
+    def components(self) -> list[Any]:
+        return [self.start, self.stop, self.status]
+
+    def busy(self, status: str) -> Updates:
+        return {
+            self.start: gr.update(interactive=False),
+            self.stop: gr.update(value=STOP, interactive=True),
+            self.status: status,
+        }
+
+    def at_rest(self, status: str) -> Updates:
+        return {
+            self.start: gr.update(interactive=True),
+            self.stop: gr.update(value=STOP, interactive=False),
+            self.status: status,
+        }
+
+
+def build_run_controls(label: str, elem_id: str) -> RunControls:
+    """Buttons `elem_id` and `elem_id`-stop beside each other, and under them the line `elem_id`-status."""
+    with gr.Row(elem_classes="actions"):
+        start = gr.Button(label, variant="primary", elem_id=elem_id, size="lg")
+        stop = gr.Button(STOP, variant="stop", interactive=False, elem_id=f"{elem_id}-stop", size="lg")
+    return RunControls(start, stop, gr.HTML("", elem_id=f"{elem_id}-status"))
+
+
+def wire(
+    controls: RunControls,
+    run: Callable[..., Iterator[Updates]],
+    inputs: list[Any],
+    outputs: list[Any],
+    *also: Callable[..., Any],
+) -> None:
+    """Start, or an event of `also`, begins `run`; Stop cancels it. Until the run has ended, Stop's label says that it
+    was pressed. `outputs` are what `run` updates besides the controls."""
+    started = gr.on(
+        [controls.start.click, *also],
+        lambda: controls.busy(presenters.busy_html("Waiting for a turn")),
+        None,
+        controls.components(),
+        queue=False,
+        **QUIET,
+    )
+    running = started.then(run, inputs, [*controls.components(), *outputs], **QUIET, **MODEL_EVENTS)
+    controls.stop.click(
+        None,
+        None,
+        controls.stop,
+        js=f"() => ({{ __type__: 'update', value: '{STOPPING}', interactive: false }})",
+        cancels=[running],
+        **QUIET,
+    )
+    # Gradio counts a cancelled run as a failed one, once the server has really let go of it.
+    running.failure(
+        lambda label: controls.at_rest(ended(stopped=label == STOPPING)),
+        controls.stop,
+        controls.components(),
+        queue=False,
+        **QUIET,
+    )
+
+
+def ended(stopped: bool) -> str:
+    """What to say of a run that ended outside `follow`: at the visitor's wish, or refused by Gradio itself."""
+    return presenters.notice_html(STOPPED, "stopped") if stopped else presenters.notice_html(NOT_TAKEN, "error")
+
+
+def follow(
+    controls: RunControls,
+    events: Callable[[], Iterator[Any]],
+    on_result: Callable[[Any], Generator[Updates, None, str]],
+    cleared: Updates,
+    live: Live | None = None,
+    audio: str | None = None,
+) -> Iterator[Updates]:
+    """One run as page updates; several a second, so that Stop is never far away.
+
+    `events` checks what is asked for and begins the run; only then are the results of the run before `cleared`.
+    `on_result` yields updates that show the result and returns the last line. Whatever is raised is refused in the
+    page; `audio` is the upload whose place on the server the refusal leaves out.
+    """
+    status = _Status()
+    try:
+        with closing(events()) as run:
+            yield {controls.status: presenters.busy_html("Starting"), **cleared}
+            for event in run:
+                if isinstance(event, Course):
+                    status.take(event)
+                    if live is not None:
+                        live.take(event)
+                    if status.due():
+                        yield {controls.status: status.html(), **(live.updates() if live else {})}
+                else:
+                    done = yield from on_result(event)
+                    yield controls.at_rest(presenters.notice_html(done, "done"))
+    except Exception as error:
+        yield controls.at_rest(refusal(error, audio))
+
+
+class _Status:
+    """The status line of a run that goes on."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._shown = 0.0
+        self._text = "Starting"
+        self._progress: Progress | None = None
+
+    def take(self, event: Course) -> None:
+        if isinstance(event, Progress):
+            self._progress = event
+        elif isinstance(event, Loading | Started) or (isinstance(event, Waiting) and event.ahead):
+            self._text, self._progress = presenters.event_text(event), None
+
+    def due(self) -> bool:
+        """True about twice a second."""
+        now = time.monotonic()
+        if now - self._shown < SHOW_EVERY_S:
+            return False
+        self._shown = now
+        return True
+
+    def html(self) -> str:
+        elapsed_s = time.monotonic() - self._began
+        if self._progress is None:
+            return presenters.busy_html(self._text, elapsed_s)
+        return presenters.progress_html(self._progress, elapsed_s)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from app.schemas import CheckpointChoice, ClipRequest
+from app.service import Service
+from audiolm.errors import CheckpointError, RequestError
+from tests.app.test_service import asked, last
+
+
+def test_a_checkpoint_that_changed_is_loaded_anew(settings, checkpoints, recording, tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(checkpoints / "tiny-speech", folder)
+    service = Service(replace(settings, checkpoints=(str(folder),)))
+    choice = CheckpointChoice(service.offer.names()[0])
+    before = last(service.detect(ClipRequest(recording, choice))).checkpoint.sha256
+    assert last(service.detect(ClipRequest(recording, choice))).checkpoint.sha256 == before
+    shutil.rmtree(folder)
+    shutil.copytree(checkpoints / "tiny-piano", folder)
+    again = last(service.detect(ClipRequest(recording, choice))).checkpoint
+    assert again.sha256 == service.offer.describe(choice).sha256 != before
+
+
+def test_a_truncated_checkpoint_is_refused_and_the_others_go_on(settings, checkpoints, recording, tmp_path):
+    shutil.copytree(checkpoints, tmp_path / "set")
+    weights = tmp_path / "set/tiny-speech/codec.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    service = Service(replace(settings, checkpoints=(str(tmp_path / "set"),)))
+    with pytest.raises(CheckpointError, match=r"codec\.safetensors"):
+        last(service.continue_prompt(asked(recording)))
+    assert last(service.continue_prompt(asked(recording, CheckpointChoice("tiny-piano")))).saved
+
+
+def test_a_checkpoint_without_config_is_left_out_of_the_offer(settings, checkpoints, tmp_path):
+    shutil.copytree(checkpoints, tmp_path / "set")
+    (tmp_path / "set/tiny-speech/config.json").write_text("{}")
+    service = Service(replace(settings, checkpoints=(str(tmp_path / "set"), "no-such-checkpoint")))
+    assert service.offer.names() == ["tiny-piano"]
+
+
+def test_checkpoints_of_one_name_stay_apart(settings, checkpoints):
+    folder = str(checkpoints / "tiny-speech")
+    service = Service(replace(settings, checkpoints=(folder, str(checkpoints))))
+    assert service.offer.names()[:1] == ["tiny-speech"]
+    assert len(service.offer.names()) == 3
+
+
+def test_a_folder_can_be_named_where_that_is_allowed(settings, checkpoints, recording):
+    choice = CheckpointChoice(str(checkpoints / "tiny-piano"))
+    service = Service(replace(settings, checkpoints=(str(checkpoints / "tiny-speech"),)))
+    assert service.offer.describe(choice).name == "tiny-piano"
+    assert last(service.continue_prompt(asked(recording, choice))).checkpoint.name == "tiny-piano"
+
+
+def test_a_folder_cannot_be_named_where_that_is_not_allowed(settings, checkpoints, recording):
+    service = Service(replace(settings, other_checkpoints=False))
+    choice = CheckpointChoice(str(checkpoints / "tiny-piano"))
+    with pytest.raises(RequestError, match=r"offered here \(tiny-speech, tiny-piano\), found"):
+        service.offer.describe(choice)
+    with pytest.raises(RequestError, match="offered here"):
+        last(service.continue_prompt(asked(recording, choice)))
+    with pytest.raises(RequestError, match="offered here"):
+        last(service.continue_prompt(asked(recording, CheckpointChoice("tiny-speech", "main"))))
+
+
+def test_only_so_many_checkpoints_stay_loaded(settings, checkpoints, recording, monkeypatch):
+    monkeypatch.setattr("app.offer.MAX_LOADED", 1)
+    service = Service(settings)
+    for name in ("tiny-speech", "tiny-piano", "tiny-speech"):
+        assert last(service.detect(ClipRequest(recording, CheckpointChoice(name)))).checkpoint.name == name
+        assert len(service.offer._pipelines) == 1
+
+
+def test_an_example_picks_a_checkpoint_of_its_domain(service):
+    assert service.offer.fitting("piano", "tiny-speech") == "tiny-piano"
+    assert service.offer.fitting("piano", "tiny-piano") == "tiny-piano"
+    assert service.offer.fitting("piano", "org/unknown") == "org/unknown"
