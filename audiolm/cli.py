@@ -6,6 +6,7 @@ Errors a user can do something about are one line on stderr and exit code 2; an 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import secrets
 import sys
@@ -18,7 +19,7 @@ from tqdm import tqdm
 import audiolm
 from audiolm.audio import files
 from audiolm.checkpoints import commands as checkpoint_commands
-from audiolm.config import STAGES, SamplingConfig
+from audiolm.config import STAGES
 from audiolm.detector import Verdict
 from audiolm.errors import AudioLMError, CheckpointError, RequestError
 from audiolm.events import Event, Progress, Result
@@ -106,22 +107,24 @@ def _add_other_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def run_continue(options: argparse.Namespace) -> None:
-    request = _request(options, prompt_s=options.prompt_seconds, prompt_part=options.prompt_part)
+    pipeline = _pipeline(options)
+    request = _request(options, pipeline, prompt_s=options.prompt_seconds, prompt_part=options.prompt_part)
     prompt = files.read_waveform(options.prompt, max_s=request.prompt_s)
-    result = follow(_pipeline(options).continue_prompt(prompt, request))
+    result = follow(pipeline.continue_prompt(prompt, request))
     _write(result, options.out, options.prompt.stem)
 
 
 def run_generate(options: argparse.Namespace) -> None:
-    request = _request(options)
-    _write(follow(_pipeline(options).generate(request)), options.out, "generated")
+    pipeline = _pipeline(options)
+    _write(follow(pipeline.generate(_request(options, pipeline))), options.out, "generated")
 
 
 def run_acoustic(options: argparse.Namespace) -> None:
-    request = _request(options, prompt_s=options.prompt_seconds)
+    pipeline = _pipeline(options)
+    request = _request(options, pipeline, prompt_s=options.prompt_seconds)
     source = files.read_waveform(options.source, max_s=request.continuation_s)
     voice = _optional_waveform(options.voice, request.prompt_s)
-    _write(follow(_pipeline(options).acoustic(source, request, voice)), options.out, options.source.stem)
+    _write(follow(pipeline.acoustic(source, request, voice)), options.out, options.source.stem)
 
 
 def run_reconstruct(options: argparse.Namespace) -> None:
@@ -183,19 +186,20 @@ def _add_run_options(parser: argparse.ArgumentParser, seconds: float) -> None:
     parser.add_argument("--count", type=int, default=DEFAULTS.num_continuations, help="how many at once")
     parser.add_argument("--seed", type=int, help="the same seed gives the same tokens; without it, a new one")
     for stage in STAGES:
-        default = getattr(DEFAULTS, stage)
-        parser.add_argument(f"--temperature-{stage}", type=float, default=default.temperature)
-        parser.add_argument(f"--top-k-{stage}", type=int, default=default.top_k, help="0 keeps every token")
-        parser.add_argument(f"--top-p-{stage}", type=float, default=default.top_p, help="1 keeps every token")
+        parser.add_argument(f"--temperature-{stage}", type=float, help="(the checkpoint's)")
+        parser.add_argument(f"--top-k-{stage}", type=int, help="0 keeps every token (the checkpoint's)")
+        parser.add_argument(f"--top-p-{stage}", type=float, help="1 keeps every token (the checkpoint's)")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder")
     _add_model_options(parser)
 
 
-def _request(options: argparse.Namespace, **fields: float | str) -> ContinuationRequest:
-    sampling = {
-        stage: SamplingConfig(*(getattr(options, f"{name}_{stage}") for name in ("temperature", "top_k", "top_p")))
-        for stage in STAGES
-    }
+def _request(options: argparse.Namespace, pipeline: Pipeline, **fields: float | str) -> ContinuationRequest:
+    """Sampling that is not given is the checkpoint's."""
+    sampling = dict(pipeline.models.info.sampling)
+    for stage in STAGES:
+        given = {name: getattr(options, f"{name}_{stage}") for name in ("temperature", "top_k", "top_p")}
+        given = {name: value for name, value in given.items() if value is not None}
+        sampling[stage] = dataclasses.replace(sampling[stage], **given)
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     print(f"seed {seed}")
     return ContinuationRequest(

@@ -250,6 +250,14 @@ class SamplingConfig(Config):
         self._require(0.0 < self.top_p <= 1.0, f"top_p must be in (0, 1], found {self.top_p}")
 
 
+USUAL_SAMPLING = {
+    "semantic": SamplingConfig(temperature=0.6),
+    "coarse": SamplingConfig(temperature=0.8),
+    "fine": SamplingConfig(temperature=0.6),
+}
+"""The paper's temperatures by stage: the defaults of a checkpoint that brings none of its own."""
+
+
 @dataclass(frozen=True)
 class DetectorCalibration(Config):
     """Maps detector logits to probabilities, and says how often the threshold errs on held-out data."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from audiolm.config import Config, SamplingConfig
+from audiolm.config import USUAL_SAMPLING, Config, SamplingConfig
 from audiolm.errors import RequestError
 
 PROMPT_PARTS = ("codec", "original")
@@ -19,8 +19,8 @@ class ContinuationRequest(Config):
     """One run: lengths in seconds, how many continuations, the master seed and the sampling of each stage.
 
     `prompt_s` is how much of the start of the recording is used; less where the recording is shorter. `prompt_part`
-    says what is heard before the join: the prompt through the codec, or the recording itself. The sampling
-    temperatures are the paper's (0.6 semantic, 0.8 coarse, 0.6 fine).
+    says what is heard before the join: the prompt through the codec, or the recording itself. The sampling is the
+    paper's where none is given; a checkpoint's own defaults are `CheckpointInfo.sampling`, by the same names.
 
     Raises RequestError, with the bounds and the value found.
     """
@@ -29,9 +29,9 @@ class ContinuationRequest(Config):
     continuation_s: float = 7.0
     num_continuations: int = 2
     seed: int = 0
-    semantic: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.6))
-    coarse: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.8))
-    fine: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.6))
+    semantic: SamplingConfig = USUAL_SAMPLING["semantic"]
+    coarse: SamplingConfig = USUAL_SAMPLING["coarse"]
+    fine: SamplingConfig = USUAL_SAMPLING["fine"]
     prompt_part: str = "codec"
 
     def __post_init__(self) -> None:

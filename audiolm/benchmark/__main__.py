@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -22,11 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.threads:
             torch.set_num_threads(options.threads)
-        request = ContinuationRequest(
-            prompt_s=options.prompt_seconds, continuation_s=options.seconds, num_continuations=options.count
-        )
+        request = ContinuationRequest(options.prompt_seconds, options.seconds, num_continuations=options.count)
         prompt = None if options.prompt is None else files.read_waveform(options.prompt, max_s=request.prompt_s)
         pipeline = Pipeline.load(options.checkpoint, options.revision, options.device)
+        request = dataclasses.replace(request, **pipeline.models.info.sampling)
         speed = measure(pipeline, request, prompt, options.repeats)
     except AudioLMError as error:
         print(f"audiolm.benchmark: {error}", file=sys.stderr)

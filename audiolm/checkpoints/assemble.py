@@ -9,6 +9,7 @@ from audiolm.checkpoints.components import COMPONENTS, load_component
 from audiolm.checkpoints.format import Part, read_run, write_parts
 from audiolm.checkpoints.info import CheckpointInfo, read_info
 from audiolm.checkpoints.tensors import read_tensors
+from audiolm.config import USUAL_SAMPLING, SamplingConfig
 from audiolm.errors import CheckpointError
 
 
@@ -22,11 +23,13 @@ def assemble(
     runs: Mapping[str, Path],
     base: Path | None = None,
     without: tuple[str, ...] = (),
+    sampling: Mapping[str, SamplingConfig] | None = None,
 ) -> CheckpointInfo:
     """Writes a checkpoint of the runs (by component name); components without a run come from the checkpoint `base`.
 
-    `without` names components of `base` to leave out (a detector whose codec or stages changed). Weights must fit their
-    config, and stages and detector must have been made for the tokenizers beside them. Raises CheckpointError.
+    `without` names components of `base` to leave out (a detector whose codec or stages changed); `sampling` are the
+    stages' defaults (None: those of `base`, or the usual ones). Weights must fit their config, and stages and detector
+    must have been made for the tokenizers beside them. Raises CheckpointError.
     """
     parts = {} if base is None else _parts_of(base, leave_out={*runs, *without})
     for component, run in runs.items():
@@ -36,7 +39,10 @@ def assemble(
         parts[component] = Part(config, tensors, made_for)
     for component, part in parts.items():
         load_component(component, part.config, part.tensors, str(runs.get(component, base)))
-    return write_parts(folder, name=name, domain=domain, summary=summary, parts=parts, card=card)
+    if sampling is None:
+        sampling = USUAL_SAMPLING if base is None else read_info(base).sampling
+    labels = {"name": name, "domain": domain, "summary": summary, "card": card}
+    return write_parts(folder, parts=parts, sampling=sampling, **labels)
 
 
 def _parts_of(base: Path, leave_out: set[str]) -> dict[str, Part]:

@@ -9,7 +9,8 @@ from audiolm.checkpoints import card, embedded, registry
 from audiolm.checkpoints.assemble import assemble
 from audiolm.checkpoints.components import COMPONENTS
 from audiolm.checkpoints.format import CheckpointInfo, load_checkpoint, read_info
-from audiolm.checkpoints.info import read_card
+from audiolm.checkpoints.info import check_sampling, read_card
+from audiolm.checkpoints.strict_json import read_object
 from audiolm.config import DOMAINS
 from audiolm.errors import CheckpointError
 
@@ -48,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action.add_argument("--domain", choices=DOMAINS, help="(that of --from)")
     action.add_argument("--summary", help="one or two lines for the picker (that of the card's facts, or of --from)")
     action.add_argument("--card", type=Path, metavar="FILE", help="facts (.json) or Markdown (that of --from)")
+    action.add_argument(
+        "--sampling", type=Path, metavar="FILE", help="its defaults, as `audiolm.evaluation.sampling --out` writes them"
+    )
     action.set_defaults(run_action=_assemble)
 
 
@@ -99,6 +103,7 @@ def _assemble(args: argparse.Namespace) -> None:
         runs=runs,
         base=args.base,
         without=("detector",) if args.without_detector else (),
+        sampling=None if args.sampling is None else check_sampling(str(args.sampling), read_object(args.sampling)),
     )
     _describe(info)
 

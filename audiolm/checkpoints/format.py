@@ -1,12 +1,12 @@
 """The checkpoint folder: config.json, README.md (the model card) and `<component>.safetensors`; and run folders.
 
 config.json, format 1:
-    {"format": 1, "name", "domain", "summary", "components": {component: entry}}
+    {"format": 1, "name", "domain", "summary", "components": {component: entry}, "sampling": {stage: {...}}}
     entry: {"config": {...}, "hash": sha, "files": {file: sha}, "made_for": {component: sha}}
 `hash` is `component_hash` of the weights; tokenizers also have a "token_hash". `made_for` names what a component was
 trained with: a stage its tokenizers by their `token_hash` (a codec whose decoder alone was trained further keeps its
 stages), the detector the codec and the stages by their whole hash (it judges what these sound like). A set that does
-not fit is refused.
+not fit is refused. `sampling`, the stages' defaults, may be missing, and is written where it is not the usual one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from audiolm.checkpoints.tensors import (
     write_tensors,
 )
 from audiolm.codec import Codec
-from audiolm.config import STAGES
+from audiolm.config import STAGES, USUAL_SAMPLING, SamplingConfig
 from audiolm.detector import Detector
 from audiolm.errors import CheckpointError
 from audiolm.lm import StageModel
@@ -175,6 +175,7 @@ def write_parts(
     summary: str,
     parts: Mapping[str, Part],
     card: str,
+    sampling: Mapping[str, SamplingConfig] = USUAL_SAMPLING,
 ) -> CheckpointInfo:
     """Writes a checkpoint folder, over an older checkpoint if there is one; config.json last, so that half is none.
 
@@ -197,6 +198,8 @@ def write_parts(
             files = write_tensors(new, component, parts[component].tensors)
             written[component] = _entry_to_dict(component, entries[component], files)
         config = {"format": FORMAT, "name": name, "domain": domain, "summary": summary, "components": written}
+        if sampling != USUAL_SAMPLING:
+            config["sampling"] = {stage: sampling[stage].to_dict() for stage in STAGES}
         (new / CARD_FILE).write_bytes(card.encode())
         (new / CONFIG_FILE).write_bytes((json.dumps(config, indent=1) + "\n").encode())
         read_info(new)

@@ -12,7 +12,7 @@ from typing import Any
 from audiolm.checkpoints.components import COMPONENTS, MADE_FOR, REQUIRED, TOKENIZERS, read_config, require_component
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import file_names, read_bytes
-from audiolm.config import DOMAINS
+from audiolm.config import DOMAINS, STAGES, USUAL_SAMPLING, SamplingConfig
 from audiolm.errors import CheckpointError, ConfigError
 
 FORMAT = 1
@@ -35,7 +35,10 @@ class ComponentEntry:
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What is known of a checkpoint without reading weights; `sha256` is that of config.json, and so of the whole."""
+    """What is known of a checkpoint without reading weights; `sha256` is that of config.json, and so of the whole.
+
+    `sampling` are its defaults by stage: its own, or the usual ones.
+    """
 
     name: str
     domain: str
@@ -44,6 +47,7 @@ class CheckpointInfo:
     components: dict[str, ComponentEntry]
     card: str
     summary: str
+    sampling: Mapping[str, SamplingConfig]
 
 
 def read_info(folder: Path | str) -> CheckpointInfo:
@@ -58,7 +62,7 @@ def read_info(folder: Path | str) -> CheckpointInfo:
     value = read_object(where)
     check_format(where, value)
     fields = {"format": int, "name": str, "domain": str, "summary": str, "components": dict}
-    require_fields(str(where), value, fields)
+    require_fields(str(where), value, fields | ({"sampling": dict} if "sampling" in value else {}))
     check_labels(str(where), value["name"], value["domain"], value["summary"])
     entries = {name: _read_entry(where, name, entry) for name, entry in value["components"].items()}
     check_set(str(where), entries)
@@ -74,6 +78,7 @@ def read_info(folder: Path | str) -> CheckpointInfo:
         components=entries,
         card=read_card(folder / CARD_FILE),
         summary=value["summary"],
+        sampling=check_sampling(f"{where}: sampling", value["sampling"]) if "sampling" in value else USUAL_SAMPLING,
     )
 
 
@@ -132,6 +137,15 @@ def check_labels(where: str, name: str, domain: str, summary: str) -> None:
         raise CheckpointError(f"{where}: domain must be one of {', '.join(DOMAINS)}, found {domain!r}")
     if len(summary) > MAX_SUMMARY_CHARACTERS or not summary.replace("\n", "").isprintable() or not summary.strip():
         raise CheckpointError(f"{where}: summary must be 1-{MAX_SUMMARY_CHARACTERS} printable characters")
+
+
+def check_sampling(where: str, value: Any) -> dict[str, SamplingConfig]:
+    """{stage: {temperature, top_k, top_p}} of all three stages, read. Raises CheckpointError."""
+    require_fields(where, value, dict.fromkeys(STAGES, dict))
+    try:
+        return {stage: SamplingConfig.from_dict(value[stage]) for stage in STAGES}
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def require_complete(where: str, components: Mapping[str, Any]) -> None:

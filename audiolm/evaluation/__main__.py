@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from audiolm.checkpoints.components import REQUIRED
-from audiolm.config import DOMAINS
+from audiolm.config import DOMAINS, STAGES, USUAL_SAMPLING
 from audiolm.data.corpus import Corpus
 from audiolm.errors import AudioLMError, EvaluationError
 from audiolm.evaluation import rows
@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace, command: str) -> Report:
     if unknown := [row for row in wanted if row not in rows.ROWS]:
         raise EvaluationError(f"rows are {', '.join(rows.ROWS)}, found {', '.join(unknown)}")
     subject = _subject(args)
-    request, progress = _request(args), sys.stderr.isatty()
+    request, progress = _request(args, subject), sys.stderr.isatty()
     corpora = [
         Inputs(args.domain, subject, holdout, request, args.work, progress) for holdout in _holdouts(args, subject)
     ]
@@ -96,15 +96,15 @@ def _tokens(folder: Path | None) -> Any:
     return TokenCorpus(folder)
 
 
-def _request(args: argparse.Namespace) -> ContinuationRequest:
+def _request(args: argparse.Namespace, subject: Subject) -> ContinuationRequest:
+    """Sampling that is not given is the checkpoint's, or the usual one for runs."""
     prompt_s = PROMPT_S[args.domain] if args.prompt_s is None else args.prompt_s
     continuation_s = TOTAL_S - PROMPT_S[args.domain] if args.continuation_s is None else args.continuation_s
     request = ContinuationRequest(prompt_s, continuation_s, num_continuations=1, seed=args.seed)
-    temperatures = dict(zip(("semantic", "coarse", "fine"), args.temperatures or (), strict=False))
-    stages = {
-        stage: dataclasses.replace(getattr(request, stage), temperature=value) for stage, value in temperatures.items()
-    }
-    return dataclasses.replace(request, **stages)
+    sampling = dict(USUAL_SAMPLING if subject.models is None else subject.models.info.sampling)
+    for stage, value in zip(STAGES, args.temperatures or (), strict=False):
+        sampling[stage] = dataclasses.replace(sampling[stage], temperature=value)
+    return dataclasses.replace(request, **sampling)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, help="folder that keeps the continuations of C5 to C7")
     parser.add_argument("--prompt-s", type=float, help="default: 3 for speech, 4 for piano")
     parser.add_argument("--continuation-s", type=float, help="default: what makes 10 s with the prompt")
-    parser.add_argument("--temperatures", type=float, nargs=3, metavar=("SEMANTIC", "COARSE", "FINE"))
+    parser.add_argument("--temperatures", type=float, nargs=3, metavar=("SEMANTIC", "COARSE", "FINE"), help="(its own)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file to write")
     parser.add_argument("--markdown", type=Path, help="file to write, for the model card")

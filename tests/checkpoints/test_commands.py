@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from audiolm.checkpoints import commands, load_checkpoint, read_info
 from audiolm.checkpoints.components import MADE_FOR
 from audiolm.checkpoints.tensors import component_hash, token_hash
+from audiolm.config import USUAL_SAMPLING
 from audiolm.errors import CheckpointError
 from tests.checkpoints.test_card import FACTS
 from tests.tiny import CARD, tiny_modules
@@ -127,3 +128,46 @@ def test_verify_prints_every_component_and_refuses_a_damaged_one(checkpoint: Pat
 
 def test_list_runs_whatever_is_embedded():
     assert run("list") == 0
+
+
+SAMPLING = {
+    "semantic": {"temperature": 0.8, "top_k": 0, "top_p": 0.95},
+    "coarse": {"temperature": 0.7, "top_k": 50, "top_p": 1.0},
+    "fine": {"temperature": 0.4, "top_k": 0, "top_p": 1.0},
+}
+
+
+def test_a_checkpoint_brings_its_own_sampling(checkpoint: Path, tmp_path: Path):
+    assert read_info(checkpoint).sampling == USUAL_SAMPLING
+    (tmp_path / "sampling.json").write_text(json.dumps(SAMPLING))
+    run("assemble", tmp_path / "out", "--from", checkpoint, "--sampling", tmp_path / "sampling.json")
+    assert {
+        stage: value.to_dict() for stage, value in load_checkpoint(tmp_path / "out").info.sampling.items()
+    } == SAMPLING
+    run("assemble", tmp_path / "again", "--from", tmp_path / "out", "--name", "again")
+    assert read_info(tmp_path / "again").sampling == read_info(tmp_path / "out").sampling
+
+
+def test_a_checkpoint_without_its_own_sampling_keeps_its_hash(checkpoint: Path, tmp_path: Path):
+    run("assemble", tmp_path / "out", "--from", checkpoint)
+    assert read_info(tmp_path / "out").sha256 == read_info(checkpoint).sha256
+    assert "sampling" not in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loud": {}}, "unknown field"),
+        ({"fine": 0.6}, "field fine must be dict"),
+        ({"fine": {"temperature": 9}}, "temperature must be 0..5, found 9"),
+        ({"fine": {"top_q": 1}}, "top_q"),
+    ],
+)
+def test_unusable_sampling_is_refused(change: dict, message: str, checkpoint: Path, tmp_path: Path):
+    (tmp_path / "sampling.json").write_text(json.dumps(SAMPLING | change))
+    with pytest.raises(CheckpointError, match=message):
+        run("assemble", tmp_path / "out", "--from", checkpoint, "--sampling", tmp_path / "sampling.json")
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"sampling": SAMPLING | change}))
+    with pytest.raises(CheckpointError, match=message):
+        read_info(checkpoint)

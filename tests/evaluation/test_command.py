@@ -1,6 +1,7 @@
 """The command from end to end, on a checkpoint of random weights and recordings of noise."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,14 +9,16 @@ import torch
 
 from audiolm.checkpoints.format import load_checkpoint
 from audiolm.config import STAGES
+from audiolm.config import USUAL_SAMPLING, SamplingConfig
 from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
 from audiolm.data.tokens import build, list_recordings
 from audiolm.errors import EvaluationError
 from audiolm.evaluation import continuations, speaker
-from audiolm.evaluation.__main__ import main
+from audiolm.evaluation.__main__ import _parser, _request, main
 from audiolm.evaluation.report import Figure, Report, RowReport
 from audiolm.evaluation.rows import ROWS
 from audiolm.evaluation.statistics import Interval
+from audiolm.evaluation.subject import Subject
 from audiolm.evaluation.subject import from_checkpoint, untrained
 from audiolm.training.runs import write_run
 from tests.tiny import make_tiny_checkpoint, tiny_modules
@@ -227,3 +230,13 @@ def test_an_untrained_checkpoint_is_another_one_with_the_same_codec(folder):
         assert same == (stage == "fine")
     assert random.codec is subject.codec
     assert random.models.detector is None
+
+
+def test_continuations_are_sampled_as_the_checkpoint_says_unless_told_otherwise():
+    own = {stage: SamplingConfig(0.9, 5, 0.8) for stage in ("semantic", "coarse", "fine")}
+    models = SimpleNamespace(info=SimpleNamespace(sampling=own))
+    args = _parser().parse_args(["piano", "--checkpoint", "x"])
+    assert _request(args, Subject("a run")).coarse == USUAL_SAMPLING["coarse"]
+    assert _request(args, Subject("a checkpoint", models=models)).coarse == own["coarse"]
+    args = _parser().parse_args(["piano", "--checkpoint", "x", "--temperatures", "0.1", "0.2", "0.3"])
+    assert _request(args, Subject("a checkpoint", models=models)).coarse == SamplingConfig(0.2, 5, 0.8)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +168,15 @@ def test_an_interrupt_is_exit_code_130(prompt, options, monkeypatch, capsys):
     monkeypatch.setattr("audiolm.cli.follow", interrupted)
     assert main(["continue", str(prompt), *SHORT, *options]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+def test_sampling_that_is_not_given_is_the_checkpoints(tiny_folder, prompt, tmp_path):
+    own = {stage: {"temperature": 0.9, "top_k": 7, "top_p": 0.8} for stage in ("semantic", "coarse", "fine")}
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "checkpoint"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"sampling": own}))
+    given = ["--checkpoint", str(folder), "--device", "cpu", "--out", str(tmp_path / "out"), "--top-k-fine", "3"]
+    assert main(["continue", str(prompt), *SHORT, "--count", "1", *given]) == 0
+    request = json.loads((tmp_path / "out/hello_1.receipt.json").read_text())["request"]
+    assert request["semantic"] == own["semantic"]
+    assert request["fine"] == {"temperature": 0.9, "top_k": 3, "top_p": 0.8}
