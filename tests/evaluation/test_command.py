@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from audiolm.checkpoints.format import load_checkpoint
-from audiolm.config import STAGES
-from audiolm.config import USUAL_SAMPLING, SamplingConfig
+from audiolm.config import STAGES, USUAL_SAMPLING, SamplingConfig
 from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
 from audiolm.data.tokens import build, list_recordings
 from audiolm.errors import EvaluationError
@@ -18,8 +17,7 @@ from audiolm.evaluation.__main__ import _parser, _request, main
 from audiolm.evaluation.report import Figure, Report, RowReport
 from audiolm.evaluation.rows import ROWS
 from audiolm.evaluation.statistics import Interval
-from audiolm.evaluation.subject import Subject
-from audiolm.evaluation.subject import from_checkpoint, untrained
+from audiolm.evaluation.subject import Subject, from_checkpoint, untrained
 from audiolm.training.runs import write_run
 from tests.tiny import make_tiny_checkpoint, tiny_modules
 
