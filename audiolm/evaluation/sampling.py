@@ -26,14 +26,15 @@ from audiolm.checkpoints.format import ModelSet
 from audiolm.config import DOMAINS, FRAMES_PER_SEMANTIC, SAMPLES_PER_FRAME, SEMANTIC_RATE_HZ, STAGES, SamplingConfig
 from audiolm.data.corpus import Corpus
 from audiolm.data.tokens import TokenCorpus
+from audiolm.device import pick_device
 from audiolm.errors import AudioLMError, EvaluationError
+from audiolm.evaluation.continuations import file_name
 from audiolm.evaluation.holdout import HoldOut
 from audiolm.evaluation.prompts import Prompt, continue_coarse, continue_fine, continue_semantic, decode, read_prompts
 from audiolm.evaluation.resemblance import Clip, Described, describe, distances, ngrams, score
 from audiolm.evaluation.statistics import Interval
 from audiolm.evaluation.subject import from_checkpoint
 from audiolm.receipt import LABEL
-from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 
 PROMPT_S = {"speech": 3.0, "piano": 4.0}
@@ -133,8 +134,7 @@ class Trials:
         if self.work is not None and folder:
             (self.work / folder).mkdir(parents=True, exist_ok=True)
             note = LABEL if folder != "original" else "through the codec"
-            name = prompt.id.replace("/", "_")[-100:]
-            write_wav(self.work / folder / f"{name}.wav", Waveform(sound.clamp(-1.0, 1.0)), note)
+            write_wav(self.work / folder / f"{file_name(prompt.id)}.wav", Waveform(sound.clamp(-1.0, 1.0)), note)
         start = num_frames * SAMPLES_PER_FRAME
         levels = len(self.models.stages["coarse"].config.levels)
         clip = Clip(sound[:start], sound[start:], semantic, self.num_known, codes[num_frames:, :levels])
@@ -230,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:
     grids = dict(parse_grid(text) for text in args.grid)
-    subject = from_checkpoint(args.checkpoint)
+    subject = from_checkpoint(args.checkpoint, pick_device(args.device))
     tokens = None if args.tokens is None else TokenCorpus(args.tokens)
     holdout = HoldOut(subject, Corpus(args.data), tokens)
     prompt_s = PROMPT_S[args.domain] if args.prompt_s is None else args.prompt_s
@@ -238,8 +238,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     prompts = read_prompts(holdout, subject.models, args.items, prompt_s, total_s, args.continuation_s, args.seed)
     if len(prompts) < 2:
         raise EvaluationError(f"sets of clips need at least 2 prompts, found {len(prompts)}")
-    request = ContinuationRequest(prompt_s, args.continuation_s)
-    base = {stage: getattr(request, stage) for stage in STAGES}
+    base = dict(subject.models.info.sampling)
     base |= {stage: settings[0] for stage, settings in (parse_grid(text) for text in args.base)}
     print(f"{subject.name}: {len(prompts)} prompts of {prompt_s:g} s, {args.continuation_s:g} s continued", flush=True)
     known = None if tokens is None else training_ngrams(tokens)
@@ -265,11 +264,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--continuation-s", type=float, default=CONTINUATION_S)
     setting = "STAGE=TEMPERATURE[:TOP_K[:TOP_P]]"
     parser.add_argument("--grid", nargs="+", default=list(GRID), metavar=f"{setting},…", help="(%(default)s)")
-    parser.add_argument("--base", nargs="+", default=[], metavar=setting, help="where stages start")
+    parser.add_argument(
+        "--base", nargs="+", default=[], metavar=setting, help="where stages start (the checkpoint's own sampling)"
+    )
     parser.add_argument("--work", type=Path, help="folder that keeps what was heard, one folder a setting")
     parser.add_argument("--json", type=Path, help="file to write: all figures")
     parser.add_argument("--out", type=Path, help="file to write: the best, for `checkpoints assemble --sampling`")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     return parser
 

@@ -45,9 +45,9 @@ class Subject:
             raise EvaluationError(f"needs the {' and the '.join(missing)}, which {self.name} lacks")
 
 
-def from_checkpoint(source: str) -> Subject:
+def from_checkpoint(source: str, device: str | torch.device = "cpu") -> Subject:
     """An embedded name, a folder or a Hub id. Raises CheckpointError."""
-    models = registry.load(source)
+    models = registry.load(source, device=device)
     entries = models.info.components
     return Subject(
         name=models.info.name,

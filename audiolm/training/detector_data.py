@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,7 @@ from audiolm.training.detector_pairs import SPLITS, PairWriter
 from audiolm.training.loop import setup_device
 
 PROMPT_S = 3.0
-USUAL_TEMPERATURES = {"semantic": 0.6, "coarse": 0.8, "fine": 0.6}  # the paper's: half of the batches use them,
-TEMPERATURE_RANGE = (0.6, 1.0)  # the others draw each stage's from here
+TEMPERATURE_RANGE = (0.6, 1.0)  # half of the batches use the checkpoint's sampling, half a temperature drawn from here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,17 +140,18 @@ def make_pairs(
     models: ModelSet, crops: list[Crop], prompt_frames: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, list[dict[str, Any]]]:
     """-> (generated [B, T], original [B, T], what is to be noted of each pair), T without the prompt."""
-    temperatures = _temperatures(generator)
+    sampling = _sampling(models.info.sampling, generator)
     seeds = torch.randint(2**53, (len(crops),), generator=generator).tolist()
     codes = torch.stack([crop.codes for crop in crops])
     semantic = torch.stack([crop.semantic for crop in crops])
-    made = continue_tokens(models, semantic, codes, prompt_frames, Draws(temperatures, seeds))
+    made = continue_tokens(models, semantic, codes, prompt_frames, Draws(sampling, seeds))
     generated, original = (
         models.codec.decode(rows.to(models.device)).float().cpu()[:, prompt_frames * SAMPLES_PER_FRAME :]
         for rows in (made, codes)
     )
+    used = {stage: one.to_dict() for stage, one in sampling.items()}
     notes = [
-        {"item": crop.item.id, "group": crop.item.group, "start_frame": crop.start, "seed": seed} | temperatures
+        {"item": crop.item.id, "group": crop.item.group, "start_frame": crop.start, "seed": seed} | used
         for crop, seed in zip(crops, seeds, strict=True)
     ]
     return generated, original, notes
@@ -159,23 +159,23 @@ def make_pairs(
 
 @dataclass(frozen=True)
 class Draws:
-    """Temperature by stage, seed by row."""
+    """Sampling by stage, seed by row."""
 
-    temperatures: dict[str, float]
+    sampling: Mapping[str, SamplingConfig]
     seeds: list[int]
 
     def run(self, models: ModelSet, stage: str) -> StageRun:
         """The pipeline's run of a stage, of the first continuation of every seed."""
         seeds = [derive_seed(seed, stage, 0) for seed in self.seeds]
-        return StageRun(models.stages[stage], SamplingConfig(temperature=self.temperatures[stage]), seeds)
+        return StageRun(models.stages[stage], self.sampling[stage], seeds)
 
 
-def _temperatures(generator: torch.Generator) -> dict[str, float]:
+def _sampling(usual: Mapping[str, SamplingConfig], generator: torch.Generator) -> Mapping[str, SamplingConfig]:
     low, high = TEMPERATURE_RANGE
     numbers = torch.rand(4, generator=generator).tolist()
     if numbers[3] < 0.5:
-        return dict(USUAL_TEMPERATURES)
-    return {stage: round(low + (high - low) * u, 3) for stage, u in zip(STAGES, numbers[:3], strict=True)}
+        return usual
+    return {stage: SamplingConfig(round(low + (high - low) * u, 3)) for stage, u in zip(STAGES, numbers, strict=False)}
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from audiolm.checkpoints.components import MADE_FOR
 from audiolm.checkpoints.format import load_checkpoint, read_run
-from audiolm.config import DetectorConfig, SamplingConfig
+from audiolm.config import STAGES, DetectorConfig, SamplingConfig
 from audiolm.detector import Detector
 from audiolm.errors import DataError, TrainingError
 from audiolm.pipeline import Pipeline
@@ -106,19 +106,19 @@ def test_a_row_continues_the_same_alone_and_in_a_batch(tmp_path, checkpoint):
     generator = torch.Generator().manual_seed(1)
     semantic = (torch.randint(24, (1, 50), generator=generator) + torch.tensor([[0], [5], [9]])) % 24
     codes = torch.randint(32, (3, 100, 4), generator=generator)
-    temperatures = {"semantic": 0.9, "coarse": 1.0, "fine": 0.8}
-    batch = detector_data.continue_tokens(models, semantic, codes, 50, detector_data.Draws(temperatures, [5, 6, 7]))
+    sampling = {stage: SamplingConfig(value) for stage, value in zip(STAGES, (0.9, 1.0, 0.8), strict=True)}
+    batch = detector_data.continue_tokens(models, semantic, codes, 50, detector_data.Draws(sampling, [5, 6, 7]))
     assert batch.shape == codes.shape
     assert torch.equal(batch[:, :50], codes[:, :50])
     assert not torch.equal(batch[0, 50:], batch[1, 50:])
-    alone = detector_data.continue_tokens(models, semantic[1:2], codes[1:2], 50, detector_data.Draws(temperatures, [6]))
+    alone = detector_data.continue_tokens(models, semantic[1:2], codes[1:2], 50, detector_data.Draws(sampling, [6]))
     assert torch.equal(alone[0], batch[1])
 
 
 def test_rows_are_continued_as_the_pipeline_continues_them(checkpoint):
     models = load_checkpoint(checkpoint)
-    seeds, temperatures = [5, 6], {"semantic": 0.9, "coarse": 1.0, "fine": 0.8}
-    sampling = {stage: SamplingConfig(temperature=value) for stage, value in temperatures.items()}
+    seeds = [5, 6]
+    sampling = {stage: SamplingConfig(value) for stage, value in zip(STAGES, (0.9, 1.0, 0.8), strict=True)}
     with_prompts = [
         finish(Pipeline(models).continue_prompt(recording(1.0, seed), request(seed=seed, **sampling))).continuations[0]
         for seed in seeds
@@ -129,7 +129,7 @@ def test_rows_are_continued_as_the_pipeline_continues_them(checkpoint):
         codes[:, prompt_frames:] = 0
         semantic = torch.cat([semantic[:, : prompt_frames // 2], 0 * semantic[:, prompt_frames // 2 :]], dim=1)
         again = detector_data.continue_tokens(
-            models, semantic, codes, prompt_frames, detector_data.Draws(temperatures, [seed])
+            models, semantic, codes, prompt_frames, detector_data.Draws(sampling, [seed])
         )
         assert torch.equal(again[0], made.acoustic.codes)
 
