@@ -11,8 +11,9 @@ from audiolm.errors import AudioLMError
 _COMMANDS = {
     "speech": ("audiolm.data.speech", "speech recordings -> corpus folder"),
     "piano-notes": ("audiolm.data.midi", "MIDI performances -> packed notes"),
-    "piano-bank": ("audiolm.data.salamander", "piano samples -> reduced 16 kHz sample bank"),
+    "piano-bank": ("audiolm.data.piano_bank", "piano samples, or a SoundFont -> reduced 16 kHz sample bank"),
     "piano-render": ("audiolm.data.render", "packed notes + bank -> corpus folder of rendered excerpts"),
+    "recordings": ("audiolm.data.recordings", "any recordings -> corpus folder that is all test"),
 }
 
 

@@ -21,28 +21,38 @@ _VELOCITY_TRACK = 0.73
 _LEVEL_WINDOW_S = 0.5
 _FADE_IN_S = 0.001
 _FADE_OUT_S = 0.6
+_ONSET_SHARE = 0.1  # of the peak: the attack has begun
+_BEFORE_ONSET_S = 0.005
+_TAIL_RANGE_DB = 55.0  # a sample ends where it has decayed this far below its start
+_TAIL_FRAME_S = 0.05
 
 
 @dataclass(frozen=True)
 class StoredBank:
-    """What the file holds: `pcm` int16 of all samples end to end; sample (root r, layer l) is part r * L + l."""
+    """What the file holds: `pcm` int16 of all samples end to end; sample (root r, layer l) is part r * L + l.
+
+    `name` and `licence` are those of the sampled instrument; files of the first format name none, and are Salamander's.
+    """
 
     pcm: np.ndarray  # int16 [T]
     starts: np.ndarray  # int64 [R * L + 1]
     roots: np.ndarray  # int64 [R], MIDI numbers
     velocities: np.ndarray  # float32 [L], the velocity each layer stands for
+    name: str = "salamander"
+    licence: str = "CC BY 3.0 (samples: Salamander Grand Piano, Alexander Holm)"
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            np.savez_compressed(file, pcm=self.pcm, starts=self.starts, roots=self.roots, velocities=self.velocities)
+            np.savez_compressed(file, **vars(self))
 
     @classmethod
     def read(cls, path: Path) -> StoredBank:
         """Raises: DataError when the file is missing or not of this format."""
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["pcm"], arrays["starts"], arrays["roots"], arrays["velocities"])
+                labels = {key: str(arrays[key]) for key in ("name", "licence") if key in arrays}
+                return cls(arrays["pcm"], arrays["starts"], arrays["roots"], arrays["velocities"], **labels)
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"{path}: not a sample bank ({error})") from error
 
@@ -51,6 +61,7 @@ class Bank:
     """Playable notes for the 88 keys: `note(pitch, velocity)` gives a sample and its gain."""
 
     def __init__(self, stored: StoredBank) -> None:
+        self.name, self.licence = stored.name, stored.licence
         num_layers = len(stored.velocities)
         self._velocities = stored.velocities.astype(np.float64)
         self._samples: dict[tuple[int, int], np.ndarray] = {}
@@ -69,9 +80,24 @@ class Bank:
     def note(self, pitch: int, velocity: int) -> tuple[np.ndarray, float]:
         """float32 [T] of the nearest layer, and the gain that makes loudness a smooth function of `velocity`."""
         layer = int(np.argmin(np.abs(self._velocities - velocity)))
-        track = 1.0 - _VELOCITY_TRACK * (1.0 - (velocity / 127.0) ** 2)
         correction_db = float(np.interp(velocity, self._velocities, self._level_db)) - self._level_db[layer]
-        return self._samples[pitch, layer], track * 10.0 ** (correction_db / 20.0)
+        return self._samples[pitch, layer], velocity_track(velocity) * 10.0 ** (correction_db / 20.0)
+
+
+def velocity_track(velocity: float) -> float:
+    """The factor that playing puts on top of the samples' own levels: 1 at velocity 127."""
+    return 1.0 - _VELOCITY_TRACK * (1.0 - (velocity / 127.0) ** 2)
+
+
+def trim_note(note: np.ndarray, max_s: float) -> np.ndarray:
+    """[T] of one note at 16 kHz -> [T'] from 5 ms before its attack to where it has decayed, at most `max_s`."""
+    loud = np.abs(note[: SAMPLE_RATE_HZ // 2])
+    onset = int(np.argmax(loud > _ONSET_SHARE * loud.max()))
+    note = note[max(0, onset - round(_BEFORE_ONSET_S * SAMPLE_RATE_HZ)) :][: round(max_s * SAMPLE_RATE_HZ)]
+    frame = round(_TAIL_FRAME_S * SAMPLE_RATE_HZ)
+    level_db = 10.0 * np.log10(np.mean(note[: len(note) // frame * frame].reshape(-1, frame) ** 2, axis=1) + 1e-12)
+    audible = np.flatnonzero(level_db > level_db.max() - _TAIL_RANGE_DB)
+    return note[: (int(audible[-1]) + 1) * frame]
 
 
 def shift_pitch(samples: np.ndarray, semitones: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from audiolm.data.corpus import SPLITS, CorpusWriter, summary, to_pcm
 from audiolm.data.piano import HIGHEST_PITCH, LOWEST_PITCH, Performance, sounding_end_s, unpack
 from audiolm.errors import DataError
 
+NOTES_FILE = "notes.jsonl"  # beside a corpus's manifest: the notes of each item, as they sound there
 EXCERPT_S = (60.0, 120.0)
 MIN_EXCERPT_S = 20.0
 MIN_NOTES_PER_S = 0.7
@@ -39,7 +40,6 @@ _RESTRIKE_DAMPING_S = 0.03
 _TILT_TAPS = 63
 _TILT_CENTRE_HZ = 1000.0
 _FFT_SIZE = 1 << 15
-_SAMPLES_LICENCE = "CC BY 3.0 (samples: Salamander Grand Piano, Alexander Holm)"
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ def render_split(
     wanted, written = round(hours * 3600.0 * SAMPLE_RATE_HZ), 0
     with (
         tqdm(total=round(hours * 3600.0), unit="s", desc=split) as bar,
-        (writer.folder / "notes.jsonl").open("a", encoding="utf-8") as score,
+        (writer.folder / NOTES_FILE).open("a", encoding="utf-8") as score,
     ):
         for number, window in enumerate(schedule(chosen, np.random.default_rng(split_seed))):
             if written >= wanted:
@@ -293,18 +293,15 @@ def render_split(
             if len(notes) < MIN_NOTES_PER_S * len(samples) / SAMPLE_RATE_HZ or len(samples) < SAMPLE_RATE_HZ:
                 continue
             name = f"{window.performance.id}-{window.start_s:.0f}s-{split}{number}"
-            _add(writer, name, window, to_pcm(samples))
+            _add(writer, name, window.performance, bank, to_pcm(samples))
             score.write(json.dumps(_score_line(name, chain, notes)) + "\n")
             written += len(samples)
             bar.update(round(len(samples) / SAMPLE_RATE_HZ))
 
 
-def _add(writer: CorpusWriter, name: str, window: Window, pcm: np.ndarray) -> None:
-    source = window.performance
-    licence = f"{source.licence} (notes); {_SAMPLES_LICENCE}"
-    writer.add(
-        pcm, id=name, group=source.group, split=source.split, source=f"{source.source}+salamander", licence=licence
-    )
+def _add(writer: CorpusWriter, name: str, played: Performance, bank: Bank, pcm: np.ndarray) -> None:
+    source, licence = f"{played.source}+{bank.name}", f"{played.licence} (notes); {bank.licence}"
+    writer.add(pcm, id=name, group=played.group, split=played.split, source=source, licence=licence)
 
 
 def _score_line(name: str, chain: Chain, notes: NoteTable) -> dict[str, object]:
@@ -316,6 +313,22 @@ def _score_line(name: str, chain: Chain, notes: NoteTable) -> dict[str, object]:
         "pitch": notes.pitch.tolist(),
         "velocity": notes.velocity.tolist(),
     }
+
+
+def read_notes(folder: Path) -> dict[str, NoteTable]:
+    """The notes of a rendered corpus by item; none for a corpus of recordings.
+
+    Raises: DataError where the file is damaged.
+    """
+    path = folder / NOTES_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return {
+            line["id"]: NoteTable(*(np.array(line[key]) for key in ("onset_s", "end_s", "pitch", "velocity")))
+            for line in map(json.loads, lines)
+        }
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: not the notes of a corpus ({error})") from error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -333,7 +346,7 @@ def run(args: argparse.Namespace) -> None:
     bank = Bank(StoredBank.read(args.bank))
     hours = {"valid": args.valid_hours, "test": args.test_hours, "train": args.hours}
     with CorpusWriter(args.out) as writer:
-        (args.out / "notes.jsonl").unlink(missing_ok=True)
+        (args.out / NOTES_FILE).unlink(missing_ok=True)
         for split, wanted in hours.items():
             if wanted > 0:
                 render_split(writer, performances, bank, split=split, hours=wanted, seed=args.seed)

@@ -18,6 +18,7 @@ from audiolm.data.render import (
     NoteTable,
     Window,
     convolve,
+    read_notes,
     record,
     render_notes,
     render_split,
@@ -187,6 +188,9 @@ def test_rendering_is_deterministic_and_seeded(bank, tmp_path):
         assert all(item.group in ("A/x", "B/y") and item.split == "train" for item in corpus.items)
         assert sum(item.duration_s for item in corpus.items) >= 0.03 * 3600
         contents.append(corpus.pcm.tobytes())
+        notes = read_notes(tmp_path / name)
+        assert list(notes) == [item.id for item in corpus.items]
+        assert corpus.items[0].source == "made up+salamander"
     assert contents[0] == contents[1]
     assert contents[0] != contents[2]
 
