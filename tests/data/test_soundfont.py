@@ -63,7 +63,11 @@ def test_a_bank_of_a_sound_font_answers_to_velocity_as_the_font_does(play, tmp_p
 
 @pytest.mark.parametrize(
     ("player", "message"),
-    [("0.0", "key 21 is silent at velocity 13"), ("1 / 0", "fluidsynth failed on"), (None, "need the program fluidsynth")],
+    [
+        ("0.0", "key 21 is silent at velocity 13"),
+        ("1 / 0", "fluidsynth failed on"),
+        (None, "need the program"),
+    ],
 )
 def test_a_player_that_fails_is_named(player, message, play, tmp_path, monkeypatch, capsys):
     if player is None:
