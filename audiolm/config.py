@@ -100,7 +100,11 @@ class QuantizerConfig(Config):
 
 @dataclass(frozen=True)
 class FrameBackboneConfig(Config):
-    """Frame-by-frame codec: STFT -> ConvNeXt (100 Hz, then 50 Hz); ConvNeXt (50 Hz, then 100 Hz) -> inverse STFT."""
+    """Frame-by-frame codec: STFT -> ConvNeXt (100 Hz, then 50 Hz); ConvNeXt (50 Hz, then 100 Hz) -> inverse STFT.
+
+    `phase`: "predicted" codes phases with everything else; "reconstructed" codes magnitudes alone, to which the decoder
+    finds phases that fit (`audiolm.nn.phase`). Tokens without phases are far more predictable.
+    """
 
     width: int = 256
     expansion: int = 3
@@ -110,8 +114,13 @@ class FrameBackboneConfig(Config):
     encoder_blocks: tuple[int, ...] = (2, 4)
     decoder_blocks: tuple[int, ...] = (4, 4)
     look_ahead_frames: int = 4  # of the otherwise causal decoder, in 50 Hz frames
+    phase: str = "predicted"
 
     def __post_init__(self) -> None:
+        self._require(
+            self.phase in ("predicted", "reconstructed"),
+            f"phase must be predicted or reconstructed, found {self.phase!r}",
+        )
         self._require(self.hop_length * 2 == SAMPLES_PER_FRAME, f"hop_length must be 160, found {self.hop_length}")
         self._require(self.n_fft % self.hop_length == 0, "n_fft must be a multiple of hop_length")
         self._require(len(self.encoder_blocks) == len(self.decoder_blocks) == 2, "two rates: two block counts each")

@@ -1,4 +1,4 @@
-"""Reconstruction losses of the codec: log-mel over several windows, compressed complex STFT, waveform."""
+"""Reconstruction losses of the codec: log-mel over several windows, compressed complex STFT, waveform; magnitudes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from audiolm.audio.distortion import MEL_WINDOWS
 from audiolm.config import SAMPLE_RATE_HZ
 
 COMPLEX_WINDOWS = (1024, 512, 256)
+NUM_MELS = 100
+MAGNITUDE_FLOOR = 1e-2  # about what a noise floor of -65 dB gives: nothing below it is to be coded
 
 
 class SpectralLosses(nn.Module):
@@ -48,6 +50,30 @@ class SpectralLosses(nn.Module):
     def _log_mel(self, spectra: Tensor, n_fft: int) -> Tensor:
         magnitude = (spectra.square().sum(dim=-1) + 1e-8).sqrt()
         return torch.log(magnitude.transpose(1, 2) @ getattr(self, f"bank_{n_fft}") + 1e-3)
+
+
+class MagnitudeLosses(nn.Module):
+    """Distances of log magnitudes [B, bins, N] from spectra of the same frames, for a codec that codes no phases."""
+
+    def __init__(self, n_fft: int) -> None:
+        super().__init__()
+        bank = torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, 0.0, SAMPLE_RATE_HZ / 2, NUM_MELS, SAMPLE_RATE_HZ)
+        self.register_buffer("bank", bank.T, persistent=False)
+
+    def forward(self, log_magnitudes: Tensor, spectra: Tensor) -> dict[str, Tensor]:
+        """spectra: complex [B, bins, N] -> losses by name, unweighted.
+
+        `log`: every bin alike; `mel`: as the ear weighs them; `linear`: relative error, which the loud partials rule.
+        """
+        output, target = torch.exp(log_magnitudes.float().clamp(max=6.0)), spectra.abs()
+        mel = [torch.log(self.bank @ magnitudes + MAGNITUDE_FLOOR) for magnitudes in (output, target)]
+        logs = [torch.log(magnitudes + MAGNITUDE_FLOOR) for magnitudes in (output, target)]
+        error, size = (output - target).square().sum(dim=(1, 2)), target.square().sum(dim=(1, 2))
+        return {
+            "mel": F.l1_loss(*mel),
+            "log": F.l1_loss(*logs),
+            "linear": (error / (size + 1e-3)).sqrt().mean(),
+        }
 
 
 def _compress(spectra: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from audiolm.nn.seanet import SeanetDecoder, SeanetEncoder
 
 
 class CodecOutput(NamedTuple):
-    waveforms: Tensor  # [B, T]
+    reconstruction: Tensor  # waveforms [B, T], or where phases are reconstructed log magnitudes [B, bins, 2F]
     codes: Tensor | None  # [B, F, Q] long; None while the quantizer is bypassed
     commitment_loss: Tensor  # scalar
     latents: Tensor  # [B, F, D], before quantisation
@@ -37,6 +37,11 @@ class Codec(nn.Module):
             self.encoder = SeanetEncoder(config.seanet, dimension)
             self.decoder = SeanetDecoder(config.seanet, dimension)
         self.quantizer = ResidualQuantizer(config.quantizer)
+
+    @property
+    def is_phase_free(self) -> bool:
+        """Whether tokens leave phases to the decoder."""
+        return self.config.backbone == "frame" and self.config.frame.phase == "reconstructed"
 
     @property
     def num_levels(self) -> int:
@@ -67,6 +72,8 @@ class Codec(nn.Module):
         codes, commitment, quantised = None, latents.new_zeros(()), latents
         if quantize:
             quantised, codes, commitment = self.quantizer(latents, levels)
+        if self.is_phase_free:
+            return CodecOutput(self.decoder.log_magnitudes(quantised.transpose(1, 2)), codes, commitment, latents)
         decoded = self.decoder(quantised.transpose(1, 2))[:, : waveforms.shape[-1]]
         return CodecOutput(decoded, codes, commitment, latents)
 

@@ -1,4 +1,4 @@
-"""Frame-by-frame codec backbone: STFT -> ConvNeXt blocks -> latents, and back through an inverse-STFT head.
+"""Frame-by-frame codec backbone: STFT -> ConvNeXt blocks -> latents, and back through an inverse STFT.
 
 It departs from SoundStream's waveform SEANet (the idea is that of Vocos, arXiv 2306.00814): the encoder sees both sides
 (about 0.3 s), the decoder is causal but for a stated look-ahead, so that it streams with explicit state.
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from audiolm.config import SAMPLES_PER_FRAME, FrameBackboneConfig
 from audiolm.nn.conv import CausalConv1d
+from audiolm.nn.phase import PhaseReconstruction
 
 State = dict[str, Any]
 
@@ -50,7 +51,7 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.input = nn.Linear(5 * (config.n_fft // 2 + 1), width)
+        self.input = nn.Linear((5 if config.phase == "predicted" else 2) * (config.n_fft // 2 + 1), width)
         self.fast = nn.ModuleList(_blocks(config, config.encoder_blocks[0], causal=False))
         self.merge = nn.Linear(2 * width, width)
         self.slow = nn.ModuleList(_blocks(config, config.encoder_blocks[1], causal=False))
@@ -67,26 +68,37 @@ class FrameEncoder(nn.Module):
             x = block(x)
         return self.output(self.norm(x)).transpose(1, 2)
 
+    def spectra(self, waveforms: Tensor) -> Tensor:
+        """[B, T] -> complex [B, n_fft / 2 + 1, 2F], the frames that latents stand for."""
+        config = self.config
+        margin = (config.n_fft - config.hop_length) // 2
+        padded = F.pad(waveforms.float(), (margin, margin + -waveforms.shape[-1] % SAMPLES_PER_FRAME))
+        return torch.stft(
+            padded, config.n_fft, config.hop_length, window=self.window, center=False, return_complex=True
+        )
+
     def _features(self, waveforms: Tensor) -> Tensor:
         """[B, T] -> [B, 2F, 5 bins]: spectra with magnitudes to the power 0.3, log magnitudes, spectra as they are.
 
         Any one could be learnt from the others, but without the log magnitudes the envelope takes several times as
-        many steps, and without a linear path from spectrum to spectrum the phase stays out for thousands.
+        many steps, and without a linear path from spectrum to spectrum the phase stays out for thousands. Where phases
+        are reconstructed: [B, 2F, 2 bins], the magnitudes alone.
         """
-        config = self.config
-        margin = (config.n_fft - config.hop_length) // 2
-        padded = F.pad(waveforms.float(), (margin, margin + -waveforms.shape[-1] % SAMPLES_PER_FRAME))
-        spectra = torch.stft(
-            padded, config.n_fft, config.hop_length, window=self.window, center=False, return_complex=True
-        ).transpose(1, 2)
+        spectra = self.spectra(waveforms).transpose(1, 2)
         power = spectra.real**2 + spectra.imag**2 + 1e-7
+        logs = 0.25 * torch.log(power) + 1.0
+        if self.config.phase == "reconstructed":
+            return torch.cat([power**0.15, logs], dim=-1)
         gain = power**-0.35
-        compressed = [spectra.real * gain, spectra.imag * gain, 0.25 * torch.log(power) + 1.0]
+        compressed = [spectra.real * gain, spectra.imag * gain, logs]
         return torch.cat([*compressed, 0.3 * spectra.real, 0.3 * spectra.imag], dim=-1)
 
 
 class FrameDecoder(nn.Module):
-    """Latents [B, D, F] -> waveforms [B, 320 F], with `look_ahead_frames` of latency in `step`."""
+    """Latents [B, D, F] -> waveforms [B, 320 F].
+
+    `step` lags behind by `look_ahead_frames`, and where phases are reconstructed by a block of them.
+    """
 
     def __init__(self, config: FrameBackboneConfig, dimension: int) -> None:
         super().__init__()
@@ -97,26 +109,27 @@ class FrameDecoder(nn.Module):
         self.split = nn.Linear(width, 2 * width)
         self.fast = nn.ModuleList(_blocks(config, config.decoder_blocks[1], causal=True))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, 3 * (config.n_fft // 2 + 1))
+        self.head = nn.Linear(width, (3 if config.phase == "predicted" else 1) * (config.n_fft // 2 + 1))
+        self.phases = PhaseReconstruction(config.n_fft, config.hop_length) if config.phase == "reconstructed" else None
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         self.margin = (config.n_fft - config.hop_length) // 2
 
     def forward(self, latents: Tensor) -> Tensor:
-        ahead = self.config.look_ahead_frames
-        x = self.input(F.pad(latents, (0, ahead)))[..., ahead:].transpose(1, 2)
-        for block in self.slow:
-            x = block(x)
-        x = self._double(x)
-        for block in self.fast:
-            x = block(x)
-        overlapped = self._overlap_add(self._spectra(x))
+        heads = self._heads(latents)
+        spectra = self._directed(heads) if self.phases is None else self.phases(_magnitudes(_rounded(heads)))
+        overlapped = self._overlap_add(spectra)
         return overlapped[:, self.margin : overlapped.shape[-1] - self.margin]
+
+    def log_magnitudes(self, latents: Tensor) -> Tensor:
+        """[B, D, F] -> [B, n_fft / 2 + 1, 2F], what a decoder that reconstructs phases is trained by."""
+        return self._heads(latents)
 
     def init_state(self, batch: int) -> State:
         blocks = [*self.slow, *self.fast]
         return {
             "input": self.input.init_state(batch),
             "blocks": [block.mix.init_state(batch) for block in blocks],
+            "phases": None if self.phases is None else self.phases.init_state(batch),
             "overlap": self.window.new_zeros(batch, self.config.n_fft - self.config.hop_length),
             "skip_frames": self.config.look_ahead_frames,
             "skip_samples": self.margin,
@@ -136,39 +149,60 @@ class FrameDecoder(nn.Module):
         x = self._double(x)
         for index, block in enumerate(self.fast, start=len(self.slow)):
             x, states[index] = block.step(x, states[index])
-        overlapped = self._overlap_add(self._spectra(x))
-        tail = state["overlap"].shape[-1]
-        overlapped = torch.cat([overlapped[:, :tail] + state["overlap"], overlapped[:, tail:]], dim=-1)
-        ready = overlapped[:, : x.shape[1] * self.config.hop_length]
-        samples = min(state["skip_samples"], ready.shape[-1])
-        next_state |= {
-            "blocks": states,
-            "overlap": overlapped[:, ready.shape[-1] :],
-            "skip_samples": state["skip_samples"] - samples,
-        }
-        return ready[:, samples:], next_state
+        next_state["blocks"], heads = states, self._head(x)
+        if self.phases is None:
+            return self._emit(self._directed(heads), next_state)
+        spectra, next_state["phases"] = self.phases.step(_magnitudes(_rounded(heads)), state["phases"])
+        return self._emit(spectra, next_state)
 
     def flush(self, state: State) -> Tensor:
-        """The samples withheld for look-ahead and overlap [B, m]."""
+        """The samples withheld for look-ahead, phases and overlap [B, m]."""
         weight = self.input.weight
         batch = state["overlap"].shape[0]
         silence = weight.new_zeros(batch, self.input.in_channels, self.config.look_ahead_frames)
         waveforms, state = self.step(silence, state)
+        if self.phases is not None:
+            rest, state = self._emit(self.phases.flush(state["phases"]), state)
+            waveforms = torch.cat([waveforms, rest], dim=-1)
         return torch.cat([waveforms, state["overlap"][:, : self.margin]], dim=-1)
+
+    def _emit(self, spectra: Tensor, state: State) -> tuple[Tensor, State]:
+        """Spectra [B, bins, n] -> (the samples that no later spectrum touches [B, m], next state)."""
+        if spectra.shape[-1] == 0:
+            return self.window.new_zeros(spectra.shape[0], 0), state
+        overlapped = self._overlap_add(spectra)
+        tail = state["overlap"].shape[-1]
+        overlapped = torch.cat([overlapped[:, :tail] + state["overlap"], overlapped[:, tail:]], dim=-1)
+        ready = overlapped[:, : spectra.shape[-1] * self.config.hop_length]
+        samples = min(state["skip_samples"], ready.shape[-1])
+        rest = {"overlap": overlapped[:, ready.shape[-1] :], "skip_samples": state["skip_samples"] - samples}
+        return ready[:, samples:], {**state, **rest}
+
+    def _heads(self, latents: Tensor) -> Tensor:
+        ahead = self.config.look_ahead_frames
+        x = self.input(F.pad(latents, (0, ahead)))[..., ahead:].transpose(1, 2)
+        for block in self.slow:
+            x = block(x)
+        x = self._double(x)
+        for block in self.fast:
+            x = block(x)
+        return self._head(x)
+
+    def _head(self, x: Tensor) -> Tensor:
+        """[B, 2F, width] -> [B, outputs, 2F] float32."""
+        return self.head(self.norm(x)).float().transpose(1, 2)
 
     def _double(self, x: Tensor) -> Tensor:
         return self.split(x).reshape(x.shape[0], 2 * x.shape[1], -1)
 
-    def _spectra(self, x: Tensor) -> Tensor:
-        """[B, 2F, width] -> complex [B, n_fft / 2 + 1, 2F]: exp(log magnitude) times a direction.
+    def _directed(self, heads: Tensor) -> Tensor:
+        """[B, 3 bins, 2F] -> complex [B, bins, 2F]: exp(log magnitude) times a direction.
 
-        The direction is a linear real and imaginary part over their norm.
-
-        Angles as such (Vocos) do not learn from spectral losses alone here. Magnitudes are bounded: an early model
-        explodes.
+        The direction is a linear real and imaginary part over their norm. Angles as such (Vocos) do not learn from
+        spectral losses alone here.
         """
-        log_magnitude, real, imaginary = self.head(self.norm(x)).float().transpose(1, 2).chunk(3, dim=1)
-        scale = torch.exp(log_magnitude.clamp(max=6.0)) * torch.rsqrt(real**2 + imaginary**2 + 1e-4)
+        log_magnitude, real, imaginary = heads.chunk(3, dim=1)
+        scale = _magnitudes(log_magnitude) * torch.rsqrt(real**2 + imaginary**2 + 1e-4)
         return torch.complex(scale * real, scale * imaginary)
 
     def _overlap_add(self, spectra: Tensor) -> Tensor:
@@ -178,6 +212,17 @@ class FrameDecoder(nn.Module):
         length = (frames.shape[-1] - 1) * config.hop_length + config.n_fft
         summed = F.fold(frames, (1, length), (1, config.n_fft), stride=(1, config.hop_length))
         return summed[:, 0, 0] / (0.375 * config.n_fft / config.hop_length)
+
+
+def _rounded(log_magnitudes: Tensor) -> Tensor:
+    """To 1/64 nat (0.14 dB): the search for phases would make a difference in the last digit audible, such as between
+    a stream's chunks and the whole."""
+    return torch.round(log_magnitudes * 64.0) / 64.0
+
+
+def _magnitudes(log_magnitudes: Tensor) -> Tensor:
+    """Bounded: an early model explodes."""
+    return torch.exp(log_magnitudes.clamp(max=6.0))
 
 
 def _blocks(config: FrameBackboneConfig, count: int, causal: bool) -> list[ConvNextBlock]:

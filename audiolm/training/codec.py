@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from audiolm.audio.distortion import si_sdr_db
 from audiolm.codec.balancer import LossBalancer
 from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
-from audiolm.codec.losses import SpectralLosses
+from audiolm.codec.losses import MagnitudeLosses, SpectralLosses
 from audiolm.codec.model import Codec, CodecOutput
 from audiolm.config import (
     SAMPLE_RATE_HZ,
@@ -24,12 +24,14 @@ from audiolm.config import (
     SeanetConfig,
 )
 from audiolm.data.corpus import Corpus
+from audiolm.errors import TrainingError
 from audiolm.nn.quantize import draw_levels, perplexity
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_weights, read_state
 
 # Shares of the gradient at the output, by the loss balancer.
 WEIGHTS = {"mel": 2.0, "complex": 0.5, "waveform": 0.3, "adversarial": 0.5, "matching": 1.0}
+MAGNITUDE_WEIGHTS = {"mel": 1.0, "log": 1.0, "linear": 1.0}  # where phases are reconstructed
 COMMITMENT_WEIGHT = 0.25
 QUANTIZE_FROM_STEP = 300
 NUM_START_BATCHES = 16
@@ -43,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop-s", type=float, default=1.0)
     parser.add_argument("--backbone", choices=("frame", "seanet"), default="frame")
     parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--n-fft", type=int, default=640, help="window of the frame backbone; 960 for piano")
+    parser.add_argument(
+        "--phase", choices=("predicted", "reconstructed"), default="predicted", help="reconstructed: code no phases"
+    )
     parser.add_argument("--channels", type=int, default=16, help="base channels of the SEANet backbone")
     parser.add_argument("--levels", type=int, default=12)
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
@@ -53,12 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def build(args: argparse.Namespace) -> CodecTask:
     config = CodecConfig(
         backbone=args.backbone,
-        frame=FrameBackboneConfig(width=args.width),
+        frame=FrameBackboneConfig(width=args.width, n_fft=args.n_fft, phase=args.phase),
         seanet=SeanetConfig(base_channels=args.channels),
         quantizer=QuantizerConfig(num_levels=args.levels),
         num_coarse_levels=min(4, args.levels),
     )
     codec = Codec(config)
+    if codec.is_phase_free and args.adversarial:
+        raise TrainingError("--adversarial trains on waveforms: a codec with --phase reconstructed has none to train")
     if args.init is not None:
         load_weights(args.init, "codec", codec)
     source = args.out if args.resume else args.init
@@ -90,8 +98,10 @@ class CodecTask(Task):
             codec.encoder.requires_grad_(False)
         if args.adversarial:
             self.modules["discriminator"] = StftDiscriminator().to(self.device)
-        self.modules["balancer"] = LossBalancer(WEIGHTS).to(self.device)
+        self.weights = MAGNITUDE_WEIGHTS if codec.is_phase_free else WEIGHTS
+        self.modules["balancer"] = LossBalancer(self.weights).to(self.device)
         self.spectral = SpectralLosses().to(self.device)
+        self.magnitude = MagnitudeLosses(codec.config.frame.n_fft).to(self.device) if codec.is_phase_free else None
         self.quantizer_ready = quantizer_ready
         self.start_latents: list[Tensor] = []
         self.output: CodecOutput | None = None  # of this step's discriminator loss, for the codec's
@@ -122,24 +132,24 @@ class CodecTask(Task):
         if group == "discriminator":
             output = self.output = self._decode(batch)
             discriminator = self.modules["discriminator"]
-            real, fake = discriminator(batch["waveforms"]), discriminator(output.waveforms.detach())
+            real, fake = discriminator(batch["waveforms"]), discriminator(output.reconstruction.detach())
             return discriminator_loss(real, fake), {}
         output, self.output = self.output or self._decode(batch), None
         if not self.quantizer_ready:
             self.start_latents = [*self.start_latents, output.latents.detach().reshape(-1, output.latents.shape[-1])]
             self.start_latents = self.start_latents[-NUM_START_BATCHES:]
-        losses = self.spectral(output.waveforms, batch["waveforms"])
+        losses = self._losses(output.reconstruction, batch["waveforms"])
         if "discriminator" in self.modules:
             discriminator = self.modules["discriminator"]
             with torch.no_grad():
                 real = discriminator(batch["waveforms"])
-            losses["adversarial"], losses["matching"] = generator_losses(real, discriminator(output.waveforms))
-        total = self.modules["balancer"](losses, output.waveforms)
+            losses["adversarial"], losses["matching"] = generator_losses(real, discriminator(output.reconstruction))
+        total = self.modules["balancer"](losses, output.reconstruction)
         if not self.frozen:
             losses["commitment"] = output.commitment_loss
             total = total + COMMITMENT_WEIGHT * output.commitment_loss
         figures = {name: value.detach() for name, value in losses.items()}
-        weights = {**WEIGHTS, "commitment": COMMITMENT_WEIGHT}
+        weights = {**self.weights, "commitment": COMMITMENT_WEIGHT}
         return total, {"codec_loss": sum(weights[name] * value for name, value in figures.items()), **figures}
 
     def after_step(self, step: int) -> None:
@@ -161,8 +171,9 @@ class CodecTask(Task):
         coarse = codec.decode(codes[..., : self.config.num_coarse_levels])
         losses, coarse_losses = self.spectral(full, waveforms), self.spectral(coarse, waveforms)
         use = perplexity(codes, codec.codebook_size)
+        judged = ("mel",) if codec.is_phase_free else tuple(losses)
         return {
-            "loss": float(sum(WEIGHTS[name] * value for name, value in losses.items())),
+            "loss": float(sum(WEIGHTS[name] * losses[name] for name in judged)),
             **{name: float(value) for name, value in losses.items()},
             "coarse_mel": float(coarse_losses["mel"]),
             "si_sdr_db": float(si_sdr_db(full, waveforms).mean()),
@@ -170,6 +181,11 @@ class CodecTask(Task):
             "perplexity_first": float(use[0]),
             "perplexity_last": float(use[-1]),
         }
+
+    def _losses(self, reconstruction: Tensor, waveforms: Tensor) -> dict[str, Tensor]:
+        if self.magnitude is None:
+            return self.spectral(reconstruction, waveforms)
+        return self.magnitude(reconstruction, self.shipped.encoder.spectra(waveforms))
 
     def _decode(self, batch: dict[str, Any]) -> CodecOutput:
         quantizer = self.shipped.quantizer
