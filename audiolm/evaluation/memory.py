@@ -1,0 +1,124 @@
+"""M: does the semantic stage give back its training set? The longest stretch of tokens that both have.
+
+Only the semantic stage is run: what it does not copy, the later stages cannot. Hold-out recordings share stretches with
+the training set too, by chance and by style: they are the measure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from audiolm.config import SEMANTIC_RATE_HZ
+from audiolm.errors import EvaluationError
+from audiolm.evaluation.inputs import Inputs
+from audiolm.evaluation.prompts import continue_semantic, read_prompts
+from audiolm.evaluation.report import Figure, RowReport
+from audiolm.evaluation.statistics import mean_interval
+
+TITLE = "Memory: the longest stretch of semantic tokens shared with the training set"
+TARGET = "continuations share no longer ones than the originals do (the interval of the difference reaches 0)"
+NUM_PROMPTS = 50
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """`length` tokens from `start` of sequence `query`, found from `found_start` of recording `found`."""
+
+    length: int
+    query: int
+    start: int
+    found: int
+    found_start: int
+
+
+def longest_shared(
+    queries: Sequence[np.ndarray], recordings: Sequence[np.ndarray]
+) -> tuple[np.ndarray, Stretch | None]:
+    """Length [N] of each query's longest stretch that occurs within a recording, exactly; and the longest of all.
+
+    ids [S] each. Stretches of n + 1 tokens are sought among the places where n already agree, which are numbered by
+    their content (R. Karp, R. Miller and A. Rosenberg, 1972): few are left after a handful of tokens.
+    """
+    sequences = [*recordings, *queries]
+    lengths = np.array([len(one) for one in sequences], dtype=np.int64)
+    tokens = np.concatenate(sequences).astype(np.int64)
+    owner = np.repeat(np.arange(len(sequences)), lengths) - len(recordings)  # below 0: a recording
+    ends = np.cumsum(lengths)
+    longest, stretch = np.zeros(len(queries), dtype=np.int64), None
+    places, content, size = np.arange(len(tokens)), tokens, 1
+    while True:
+        number = np.unique(content, return_inverse=True)[1]
+        asked = owner[places] >= 0
+        shared = np.isin(number, number[asked]) & np.isin(number, number[~asked])
+        places, number, asked = places[shared], number[shared], asked[shared]
+        if not len(places):
+            return longest, stretch
+        longest[owner[places[asked]]] = size
+        start = places[asked][0]
+        where = places[~asked & (number == number[asked][0])][0]
+        query, found = owner[start], owner[where] + len(recordings)
+        first = ends - lengths
+        stretch = Stretch(
+            size, int(query), int(start - first[query + len(recordings)]), int(found), int(where - first[found])
+        )
+        goes_on = places + size < ends[owner[places] + len(recordings)]
+        places, number = places[goes_on], number[goes_on]
+        content, size = number * (tokens.max() + 1) + tokens[places + size], size + 1
+
+
+def merge(ids: np.ndarray) -> np.ndarray:
+    """ids [S] -> [M] without repeats of the one before."""
+    return ids[np.append(True, ids[1:] != ids[:-1])]
+
+
+def measure(inputs: Inputs) -> RowReport:
+    """Raises EvaluationError without a whole checkpoint, recordings, or a token cache with the split "train"."""
+    models, holdout, request = inputs.subject.models, inputs.holdout, inputs.request
+    if models is None:
+        raise EvaluationError("needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)")
+    if holdout.training.tokens is None:
+        raise EvaluationError("needs the tokens it was trained on: give --tokens")
+    cache = holdout.training.tokens
+    items = cache.select(split="train")
+    if not items:
+        raise EvaluationError("the token cache has no items of the split train")
+    count = NUM_PROMPTS if holdout.num_items is None else holdout.num_items
+    total_s = request.prompt_s + request.continuation_s
+    prompts = read_prompts(holdout, models, count, request.prompt_s, total_s, seed=request.seed)
+    if not prompts:
+        raise EvaluationError("no prompt could be continued")
+    num_known, num_positions = len(prompts[0].semantic), round(total_s * SEMANTIC_RATE_HZ)
+    made = continue_semantic(models, prompts, num_positions, request.semantic)
+    continuations = _arrays([ids[num_known:] for ids in made])
+    originals = _arrays([prompt.whole_semantic[num_known:num_positions] for prompt in prompts])
+    trained = _arrays([cache.semantic(item) for item in items])
+    figures, notes = figures_of(continuations, originals, trained, [item.id for item in items])
+    hours = sum(map(len, trained)) / SEMANTIC_RATE_HZ / 3600.0
+    lengths = f"{len(prompts)} prompts of {request.prompt_s:g} s, {request.continuation_s:g} s continued"
+    met = None if figures[2].low is None else figures[2].low <= 0.0
+    return RowReport("M", TITLE, TARGET, figures, met, (f"{lengths}; {hours:.1f} h of training tokens", *notes))
+
+
+def figures_of(
+    continuations: list[np.ndarray], originals: list[np.ndarray], trained: list[np.ndarray], names: Sequence[str]
+) -> tuple[tuple[Figure, ...], list[str]]:
+    """Means over the clips, as they are at 25 Hz and with repeats merged; and where the longest stretches are."""
+    figures, notes = [], []
+    for kind, change in (("merged tokens", merge), ("tokens at 25 Hz", np.asarray)):
+        recordings, longest = [change(ids) for ids in trained], {}
+        for side, clips in (("continuations", continuations), ("originals", originals)):
+            longest[side], stretch = longest_shared([change(ids) for ids in clips], recordings)
+            figures.append(Figure.of(f"{kind}, {side}", mean_interval(longest[side])))
+            if stretch is not None:
+                notes.append(f"{kind}, {side}: the longest is {stretch.length}, found in {names[stretch.found]}")
+        difference = longest["continuations"] - longest["originals"]
+        figures.append(Figure.of(f"{kind}, difference", mean_interval(difference)))
+    return tuple(figures), notes
+
+
+def _arrays(rows: Sequence[Tensor]) -> list[np.ndarray]:
+    return [ids.numpy() for ids in rows]

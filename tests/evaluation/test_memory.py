@@ -1,0 +1,123 @@
+"""Stretches shared with the training set: a copied one is found, a fresh one is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from audiolm.checkpoints.format import load_checkpoint
+from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
+from audiolm.data.tokens import TokenCorpus, build, list_recordings
+from audiolm.errors import EvaluationError
+from audiolm.evaluation import memory
+from audiolm.evaluation.holdout import HoldOut
+from audiolm.evaluation.inputs import Inputs
+from audiolm.evaluation.memory import Stretch, figures_of, longest_shared, measure, merge
+from audiolm.evaluation.subject import from_checkpoint
+from audiolm.request import ContinuationRequest
+from tests.tiny import make_tiny_checkpoint
+
+DRAW = np.random.default_rng(0)
+
+
+def ids(count: int, size: int = 500) -> np.ndarray:
+    return DRAW.integers(size, size=count)
+
+
+def longest_by_hand(query: np.ndarray, recordings: list[np.ndarray]) -> int:
+    texts = ["," + ",".join(map(str, one)) + "," for one in recordings]
+    found = 0
+    for start in range(len(query)):
+        for end in range(start + 1, len(query) + 1):
+            if any("," + ",".join(map(str, query[start:end])) + "," in text for text in texts):
+                found = max(found, end - start)
+    return found
+
+
+def test_the_longest_stretch_is_that_of_a_search_by_hand():
+    recordings = [ids(count, 4) for count in (1, 30, 80)]
+    queries = [ids(25, 4) for _ in range(8)] + [ids(3, 4) + 4]
+    lengths, stretch = longest_shared(queries, recordings)
+    assert lengths.tolist() == [longest_by_hand(query, recordings) for query in queries]
+    assert lengths[-1] == 0
+    copied = queries[stretch.query][stretch.start : stretch.start + stretch.length]
+    found = recordings[stretch.found][stretch.found_start : stretch.found_start + stretch.length]
+    assert stretch.length == lengths.max()
+    assert copied.tolist() == found.tolist()
+
+
+def test_a_stretch_does_not_run_from_one_recording_into_the_next():
+    lengths, stretch = longest_shared([np.array([1, 2, 3, 4])], [np.array([1, 2]), np.array([3, 4])])
+    assert lengths.tolist() == [2]
+    assert stretch == Stretch(2, 0, 0, 0, 0)
+
+
+def test_nothing_in_common_is_no_stretch():
+    lengths, stretch = longest_shared([np.array([1, 2])], [np.array([3, 4])])
+    assert lengths.tolist() == [0]
+    assert stretch is None
+
+
+def test_a_copied_continuation_stands_out_and_a_fresh_one_does_not():
+    trained, originals, fresh = (
+        [ids(3000) for _ in range(10)],
+        [ids(150) for _ in range(12)],
+        [ids(150) for _ in range(12)],
+    )
+    figures, _ = figures_of(fresh, originals, trained, [f"item {i}" for i in range(10)])
+    by_name = {figure.name: figure for figure in figures}
+    assert by_name["merged tokens, continuations"].value < 4
+    assert by_name["merged tokens, difference"].low <= 0.0
+    copied = [np.concatenate([ids(50), trained[3][100 + 7 * i : 180 + 7 * i], ids(20)]) for i in range(12)]
+    figures, notes = figures_of(copied, originals, trained, [f"item {i}" for i in range(10)])
+    by_name = {figure.name: figure for figure in figures}
+    assert by_name["tokens at 25 Hz, continuations"].value >= 80
+    assert by_name["merged tokens, difference"].low > 50
+    assert any("continuations: the longest is 8" in note and note.endswith("found in item 3") for note in notes)
+
+
+def test_a_long_rest_is_one_merged_token():
+    rest, trained = np.array([1] + [7] * 60 + [2]), [np.array([3] + [7] * 100 + [4])]
+    figures, _ = figures_of([rest], [rest], trained, ["a"])
+    assert [figure.value for figure in figures] == [1.0, 1.0, 0.0, 60.0, 60.0, 0.0]
+    assert merge(rest).tolist() == [1, 7, 2]
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("memory")
+    make_tiny_checkpoint(folder / "piano", "piano")
+    with CorpusWriter(folder / "data") as writer:
+        for index, split in enumerate(("test", "test", "train")):
+            pulse = 1.0 + np.sin(2 * np.pi * 3 * np.arange(32_000) / 16_000)
+            pcm = to_pcm(0.1 * pulse * DRAW.normal(size=32_000))
+            writer.add(pcm, id=f"{split}/{index}", group=str(index), split=split, source="s", licence="x")
+    models = load_checkpoint(folder / "piano")
+    meta = {name: models.info.components[name].token_hash for name in ("codec", "semantic")}
+    meta |= {"num_levels": 4, "codebook_size": 32, "num_clusters": 24}
+    recordings = list_recordings([Corpus(folder / "data")], [])
+    build(recordings, models.codec.encode, models.semantic.encode, out=folder / "tokens", meta=meta)
+    return folder
+
+
+def inputs(folder, tokens) -> Inputs:
+    subject = from_checkpoint(str(folder / "piano"))
+    holdout = HoldOut(subject, Corpus(folder / "data"), tokens)
+    return Inputs("piano", subject, holdout, ContinuationRequest(0.8, 0.8, num_continuations=1))
+
+
+def test_a_stage_that_says_what_it_was_trained_on_is_found_out(subject, monkeypatch):
+    tokens = TokenCorpus(subject / "tokens")
+    report = measure(inputs(subject, tokens))
+    assert report.figure("merged tokens, originals").n == 2
+    trained = tokens.semantic(tokens.select(split="train")[0]).long()
+    parrot = torch.cat([torch.zeros(20, dtype=torch.long), trained[5:25]])
+    monkeypatch.setattr(memory, "continue_semantic", lambda models, prompts, *rest: parrot.expand(len(prompts), -1))
+    copied = measure(inputs(subject, tokens))
+    assert copied.figure("tokens at 25 Hz, continuations").value == 20
+    assert copied.figure("merged tokens, originals") == report.figure("merged tokens, originals")
+    assert "found in train/2" in copied.notes[1]
+
+
+def test_without_training_tokens_there_is_no_row(subject):
+    with pytest.raises(EvaluationError, match="give --tokens"):
+        measure(inputs(subject, None))
