@@ -30,6 +30,7 @@ ROWS = {
     "C5": Row("audiolm.evaluation.speaker", "speaker similarity of continuations", ("speech",)),
     "C6": Row("audiolm.evaluation.music", "key, onset rate, loudness and notes of continuations", ("piano",)),
     "C7": Row("audiolm.evaluation.seam", "seam between prompt and continuation"),
+    "M": Row("audiolm.evaluation.memory", "longest semantic stretch shared with the training set"),
 }
 
 
