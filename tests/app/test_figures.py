@@ -1,100 +1,32 @@
+"""Pictures of the page: live tokens and the timeline of a finished run."""
+
 from __future__ import annotations
 
 import io
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from app import figures
-from audiolm.detector import Verdict
 from audiolm.events import Chunk, Continuation
 from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
 
 LEVELS = {"semantic": 1, "coarse": 4, "fine": 8}
 
 
-def verdict(**changes) -> Verdict:
-    values = {
-        "label": "generated",
-        "probability": 0.9,
-        "threshold": 0.5,
-        "false_positive_rate": 0.01,
-        "false_negative_rate": 0.02,
-        "num_originals": 2000,
-        "num_generated": 1800,
-        "segment_times_s": (0.0, 0.25, 0.5),
-        "segment_probabilities": (0.2, 0.9, 0.8),
-    }
-    return Verdict(**{**values, **changes})
-
-
-def continuation(with_verdict: Verdict | None, num_levels: int = 12, prompt_s: float = 1.0) -> Continuation:
-    generator = torch.Generator().manual_seed(0)
-    return Continuation(
-        Waveform(0.1 * torch.randn(32_000, generator=generator)),
-        prompt_s,
-        SemanticTokens(torch.randint(0, 500, (50,), generator=generator), 500),
-        AcousticTokens(torch.randint(0, 1024, (100, num_levels), generator=generator), 1024),
-        with_verdict,
+@pytest.mark.parametrize(("num_levels", "count"), [(12, 5), (4, 4)])
+def test_a_run_is_drawn_with_a_lane_for_each_family_it_has(num_levels, count):
+    codes = torch.randint(0, 1024, (100, num_levels), generator=torch.Generator().manual_seed(0))
+    run = Continuation(
+        Waveform(torch.zeros(32_000)),
+        1.0,
+        SemanticTokens(torch.arange(50), 500),
+        AcousticTokens(codes, 1024),
+        verdict=None,
         receipt=None,  # type: ignore[arg-type]  # no picture shows it
     )
-
-
-@pytest.mark.parametrize(
-    ("with_verdict", "num_levels", "count"),
-    [(verdict(), 12, 5), (None, 12, 4), (verdict(segment_times_s=(), segment_probabilities=()), 12, 4), (None, 4, 3)],
-)
-def test_a_timeline_has_a_lane_for_all_there_is(with_verdict, num_levels, count):
-    figure = figures.timeline_figure(continuation(with_verdict, num_levels), 4)
-    assert len(figure.axes) == count
-
-
-def test_all_lanes_share_the_time_axis_and_its_place():
-    axes = figures.timeline_figure(continuation(verdict()), 4).axes
-    assert {axis.get_xlim() for axis in axes} == {(0.0, 2.0)}
-    assert len({(round(axis.get_position().x0, 6), round(axis.get_position().x1, 6)) for axis in axes}) == 1
-
-
-def test_every_lane_has_a_gray_line_at_the_end_of_the_prompt():
-    for axis in figures.timeline_figure(continuation(verdict()), 4).axes:
-        marks = [line for line in axis.lines if line.get_color() == figures.PROMPT_LINE]
-        assert [list(line.get_xdata()) for line in marks] == [[1.0, 1.0]]
-
-
-def test_without_a_prompt_there_is_no_line():
-    for axis in figures.timeline_figure(continuation(None, prompt_s=0.0), 4).axes:
-        assert not [line for line in axis.lines if line.get_color() == figures.PROMPT_LINE]
-
-
-def test_the_score_lane_starts_where_the_prompt_ends():
-    axis = figures.timeline_figure(continuation(verdict()), 4).axes[-1]
-    assert list(axis.lines[0].get_xdata()) == [1.0, 1.25, 1.5]
-
-
-def test_pictures_are_png_files_without_background(tmp_path):
-    waveform = continuation(None).waveform
-    for figure in (
-        figures.timeline_figure(continuation(verdict()), 4),
-        figures.score_figure(waveform, verdict()),
-        figures.ladder_figure({"original": waveform, "1 level": waveform}),
-    ):
-        with Image.open(figures.save(figure, tmp_path / "picture.png")) as image:
-            assert image.format == "PNG"
-            assert image.getpixel((0, 0))[3] == 0
-
-
-def test_silence_can_be_drawn(tmp_path):
-    figures.save(figures.score_figure(Waveform(torch.zeros(8_000)), verdict()), tmp_path / "silence.png")
-
-
-def test_shades_are_the_ids_own_and_lie_within_the_colours():
-    shades = figures.shades(np.arange(2**15))
-    assert shades.min() >= 0.0
-    assert shades.max() < 1.0
-    assert len(np.unique(shades)) == 2**15
-    assert np.abs(np.diff(shades)).min() > 0.3
+    assert len(figures.timeline_figure(run, 4).axes) == count
 
 
 def test_live_tokens_fill_their_lanes_as_they_come():
