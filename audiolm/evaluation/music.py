@@ -1,24 +1,32 @@
-"""C6: does the continuation stay in the prompt's key, pace and loudness? Chroma, onsets and loudness of piano."""
+"""C6: does the continuation stay in the prompt's key, pace, loudness and texture? Chroma, onsets, level and notes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
 import librosa
 import numpy as np
+import torch
 from torch import Tensor
 
 from audiolm.audio.loudness import integrated_loudness
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.errors import EvaluationError
-from audiolm.evaluation.continuations import ContinuedPrompt, continue_prompts
+from audiolm.evaluation.continuations import ContinuedPrompt, continue_prompts, describe
 from audiolm.evaluation.inputs import Inputs
+from audiolm.evaluation.notes import NoteStatistics, estimate_figures, exact_rolls, note_statistics
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.statistics import mean_interval, pairing_p_value
+from audiolm.evaluation.subject import untrained
+from audiolm.inspection.pianoroll import Roll, estimate_roll
 
-TITLE = "Piano: key, onset rate and loudness of the continuation against the prompt"
-TARGET = "each closer than in a shuffled pairing, p < 0.01"
+TITLE = "Piano: key, onset rate, loudness and notes of the continuation against the prompt"
+TARGET = "key, onset rate and loudness each closer than in a shuffled pairing, p < 0.01"
+MIN_PAIRS = 5  # fewer have too few orders for p < 0.01
 CHROMA_FFT = 4096
 ONSET_HOP = 160
-_ONSET_OFFSET = 0.5  # a second: rates of 0 have a logarithm too
+_RATE_OFFSET = 0.5  # a second: rates of 0 have a logarithm too
 
 
 def chroma(waveform: Tensor, hop_length: int = 1024) -> np.ndarray:
@@ -55,18 +63,55 @@ def loudness(waveform: Tensor) -> float:
     return float(integrated_loudness(waveform[None])[0])
 
 
-def distances(prompts: list[Tensor], continuations: list[Tensor]) -> dict[str, np.ndarray]:
-    """[N, N] distances of prompt i and continuation j by aspect.
+@dataclass(frozen=True)
+class Music:
+    """What is compared of a stretch of piano: energy by pitch class [12], onsets a second, LUFS, estimated notes."""
 
-    key: 1 - correlation of the pitch-class profiles; onset rate: absolute log ratio; loudness: absolute LU.
-    """
-    keys = [[key_profile(one) for one in side] for side in (prompts, continuations)]
-    rates = [np.log([onset_rate(one) + _ONSET_OFFSET for one in side]) for side in (prompts, continuations)]
-    levels = [np.array([loudness(one) for one in side]) for side in (prompts, continuations)]
+    key: np.ndarray
+    onset_rate: float
+    loudness: float
+    notes: NoteStatistics
+
+
+def listen(waveform: Tensor, start: int, end: int) -> Music:
+    """Samples `start` to `end` of [T] at 16 kHz. Notes are estimated from the whole: held ones must not begin anew."""
+    stretch, notes = waveform[start:end], estimate_roll(waveform)
+    return Music(
+        key=key_profile(stretch),
+        onset_rate=onset_rate(stretch),
+        loudness=loudness(stretch),
+        notes=note_statistics(notes, start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ),
+    )
+
+
+def _log_ratio(a: float, b: float) -> float:
+    return abs(float(np.log((a + _RATE_OFFSET) / (b + _RATE_OFFSET))))
+
+
+ASPECTS: dict[str, Callable[[Music, Music], float]] = {
+    "key (1 - chroma correlation)": lambda a, b: 1.0 - correlation(a.key, b.key),
+    "onset rate (absolute log ratio)": lambda a, b: _log_ratio(a.onset_rate, b.onset_rate),
+    "loudness (LU)": lambda a, b: abs(a.loudness - b.loudness),
+    "notes a second (absolute log ratio)": lambda a, b: _log_ratio(a.notes.rate, b.notes.rate),
+    "pitch classes of notes (1 - correlation)": lambda a, b: (
+        1.0 - correlation(a.notes.pitch_classes, b.notes.pitch_classes)
+    ),
+    "polyphony (difference)": lambda a, b: abs(a.notes.polyphony - b.notes.polyphony),
+    "velocity (difference)": lambda a, b: abs(a.notes.velocity - b.notes.velocity),
+}
+JUDGED = tuple(ASPECTS)[:3]
+VALUES: dict[str, Callable[[NoteStatistics], float]] = {
+    "notes a second": lambda notes: notes.rate,
+    "polyphony": lambda notes: notes.polyphony,
+    "velocity": lambda notes: notes.velocity,
+}
+
+
+def distances(prompts: Sequence[Music], continuations: Sequence[Music]) -> dict[str, np.ndarray]:
+    """[N, N] distances of prompt i and continuation j by aspect."""
     return {
-        "key (1 - chroma correlation)": np.array([[1.0 - correlation(a, b) for b in keys[1]] for a in keys[0]]),
-        "onset rate (absolute log ratio)": np.abs(rates[0][:, None] - rates[1][None]),
-        "loudness (LU)": np.abs(levels[0][:, None] - levels[1][None]),
+        aspect: np.array([[distance(a, b) for b in continuations] for a in prompts])
+        for aspect, distance in ASPECTS.items()
     }
 
 
@@ -77,21 +122,62 @@ def measure(inputs: Inputs) -> RowReport:
     samples = continue_prompts(inputs)
     if len(samples) < 2:
         raise EvaluationError(f"a shuffled pairing needs at least 2 continuations, found {len(samples)}")
-    figures, p_values = pairing_figures(samples)
-    notes = tuple(f"{aspect}: p = {p:.4g} (permutation test)" for aspect, p in p_values.items())
-    return RowReport("C6", TITLE, TARGET, figures, all(p < 0.01 for p in p_values.values()), notes)
+    random = continue_prompts(replace(inputs, subject=untrained(inputs.subject)))
+    exact = exact_rolls(inputs.holdout)
+    sides = listen_to_all(samples, random)
+    figures, p_values = pairing_figures(sides)
+    figures += [*value_figures(sides, samples, exact), *estimate_figures(samples, exact)]
+    notes = [describe(samples), *(f"{aspect}: p = {p:.4g} (permutation test)" for aspect, p in p_values.items())]
+    if few := len(samples) < MIN_PAIRS:
+        notes.append(f"not judged: {len(samples)} pairs are too few for p < 0.01")
+    met = None if few else all(p_values[aspect] < 0.01 for aspect in JUDGED)
+    return RowReport("C6", TITLE, TARGET, tuple(figures), met, tuple(notes))
 
 
-def pairing_figures(samples: list[ContinuedPrompt]) -> tuple[tuple[Figure, ...], dict[str, float]]:
-    """Figures of the true, the shuffled and the original pairing by aspect, and the p value of each aspect."""
-    prompts = [one.prompt for one in samples]
-    generated = distances(prompts, [one.continuation for one in samples])
-    originals = distances(prompts, [one.original[one.prompt.shape[0] :] for one in samples])
+def listen_to_all(samples: Sequence[ContinuedPrompt], random: Sequence[ContinuedPrompt]) -> dict[str, list[Music]]:
+    """Prompts, and by name what is set beside them: own continuations, the originals' rests, those of `random`."""
+
+    def rests(continued: Sequence[ContinuedPrompt]) -> list[Music]:
+        wholes = [(one, torch.cat([one.prompt, one.continuation])) for one in continued]
+        return [listen(whole, len(one.prompt), len(whole)) for one, whole in wholes]
+
+    return {
+        "prompts": [listen(one.prompt, 0, len(one.prompt)) for one in samples],
+        "own continuation": rests(samples),
+        "the original's rest": [listen(one.original, len(one.prompt), len(one.original)) for one in samples],
+        "an untrained stage's continuation": rests(random),
+    }
+
+
+def pairing_figures(sides: Mapping[str, list[Music]]) -> tuple[list[Figure], dict[str, float]]:
+    """Distances from the prompts by aspect, beside those of a shuffled pairing; and the p value of each aspect."""
+    prompts, others = sides["prompts"], {name: rests for name, rests in sides.items() if name != "prompts"}
+    matrices = {name: distances(prompts, rests) for name, rests in others.items()}
     figures, p_values = [], {}
-    for aspect, matrix in generated.items():
-        others = (matrix.sum(axis=1) - matrix.diagonal()) / (len(matrix) - 1)
-        figures.append(Figure.of(f"{aspect}, own continuation", mean_interval(matrix.diagonal())))
-        figures.append(Figure.of(f"{aspect}, others' continuations", mean_interval(others)))
-        figures.append(Figure.of(f"{aspect}, the original's rest", mean_interval(originals[aspect].diagonal())))
-        p_values[aspect] = pairing_p_value(matrix)
-    return tuple(figures), p_values
+    for aspect in ASPECTS:
+        own = matrices["own continuation"][aspect]
+        p_values[aspect] = pairing_p_value(own)
+        shuffled = (own.sum(axis=1) - own.diagonal()) / (len(own) - 1)
+        figures += [
+            Figure.of(f"{aspect}, {name}", mean_interval(found[aspect].diagonal())) for name, found in matrices.items()
+        ]
+        figures.insert(-2, Figure.of(f"{aspect}, others' continuations", mean_interval(shuffled)))
+    return figures, p_values
+
+
+def value_figures(
+    sides: Mapping[str, list[Music]], samples: Sequence[ContinuedPrompt], exact: Mapping[str, Roll]
+) -> list[Figure]:
+    """Plain means of the estimated notes, which say in what direction continuations differ; exact ones where known."""
+    found = {f"{name}, estimated": [music.notes for music in rests] for name, rests in sides.items()}
+    found["the original's rest, exact"] = [
+        note_statistics(exact[one.id], len(one.prompt) / SAMPLE_RATE_HZ, len(one.original) / SAMPLE_RATE_HZ)
+        for one in samples
+        if one.id in exact
+    ]
+    return [
+        Figure.of(f"{value}: {name}", mean_interval([read(notes) for notes in statistics]))
+        for value, read in VALUES.items()
+        for name, statistics in found.items()
+        if statistics
+    ]

@@ -135,7 +135,12 @@ def test_piano_has_its_own_probes_and_aspects(folder, tmp_path):
     assert not any("STOI" in name for name in values(rows["C1"]))
     assert values(rows["C3"])["probe on vector, semantic"] is not None
     assert values(rows["C5"]) == {"all": None}
-    assert values(rows["C6"])["loudness (LU), own continuation"] is not None
+    assert None not in values(rows["C6"]).values()
+    assert {"loudness (LU), an untrained stage's continuation", "polyphony: prompts, estimated"} <= set(
+        values(rows["C6"])
+    )
+    assert rows["C6"]["met"] is None
+    assert rows["C6"]["notes"][-1] == "not judged: 4 pairs are too few for p < 0.01"
 
 
 def test_every_row_is_measured_on_every_corpus(folder, tmp_path, monkeypatch):

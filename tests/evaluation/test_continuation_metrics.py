@@ -8,8 +8,21 @@ import torch
 
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.continuations import ContinuedPrompt
-from audiolm.evaluation.music import correlation, distances, key_profile, loudness, onset_rate, pairing_figures
+from audiolm.evaluation.music import (
+    JUDGED,
+    correlation,
+    distances,
+    key_profile,
+    listen,
+    listen_to_all,
+    loudness,
+    onset_rate,
+    pairing_figures,
+    value_figures,
+)
+from audiolm.evaluation.notes import estimate_figures, note_statistics
 from audiolm.evaluation.speaker import raised_to_level, rank_first_rates, speaker_encoder
+from audiolm.inspection.pianoroll import Roll
 
 RATE = 16_000
 
@@ -95,21 +108,67 @@ def test_six_decibels_are_six_loudness_units():
 
 
 def test_every_aspect_is_closest_for_what_it_describes():
-    prompts = [notes(440, 4), notes(311.13, 12, level=0.03)]
+    prompts = [listen(one, 0, len(one)) for one in (notes(440, 4), notes(311.13, 12, level=0.03))]
     found = distances(prompts, prompts)
-    assert len(found) == 3
-    for matrix in found.values():
+    assert len(found) == 7
+    for aspect, matrix in found.items():
         assert matrix.diagonal() == pytest.approx([0.0, 0.0], abs=1e-6)
-        assert min(matrix[0, 1], matrix[1, 0]) > 0.1
+        assert min(matrix[0, 1], matrix[1, 0]) > 0.1 or aspect not in JUDGED
 
 
-def test_pairing_figures_set_own_beside_others_and_originals():
-    samples = [
-        ContinuedPrompt(str(row), str(row), notes(hertz, 4), notes(hertz, 4), notes(hertz, 4).repeat(2))
-        for row, hertz in enumerate((440.0, 311.13, 261.63))
+def continued(hertz: float, other_hertz: float) -> ContinuedPrompt:
+    prompt, rest = notes(hertz, 4), notes(other_hertz, 4)
+    original = notes(hertz, 8, seconds=4.0)
+    return ContinuedPrompt(f"{hertz:.0f}", f"{hertz:.0f}", prompt, rest, original, original)
+
+
+def test_pairing_figures_set_own_beside_others_originals_and_an_untrained_stage():
+    pitches = (440.0, 311.13, 261.63)
+    samples, random = [continued(hertz, hertz) for hertz in pitches], [continued(hertz, 369.99) for hertz in pitches]
+    sides = listen_to_all(samples, random)
+    figures, p_values = pairing_figures(sides)
+    assert [figure.name.split(", ")[1] for figure in figures[:4]] == [
+        "own continuation",
+        "others' continuations",
+        "the original's rest",
+        "an untrained stage's continuation",
     ]
-    figures, p_values = pairing_figures(samples)
-    key_own, key_others, key_original = (figure.value for figure in figures[:3])
-    assert key_own == pytest.approx(key_original, abs=0.05)
-    assert key_others > key_own + 0.5
+    own, others, original, untrained = (figure.value for figure in figures[:4])
+    assert own == pytest.approx(original, abs=0.05)
+    assert min(others, untrained) > own + 0.5
     assert min(p_values.values()) >= 1 / 6 - 0.05  # three pairs have six orders
+
+
+# ---- notes
+
+
+def roll(*table: tuple[float, float, int, int]) -> Roll:
+    return Roll(*(np.array(column) for column in zip(*table, strict=True)))
+
+
+def test_notes_are_counted_where_they_begin_and_heard_while_they_sound():
+    found = note_statistics(
+        roll((0.0, 2.0, 60, 40), (1.0, 1.5, 64, 80), (1.5, 2.0, 76, 60), (2.0, 3.0, 61, 9)), 1.0, 2.0
+    )
+    assert found.rate == 2.0
+    assert found.pitch_classes[4] == 1.0
+    assert found.polyphony == pytest.approx(2.0)
+    assert found.velocity == 70.0
+
+
+def test_silence_has_no_notes_and_no_favourite_pitch():
+    none = note_statistics(Roll(*(np.zeros(0, dtype=int) for _ in range(4))), 0.0, 2.0)
+    assert (none.rate, none.polyphony, none.velocity) == (0.0, 0.0, 0.0)
+    assert none.pitch_classes == pytest.approx(np.full(12, 1 / 12))
+
+
+def test_exact_notes_stand_beside_the_estimate_where_they_are_known():
+    samples = [continued(440.0, 440.0), continued(261.63, 261.63)]
+    exact = {"440": roll(*((0.5 * index, 0.5 * index + 0.3, 69, 64) for index in range(12)))}
+    figures = {figure.name: figure for figure in estimate_figures(samples, exact)}
+    assert figures["note estimate, recall, recordings"].n == 1
+    assert figures["note estimate, recall, recordings"].value > 0.8  # of the eight within the recording
+    assert estimate_figures(samples, {}) == []
+    values = {figure.name: figure for figure in value_figures(listen_to_all(samples, samples), samples, exact)}
+    assert values["notes a second: the original's rest, exact"].value == pytest.approx(2.0)
+    assert values["notes a second: own continuation, estimated"].n == 2
