@@ -1,4 +1,4 @@
-"""`python -m audiolm.training {codec,semantic,kmeans,stage,detector,tokens,detector-data} …`."""
+"""`python -m audiolm.training {codec,semantic,kmeans,stage,detector,tokens,detector-data,curves} …`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ COMMANDS = {
     "kmeans": "semantic tokenizer from a w2v-BERT run",
     "tokens": "token cache of a corpus",
     "detector-data": "generated and original audio for the detector",
+    "curves": "the losses of runs as a picture",
 }
 
 
