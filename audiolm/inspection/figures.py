@@ -35,10 +35,11 @@ MEL_BANDS = 80
 MEL_FFT = 1024
 MEL_HOP = 160
 MEL_RANGE = 8.0  # natural-log units (about 70 dB) shown below the loudest cell
-SMOOTHING_S = 0.2  # of surprisal and entropy, which jump from token to token
+SMOOTHING_S = 0.2  # at least, or a 60th of the clip: surprisal and entropy jump from token to token
 FIGURE_WIDTH_IN = 7.6
 FIGURE_DPI = 150
-MARGINS_IN = {"left": 1.16, "right": 0.12, "top": 0.26, "bottom": 0.5}
+MARGINS_IN = {"left": 1.16, "right": 0.12, "top": 0.26, "bottom": 0.3}
+SEAM_LINE_IN = 0.2
 GAP_IN = 0.07
 TEXT_PT = 8.5
 FAMILIES = {
@@ -63,7 +64,7 @@ def timeline_figure(timeline: Timeline) -> Figure:
     family and the detector's lane, with a gray line where the prompt ends and the seam's figures below.
     """
     panels = list(_panels(timeline))
-    figure, axes = _stack([height for height, _ in panels])
+    figure, axes = _stack([height for height, _ in panels], SEAM_LINE_IN if timeline.seam is not None else 0.0)
     for axis, (_, draw) in zip(axes, panels, strict=True):
         draw(axis)
     _finish(axes, timeline.waveform.duration_s)
@@ -142,10 +143,10 @@ def _panels(timeline: Timeline) -> Iterator[Panel]:
         yield 0.55, partial(_draw_score, timeline.verdict, timeline.verdict_start_s)
 
 
-def _stack(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """Axes of the given heights (inches) under each other; placed by hand, since a layout engine takes longer to run
-    than everything else of a picture."""
-    height = sum(heights) + GAP_IN * (len(heights) - 1) + MARGINS_IN["top"] + MARGINS_IN["bottom"]
+def _stack(heights: Sequence[float], below_in: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Axes of the given heights (inches) under each other, with `below_in` free below; placed by hand, since a layout
+    engine takes longer to run than everything else of a picture."""
+    height = sum(heights) + GAP_IN * (len(heights) - 1) + MARGINS_IN["top"] + MARGINS_IN["bottom"] + below_in
     figure = Figure(figsize=(FIGURE_WIDTH_IN, height))
     width = FIGURE_WIDTH_IN - MARGINS_IN["left"] - MARGINS_IN["right"]
     axes: list[Axes] = []
@@ -239,7 +240,8 @@ def _draw_surprisal(lanes: Sequence[TokenLane], axis: Axes) -> None:
     shown = [(family, colour) for family, colour in FAMILY_LINES.items() if family in by_family]
     for family, colour in shown:
         lane = by_family[family]
-        times_s, width = (np.arange(lane.ids.shape[0]) + 0.5) / lane.rate_hz, round(SMOOTHING_S * lane.rate_hz)
+        times_s = (np.arange(lane.ids.shape[0]) + 0.5) / lane.rate_hz
+        width = round(max(SMOOTHING_S, lane.duration_s / 60) * lane.rate_hz)
         nats, entropy = (_smoothed(values.numpy(), width) for values in (lane.scores.nats, lane.scores.entropy))
         axis.plot(times_s, nats, color=colour, linewidth=1.1)
         axis.plot(times_s, entropy, color=colour, linewidth=0.8, linestyle=(0, (3, 2)))
