@@ -69,7 +69,7 @@ def timeline_figure(timeline: Timeline) -> Figure:
         draw(axis)
     _finish(axes, timeline.waveform.duration_s)
     if timeline.prompt_s > 0:
-        _mark_prompt_end(axes, timeline.prompt_s)
+        _mark_prompt_end(axes, timeline.prompt_s, "generated" if timeline.generated else "original")
     elif timeline.generated:
         _write(axes[0], "generated", (0.0, 1.0), (6, 3), "left", "bottom")
     if timeline.seam is not None:
@@ -292,11 +292,11 @@ def _finish(axes: list[Axes], duration_s: float) -> None:
     _write(axes[-1], "seconds", (0.0, 0.0), (-72 * MARGINS_IN["left"] + 4, -5), "left", "top")
 
 
-def _mark_prompt_end(axes: list[Axes], prompt_s: float) -> None:
+def _mark_prompt_end(axes: list[Axes], prompt_s: float, after: str = "generated") -> None:
     for axis in axes:
         axis.axvline(prompt_s, color=PROMPT_LINE, linewidth=1.8)
     _write(axes[0], "prompt", (prompt_s, 1.0), (-6, 3), "right", "bottom")
-    _write(axes[0], "generated", (prompt_s, 1.0), (6, 3), "left", "bottom")
+    _write(axes[0], after, (prompt_s, 1.0), (6, 3), "left", "bottom")
 
 
 def _write(axis: Axes, text: str, place: tuple[float, float], offset_pt: tuple[float, float], ha: str, va: str) -> None:
