@@ -15,6 +15,7 @@ from app.ui.detect_tab import build_detect_tab
 from app.ui.picker import build_picker
 from app.ui.reconstruct_tab import build_reconstruct_tab
 from app.ui.theme import theme
+from app.ui.timeline import timeline_head
 from audiolm.audio.files import LIMITS
 
 TITLE = "AudioLM Studio"
@@ -64,5 +65,6 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "allowed_paths": [str(settings.prompts_folder)],
         "theme": theme(),
         "css_paths": settings.css_file,
+        "head": timeline_head(),
         "footer_links": ["api", "settings"],
     }

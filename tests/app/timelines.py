@@ -23,7 +23,7 @@ def make_timeline(seconds: float, prompt_s: float = 3.0, num_levels: int = 12, s
     draw = torch.Generator().manual_seed(seed)
     semantic = _runs(round(seconds * SEMANTIC_RATE_HZ), draw)
     codes = torch.randint(CODEBOOK, (round(seconds * FRAME_RATE_HZ), num_levels), generator=draw)
-    heard = semantic.roll(1)
+    heard = semantic.roll(1, dims=0)
     note = "re-estimated from the output"
     return Timeline(
         waveform=make_waveform(seconds, seed),
@@ -55,8 +55,7 @@ def make_waveform(seconds: float, seed: int = 0) -> Waveform:
 
 
 def make_scores(ids: Tensor, draw: torch.Generator, sharpness: float = 2.0) -> TokenScores:
-    """Scores of ids [N] or [N, L] as a model of random logits would give them; half of the ids are likely ones."""
-    ids = ids.reshape(len(ids), -1)
+    """Scores of ids [N, L] as a model of random logits would give them; half of the ids are likely ones."""
     logits = torch.randn(*ids.shape, CODEBOOK, generator=draw) * sharpness
     likely = torch.rand(ids.shape, generator=draw) < 0.5
     logits.scatter_add_(-1, ids[..., None], 6.0 * likely[..., None].float())
@@ -91,7 +90,7 @@ def _acoustic(family: str, codes: Tensor, start: int, end: int, draw: torch.Gene
 
 
 def _runs(length: int, draw: torch.Generator) -> Tensor:
-    """[length] ids in runs of one to six."""
+    """[length, 1] ids in runs of one to six."""
     ids = torch.randint(CODEBOOK, (length,), generator=draw)
     runs = torch.randint(1, 7, (length,), generator=draw)
-    return ids.repeat_interleave(runs)[:length]
+    return ids.repeat_interleave(runs)[:length, None]
