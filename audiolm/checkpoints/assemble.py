@@ -24,12 +24,14 @@ def assemble(
     base: Path | None = None,
     without: tuple[str, ...] = (),
     sampling: Mapping[str, SamplingConfig] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> CheckpointInfo:
     """Writes a checkpoint of the runs (by component name); components without a run come from the checkpoint `base`.
 
     `without` names components of `base` to leave out (a detector whose codec or stages changed); `sampling` are the
-    stages' defaults (None: those of `base`, or the usual ones). Weights must fit their config, and stages and detector
-    must have been made for the tokenizers beside them. Raises CheckpointError.
+    stages' defaults (None: those of `base`, or the usual ones); `pictures` are those that the card shows, contents by
+    name. Weights must fit their config, and stages and detector must have been made for the tokenizers beside them.
+    Raises CheckpointError.
     """
     parts = {} if base is None else _parts_of(base, leave_out={*runs, *without})
     for component, run in runs.items():
@@ -42,7 +44,7 @@ def assemble(
     if sampling is None:
         sampling = USUAL_SAMPLING if base is None else read_info(base).sampling
     labels = {"name": name, "domain": domain, "summary": summary, "card": card}
-    return write_parts(folder, parts=parts, sampling=sampling, **labels)
+    return write_parts(folder, parts=parts, sampling=sampling, pictures=pictures, **labels)
 
 
 def _parts_of(base: Path, leave_out: set[str]) -> dict[str, Part]:

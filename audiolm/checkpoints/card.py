@@ -7,6 +7,10 @@ training    [{component, parameters, steps, hours, hardware, command, curve}]; c
 figures     [{what, value, baseline, n, command, date}], the values as they are to be read, "" where there is none
 limits, worse_for   lists of sentences: what it cannot do, and for whom it works worse
 watermark   a sentence: whether its output carries a mark
+
+and, where there is more to tell of the training:
+campaign    Markdown (headings from ### on): what was run in which order, what helped and what did not
+pictures    [{file, caption}], PNG or JPEG files named from the facts' folder; they are copied beside the card
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from audiolm.checkpoints.info import check_labels
+from audiolm.checkpoints.pictures import read_picture
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.errors import CheckpointError
 
@@ -45,6 +50,8 @@ TRAINING_FIELDS: dict[str, type] = {
     "curve": list,
 }
 FIGURE_FIELDS: dict[str, type] = {"what": str, "value": str, "baseline": str, "n": int, "command": str, "date": str}
+PICTURE_FIELDS: dict[str, type] = {"file": str, "caption": str}
+OPTIONAL_FIELDS: dict[str, type] = {"campaign": str, "pictures": list}
 MAX_SUMMARY_LINES = 2
 BARS = "▁▂▃▄▅▆▇█"
 
@@ -56,7 +63,8 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 def check_facts(facts: Any, where: str = "card") -> dict[str, Any]:
     """`facts`, whole numbers made floats where a float is meant. Raises CheckpointError; nothing may be left empty."""
-    facts = dict(require_fields(where, facts, FIELDS))
+    given = {name: kind for name, kind in OPTIONAL_FIELDS.items() if isinstance(facts, dict) and name in facts}
+    facts = {"campaign": "", "pictures": []} | require_fields(where, facts, FIELDS | given)
     check_labels(where, facts["name"], facts["domain"], facts["summary"])
     if facts["summary"].count("\n") >= MAX_SUMMARY_LINES:
         raise CheckpointError(f"{where}: summary must be at most {MAX_SUMMARY_LINES} lines")
@@ -66,10 +74,14 @@ def check_facts(facts: Any, where: str = "card") -> dict[str, Any]:
         )
     if empty := [name for name in FIELDS if name != "figures" and not facts[name]]:
         raise CheckpointError(f"{where}: a card may not leave out {', '.join(empty)}")
-    for name, fields in (("data", DATA_FIELDS), ("training", TRAINING_FIELDS), ("figures", FIGURE_FIELDS)):
+    rows = {"data": DATA_FIELDS, "training": TRAINING_FIELDS, "figures": FIGURE_FIELDS, "pictures": PICTURE_FIELDS}
+    for name, fields in rows.items():
         facts[name] = [_row(f"{where}: {name}[{i}]", row, fields) for i, row in enumerate(facts[name])]
     for i, row in enumerate(facts["training"]):
         _require_all(f"{where}: training[{i}].curve", row["curve"], (int, float))
+    names = [Path(row["file"]).name for row in facts["pictures"]]
+    if len(set(names)) < len(names):
+        raise CheckpointError(f"{where}: pictures must have names of their own, found {', '.join(names)}")
     for name in ("limits", "worse_for"):
         _require_all(f"{where}: {name}", facts[name], (str,))
     return facts
@@ -83,6 +95,7 @@ def render(facts: dict[str, Any]) -> str:
         f"# {facts['name']}\n\n{facts['summary']}\n\n{facts['about']}",
         f"## Data and licences\n\n{_data(facts['data'])}\n\n{facts['credit']}\n\nThese weights: `{facts['licence']}`.",
         f"## Training\n\n{_training(facts['training'])}",
+        *_campaign(facts["campaign"], facts["pictures"]),
         f"## Figures\n\n{_figures(facts['figures'])}",
         f"## Limits\n\n{_bullets(facts['limits'])}",
         f"## For whom it works worse\n\n{_bullets(facts['worse_for'])}",
@@ -90,6 +103,12 @@ def render(facts: dict[str, Any]) -> str:
         _usage(facts["name"]),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def read_facts_pictures(path: Path, facts: dict[str, Any]) -> dict[str, bytes]:
+    """Contents by name of the pictures of the facts read from `path`. Raises CheckpointError."""
+    files = [path.parent / row["file"] for row in facts["pictures"]]
+    return {file.name: read_picture(file) for file in files}
 
 
 def _front_matter(facts: dict[str, Any]) -> str:
@@ -127,6 +146,15 @@ def _training(rows: list[dict[str, Any]]) -> str:
     table = _table(["component", "parameters", "steps", "hours", "hardware", "validation loss"], cells)
     commands = "\n".join(f"# {row['component']}\n{row['command']}" for row in rows)
     return f"{table}\n\nThe commands:\n\n```sh\n{commands}\n```"
+
+
+def _campaign(text: str, pictures: list[dict[str, Any]]) -> list[str]:
+    """The section, or none; captions stand under their pictures too, where they can be read."""
+    captions = [" ".join(re.sub(r"[\[\]]", "", row["caption"]).split()) for row in pictures]
+    shown = [
+        f"![{caption}]({Path(row['file']).name})\n\n{caption}" for row, caption in zip(pictures, captions, strict=True)
+    ]
+    return ["\n\n".join(part for part in ("## The campaign", text, *shown) if part)] if text or shown else []
 
 
 def _figures(rows: list[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from audiolm.checkpoints.assemble import assemble
 from audiolm.checkpoints.components import COMPONENTS
 from audiolm.checkpoints.format import CheckpointInfo, load_checkpoint, read_info
 from audiolm.checkpoints.info import check_sampling, read_card
+from audiolm.checkpoints.pictures import read_pictures
 from audiolm.checkpoints.strict_json import read_object
 from audiolm.config import DOMAINS
 from audiolm.errors import CheckpointError
@@ -93,7 +94,7 @@ def _push(args: argparse.Namespace) -> None:
 def _assemble(args: argparse.Namespace) -> None:
     base = None if args.base is None else read_info(args.base)
     runs = {name: path for name in COMPONENTS if (path := getattr(args, name)) is not None}
-    text, facts = _card(args, base)
+    text, facts, pictures = _card(args, base)
     info = assemble(
         args.out,
         name=_choose("--name", args.name, facts.get("name"), base and base.name),
@@ -104,20 +105,22 @@ def _assemble(args: argparse.Namespace) -> None:
         base=args.base,
         without=("detector",) if args.without_detector else (),
         sampling=None if args.sampling is None else check_sampling(str(args.sampling), read_object(args.sampling)),
+        pictures=pictures,
     )
     _describe(info)
 
 
-def _card(args: argparse.Namespace, base: CheckpointInfo | None) -> tuple[str, dict[str, str]]:
-    """(Markdown, facts or {})."""
+def _card(args: argparse.Namespace, base: CheckpointInfo | None) -> tuple[str, dict[str, str], dict[str, bytes]]:
+    """(Markdown, facts or {}, pictures by name)."""
     if args.card is None:
         if base is None:
             raise CheckpointError("assemble needs --card, or --from a checkpoint that has one")
-        return base.card, {}
+        return base.card, {}, read_pictures(base.folder, base.card)
     if args.card.suffix == ".json":
         facts = card.read_facts(args.card)
-        return card.render(facts), facts
-    return read_card(args.card), {}
+        return card.render(facts), facts, card.read_facts_pictures(args.card, facts)
+    text = read_card(args.card)
+    return text, {}, read_pictures(args.card.parent, text)
 
 
 def _choose(option: str, *values: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The checkpoint folder: config.json, README.md (the model card) and `<component>.safetensors`; and run folders.
+"""The checkpoint folder: config.json, README.md (the card), its pictures, `<component>.safetensors`; and run folders.
 
 config.json, format 1:
     {"format": 1, "name", "domain", "summary", "components": {component: entry}, "sampling": {stage: {...}}}
@@ -44,6 +44,7 @@ from audiolm.checkpoints.info import (
     require_complete,
     require_hashes,
 )
+from audiolm.checkpoints.pictures import picture_names, require_pictures
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import (
     as_shipped,
@@ -176,8 +177,11 @@ def write_parts(
     parts: Mapping[str, Part],
     card: str,
     sampling: Mapping[str, SamplingConfig] = USUAL_SAMPLING,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> CheckpointInfo:
     """Writes a checkpoint folder, over an older checkpoint if there is one; config.json last, so that half is none.
+
+    `pictures` are those that the card shows, contents by name.
 
     Raises CheckpointError for a component that is unknown or lacking, parts made for other tokenizers, sizes that do
     not fit, an unusable name, domain, summary or card, weights that are not finite, or a folder holding other things.
@@ -186,6 +190,7 @@ def write_parts(
     where = str(folder)
     check_labels(where, name, domain, summary)
     check_card(where, card.encode())
+    require_pictures(where, card, pictures or {})
     require_complete(where, parts)
     entries = _entries(parts)
     check_set(where, entries)
@@ -201,6 +206,8 @@ def write_parts(
         if sampling != USUAL_SAMPLING:
             config["sampling"] = {stage: sampling[stage].to_dict() for stage in STAGES}
         (new / CARD_FILE).write_bytes(card.encode())
+        for picture, content in (pictures or {}).items():
+            (new / picture).write_bytes(content)
         (new / CONFIG_FILE).write_bytes((json.dumps(config, indent=1) + "\n").encode())
         read_info(new)
         _replace(folder, new)
@@ -242,6 +249,9 @@ def _replace(folder: Path, new: Path) -> None:
     for path in list(folder.glob("*.safetensors")):
         if re.fullmatch(rf"({'|'.join(COMPONENTS)})(-\d{{5}}-of-\d{{5}})?\.safetensors", path.name):
             path.unlink()
+    if (folder / CARD_FILE).is_file():
+        for name in picture_names((folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")):
+            (folder / name).unlink(missing_ok=True)
     for path in sorted(new.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         os.replace(path, folder / path.name)
 

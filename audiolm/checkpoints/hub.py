@@ -20,9 +20,10 @@ from huggingface_hub.errors import (
 
 from audiolm.checkpoints.format import load_checkpoint
 from audiolm.checkpoints.info import CARD_FILE, CONFIG_FILE
+from audiolm.checkpoints.pictures import SUFFIXES, read_pictures
 from audiolm.errors import CheckpointError
 
-PATTERNS = ["*.json", "*.safetensors", CARD_FILE]
+PATTERNS = ["*.json", "*.safetensors", CARD_FILE, *(f"*{suffix}" for suffix in SUFFIXES)]
 MAX_DOWNLOAD_BYTES = 8 * 2**30
 MAX_FILES = 1024
 # Versions 1 and 2 of huggingface_hub stand on different HTTP libraries; either way this is the root of its errors.
@@ -39,8 +40,9 @@ def fetch(
 ) -> Path:
     """The local folder of a Hub repository "owner/name" at a branch, tag or commit (None: main).
 
-    Downloads config, weights and card of the repository's top folder and nothing else; what is cached is not loaded
-    again, and is used as it is when the Hub cannot be reached. Nothing is verified here: `load_checkpoint` does that.
+    Downloads config, weights, card and pictures of the repository's top folder and nothing else; what is cached is not
+    loaded again, and is used as it is when the Hub cannot be reached. Nothing is verified here: `load_checkpoint` does
+    that.
     Raises CheckpointError: unknown repository or revision, no access, too large, unreachable and not cached.
     """
     options = {
@@ -77,7 +79,8 @@ def push(
     `hf auth login`, or HF_TOKEN, unless given. Raises CheckpointError.
     """
     info = load_checkpoint(folder).info
-    files = [CONFIG_FILE, CARD_FILE, *(name for entry in info.components.values() for name in entry.files)]
+    weights = [name for entry in info.components.values() for name in entry.files]
+    files = [CONFIG_FILE, CARD_FILE, *read_pictures(info.folder, info.card), *weights]
     api = HfApi(endpoint=endpoint, token=token)
     with _typed_errors(repo_id, None):
         api.create_repo(repo_id, private=private, exist_ok=True)

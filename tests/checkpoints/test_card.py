@@ -1,3 +1,4 @@
+import base64
 import copy
 import json
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from audiolm.checkpoints import card
+from audiolm.checkpoints.pictures import picture_names, read_picture, with_pictures
 from audiolm.errors import CheckpointError
 
 FACTS: dict[str, Any] = {
@@ -42,6 +44,8 @@ FACTS: dict[str, Any] = {
     "worse_for": ["Children and accents other than US English."],
     "watermark": "The output carries no watermark.",
 }
+
+PICTURE = {"file": "pictures/losses.png", "caption": "Losses of all [rounds]"}
 
 
 def test_card_has_front_matter_that_the_hub_reads():
@@ -110,3 +114,46 @@ def test_sparkline_spans_the_values_and_stays_within_its_width():
     assert len(line.split()[0]) == 10
     assert card.sparkline([2.0]) == "▁ 2 → 2"
     assert card.sparkline([]) == ""
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
+
+
+def test_the_campaign_and_its_pictures_have_a_section():
+    facts = FACTS | {"campaign": "### Round 1\n\nLonger windows helped.", "pictures": [PICTURE]}
+    text = card.render(facts)
+    assert "## The campaign\n\n### Round 1\n\nLonger windows helped." in text
+    assert "![Losses of all rounds](losses.png)" in text
+    assert picture_names(text) == ["losses.png"]
+    assert "The campaign" not in card.render(FACTS)
+
+
+def test_pictures_with_one_name_are_refused():
+    with pytest.raises(CheckpointError, match="names of their own"):
+        card.render(FACTS | {"pictures": [PICTURE, PICTURE | {"file": "losses.png"}]})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("losses.svg", b"<svg/>", "ends in .png or .jpg"),
+        ("my losses.png", PNG, "ends in .png or .jpg"),
+        ("losses.png", b"GIF89a", "not a picture of the kind"),
+        ("losses.png", PNG + bytes(2**20), "more than the 1048576 allowed"),
+        ("losses.png", None, "missing"),
+    ],
+)
+def test_what_is_no_picture_is_refused(name: str, content: bytes | None, message: str, tmp_path: Path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_picture(tmp_path / name)
+
+
+def test_only_pictures_beside_the_card_are_its_pictures(tmp_path: Path):
+    text = "![a](a.png) ![b](../b.png) ![c](https://example.org/c.png) ![d](sub/d.png) ![e](missing.jpg) [f](f.png)"
+    (tmp_path / "a.png").write_bytes(PNG)
+    assert picture_names(text) == ["a.png", "missing.jpg"]
+    whole = with_pictures(text, tmp_path)
+    assert f"![a](data:image/png;base64,{base64.b64encode(PNG).decode()})" in whole
+    assert "(e) [f](f.png)" in whole

@@ -171,3 +171,20 @@ def test_unusable_sampling_is_refused(change: dict, message: str, checkpoint: Pa
     (checkpoint / "config.json").write_text(json.dumps(config | {"sampling": SAMPLING | change}))
     with pytest.raises(CheckpointError, match=message):
         read_info(checkpoint)
+
+
+def test_a_cards_pictures_go_where_the_checkpoint_goes(checkpoint: Path, tmp_path: Path):
+    facts = FACTS | {"pictures": [{"file": "drawn/losses.png", "caption": "Losses"}]}
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "losses.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "card.json").write_text(json.dumps(facts))
+    run("assemble", tmp_path / "out", "--from", checkpoint, "--card", tmp_path / "card.json")
+    assert "![Losses](losses.png)" in read_info(tmp_path / "out").card
+    run("assemble", tmp_path / "again", "--from", tmp_path / "out", "--name", "again")
+    assert (tmp_path / "again" / "losses.png").read_bytes() == (tmp_path / "drawn" / "losses.png").read_bytes()
+    (tmp_path / "card.md").write_text(CARD)
+    run("assemble", tmp_path / "again", "--from", tmp_path / "again", "--card", tmp_path / "card.md")
+    assert not (tmp_path / "again" / "losses.png").exists()
+    (tmp_path / "card.md").write_text(CARD + "![Losses](losses.png)")
+    with pytest.raises(CheckpointError, match=r"losses\.png: missing"):
+        run("assemble", tmp_path / "again", "--from", tmp_path / "again", "--card", tmp_path / "card.md")

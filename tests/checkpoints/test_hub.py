@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from audiolm.checkpoints import hub, load_checkpoint, read_info
 from audiolm.errors import CheckpointError
 from tests.checkpoints.fake_hub import TOKEN, FakeHub, serve
-from tests.tiny import make_tiny_checkpoint
+from tests.tiny import CARD, make_tiny_checkpoint
 
 
 @pytest.fixture
@@ -106,6 +106,8 @@ def test_a_file_changed_on_the_hub_is_refused_when_loaded(server: FakeHub, check
 
 def test_what_is_pushed_comes_back_the_same(server: FakeHub, checkpoint: Path, tmp_path: Path):
     (checkpoint / "private-notes.txt").write_text("not part of it")
+    (checkpoint / "README.md").write_text(f"{CARD}![Losses](losses.png)")
+    (checkpoint / "losses.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     url = hub.push(checkpoint, "someone/new", endpoint=server.url, token=TOKEN)
     repository = server.repositories["someone/new"]
     assert url.endswith(repository.refs["main"])
@@ -113,6 +115,7 @@ def test_what_is_pushed_comes_back_the_same(server: FakeHub, checkpoint: Path, t
     assert hashlib.sha256((checkpoint / "codec.safetensors").read_bytes()).hexdigest() in server.stored
     folder = hub.fetch("someone/new", cache_dir=tmp_path / "cache", endpoint=server.url)
     assert load_checkpoint(folder).info.sha256 == read_info(checkpoint).sha256
+    assert (folder / "losses.png").read_bytes() == (checkpoint / "losses.png").read_bytes()
 
 
 def test_a_push_is_one_commit_that_takes_stale_weights_away(server: FakeHub, checkpoint: Path):
