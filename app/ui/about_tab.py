@@ -8,6 +8,7 @@ from app.schemas import BOUNDS, MAX_CLIP_S
 from app.service import Service
 from app.ui import api
 from audiolm.audio.files import LIMITS
+from audiolm.checkpoints.pictures import with_pictures
 
 WHAT = """
 ## What this is
@@ -45,7 +46,8 @@ def build_about_tab(service: Service) -> None:
     gr.Markdown("## Checkpoints")
     for info in service.offer.infos():
         with gr.Accordion(f"{info.name} · {info.domain} · {info.sha256[:12]}", open=False):
-            gr.Markdown(without_front_matter(info.card), elem_classes="model-card")
+            card = with_pictures(info.card, info.folder)
+            gr.Markdown(without_front_matter(card), elem_classes="model-card")
     gr.Markdown(f"## Limits\n{limits_table()}", elem_classes="limits")
     gr.Markdown(f"## Without the page\nOn the command line:\n{COMMANDS}\nOver the API, with `gradio_client`:\n")
     gr.Code(api.EXAMPLE, language="python", label="gradio_client", interactive=False)
