@@ -61,7 +61,7 @@ def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[Continu
     continued = []
     for item, own in inputs.progress(requests(inputs, default), "continuations"):
         recording = Waveform(inputs.holdout.waveform(item, own.prompt_s + own.continuation_s + _REST_S))
-        path = folder / f"{_file_name(item.id)}-{own.seed}.wav"
+        path = folder / f"{file_name(item.id)}-{own.seed}.wav"
         try:
             whole, prompt_samples = _load_or_make(pipeline, recording, own, path)
             original = pipeline.reconstruct(recording).samples[: whole.shape[0]]
@@ -141,5 +141,6 @@ def _load_or_make(
     return samples, round(continuation.prompt_s * SAMPLE_RATE_HZ)
 
 
-def _file_name(item_id: str) -> str:
+def file_name(item_id: str) -> str:
+    """An item's id as the stem of a file."""
     return re.sub(r"[^\w.-]", "_", item_id)[-100:]
