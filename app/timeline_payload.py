@@ -55,23 +55,19 @@ def parse_selection(data: Any) -> Selection:
     family = data["family"]
     if not isinstance(family, str) or family not in STAGES:
         raise RequestError(f"family must be one of {', '.join(STAGES)}, found {str(family)[:40]!r}")
-    level = _whole("level", data["level"], MAX_LEVEL)
+    level = _number("level", data["level"], MAX_LEVEL, whole=True)
     if (level == 0) != (family == "semantic"):
         raise RequestError(f"level must be 0 for semantic tokens and at least 1 for others, found {level} of {family}")
-    time_s = data["time_s"]
-    if not _is_number(time_s) or not 0.0 <= time_s <= MAX_TIME_S:
-        raise RequestError(f"time_s must be 0 to {MAX_TIME_S:g}, found {str(time_s)[:40]!r}")
-    return Selection(family, level, _whole("id", data["id"], ABSENT - 1), float(time_s))
+    token = _number("id", data["id"], ABSENT - 1, whole=True)
+    return Selection(family, int(level), int(token), float(_number("time_s", data["time_s"], MAX_TIME_S)))
 
 
-def _whole(name: str, value: Any, maximum: int) -> int:
-    if not _is_number(value) or value != math.floor(value) or not 0 <= value <= maximum:
-        raise RequestError(f"{name} must be a whole number of 0 to {maximum}, found {str(value)[:40]!r}")
-    return int(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(name: str, value: Any, maximum: float, whole: bool = False) -> int | float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= maximum or (whole and value != int(value)):  # NaN fails the comparison
+        kind = "a whole number of 0" if whole else "0"
+        raise RequestError(f"{name} must be {kind} to {maximum:g}, found {str(value)[:40]!r}")
+    return value
 
 
 def payload(timeline: Timeline) -> dict[str, Any]:
