@@ -29,6 +29,7 @@ TARGETS = {
 NUM_ITEMS = {"speech": 400, "piano": 150}
 MAX_S = 10.0
 MIN_ITEMS_A_SPEAKER = 4
+MIN_PIECES = 4  # a probe that has heard one piece knows its key, not pitch
 FRAMES_AN_ITEM = 50
 CHROMA_RANGE_DB = 40.0  # instants this far below the loudest one of their item have no pitch to name
 MAX_DIMENSIONS = 8192  # of a one-hot probe: memory and time grow with the square and the cube
@@ -137,8 +138,8 @@ def pitch_rows(items: list[Item], inputs: Inputs) -> Probed:
     codec, semantic = inputs.subject.codec, inputs.subject.semantic
     num_coarse, size = codec.config.num_coarse_levels, codec.codebook_size
     pieces = sorted({item.group for item in items})
-    if len(pieces) < 2:
-        raise EvaluationError(f"needs 2 pieces, found {len(pieces)}")
+    if len(pieces) < MIN_PIECES:
+        raise EvaluationError(f"needs {MIN_PIECES} pieces, found {len(pieces)}")
     training = set(pieces[: len(pieces) // 2])
     labels, train, columns = [], [], {"semantic ids": [], "coarse ids": [], "semantic": [], "coarse": []}
     for item in inputs.progress(items, "C3"):
