@@ -1,4 +1,4 @@
-"""The command line: python -m audiolm continue | generate | acoustic | reconstruct | detect | replay | checkpoints.
+"""The command line: python -m audiolm continue, generate, acoustic, inspect, reconstruct, detect, replay, checkpoints.
 
 Errors a user can do something about are one line on stderr and exit code 2; an interrupt is exit code 130.
 """
@@ -10,8 +10,9 @@ import dataclasses
 import json
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tqdm import tqdm
@@ -23,13 +24,16 @@ from audiolm.config import STAGES
 from audiolm.detector import Verdict
 from audiolm.errors import AudioLMError, CheckpointError, RequestError
 from audiolm.events import Event, Progress, Result
+from audiolm.inspection.variants import result_of
 from audiolm.outputs import read_receipt, write_continuation
 from audiolm.pipeline import Pipeline
 from audiolm.receipt import Receipt
-from audiolm.request import MAX_CONTINUATION_S, PROMPT_PARTS, ContinuationRequest
+from audiolm.request import MAX_CONTINUATION_S, MAX_PROMPT_S, PROMPT_PARTS, ContinuationRequest
 from audiolm.streams import Waveform
 
 DEFAULTS = ContinuationRequest()
+
+Value = TypeVar("Value")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,6 +86,17 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     _add_run_options(command, MAX_CONTINUATION_S)
     command.set_defaults(run=run_acoustic)
 
+    command = commands.add_parser("inspect", help="the timeline of a recording or of its continuation, as a folder")
+    command.add_argument("clip", type=Path, help="WAV, FLAC, OGG or MP3")
+    command.add_argument("--continue-seconds", type=float, help="inspect a continuation of this length, not the clip")
+    command.add_argument("--prompt-seconds", type=float, default=DEFAULTS.prompt_s, help="how much of it is the prompt")
+    command.add_argument("--ladder", action="store_true", help="also from fewer and fewer codec levels")
+    command.add_argument("--voices", type=int, default=0, metavar="K", help="also its content in K voices")
+    command.add_argument("--voice", type=Path, help="a recording: --voices follow it; without it the model chooses")
+    command.add_argument("--ablations", action="store_true", help="also continued with a part of the model left out")
+    _add_sampling_options(command)
+    command.set_defaults(run=run_inspect)
+
     command = commands.add_parser("replay", help="make an output again from its receipt, with identical tokens")
     command.add_argument("receipt", type=Path, help="NAME.receipt.json, or the WAV file itself")
     command.add_argument("prompt", type=Path, nargs="?", help="the recording it was made from (acoustic: the voice)")
@@ -127,6 +142,19 @@ def run_acoustic(options: argparse.Namespace) -> None:
     _write(follow(pipeline.acoustic(source, request, voice)), options.out, options.source.stem)
 
 
+def run_inspect(options: argparse.Namespace) -> None:
+    from audiolm.inspection.report import Plan, inspect  # matplotlib: half a second that no other command needs
+
+    pipeline, continued = _pipeline(options), options.continue_seconds is not None
+    lengths = {"continuation_s": options.continue_seconds} if continued else {}
+    request = _request(options, pipeline, prompt_s=options.prompt_seconds, **lengths)
+    voice = _optional_waveform(options.voice, request.prompt_s)
+    plan = Plan(continued, options.ladder, options.voices, voice, options.ablations)
+    clip = files.read_waveform(options.clip, max_s=MAX_PROMPT_S + MAX_CONTINUATION_S)
+    complete(inspect(pipeline, clip, request, plan, options.out))
+    print(options.out / "timeline.png")
+
+
 def run_reconstruct(options: argparse.Namespace) -> None:
     waveform = files.read_waveform(options.recording)
     pipeline = _pipeline(options)
@@ -155,22 +183,27 @@ def run_replay(options: argparse.Namespace) -> None:
     _write_row(result, receipt.row, options.out, name)
 
 
-def follow(events: Iterator[Event]) -> Result:
-    """Runs to the end, with a progress bar for each stage where stderr is a terminal."""
+def follow(events: Generator[Event]) -> Result:
+    """A run to its end."""
+    return complete(result_of(events))
+
+
+def complete(events: Generator[Event, None, Value]) -> Value:
+    """Runs to the end, with a progress bar for each stage where stderr is a terminal; what the generator returns."""
     bar, stage = tqdm(disable=True), ""
     try:
-        for event in events:
-            if isinstance(event, Result):
-                return event
+        while True:
+            event = next(events)
             if isinstance(event, Progress):
                 if event.stage != stage:
                     bar.close()
                     bar, stage = tqdm(desc=event.stage, total=event.total, disable=None, leave=False), event.stage
                 bar.n = event.done
                 bar.set_postfix_str(f"{event.tokens_per_s:.0f} tokens/s" if event.tokens_per_s else "")
+    except StopIteration as end:
+        return end.value
     finally:
         bar.close()
-    raise AssertionError("a run ended without a result")
 
 
 def _add_model_options(parser: argparse.ArgumentParser, checkpoint: str | None = "speech-small") -> None:
@@ -184,6 +217,10 @@ def _add_model_options(parser: argparse.ArgumentParser, checkpoint: str | None =
 def _add_run_options(parser: argparse.ArgumentParser, seconds: float) -> None:
     parser.add_argument("--seconds", type=float, default=seconds, help=f"length to generate, at most ({seconds:g})")
     parser.add_argument("--count", type=int, default=DEFAULTS.num_continuations, help="how many at once")
+    _add_sampling_options(parser)
+
+
+def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="the same seed gives the same tokens; without it, a new one")
     for stage in STAGES:
         parser.add_argument(f"--temperature-{stage}", type=float, help="(the checkpoint's)")
@@ -194,7 +231,9 @@ def _add_run_options(parser: argparse.ArgumentParser, seconds: float) -> None:
 
 
 def _request(options: argparse.Namespace, pipeline: Pipeline, **fields: float | str) -> ContinuationRequest:
-    """Sampling that is not given is the checkpoint's."""
+    """Sampling that is not given is the checkpoint's. Commands without --seconds and --count give them as fields."""
+    if "seconds" in options:
+        fields = {"continuation_s": options.seconds, "num_continuations": options.count, **fields}
     sampling = dict(pipeline.models.info.sampling)
     for stage in STAGES:
         given = {name: getattr(options, f"{name}_{stage}") for name in ("temperature", "top_k", "top_p")}
@@ -202,9 +241,7 @@ def _request(options: argparse.Namespace, pipeline: Pipeline, **fields: float | 
         sampling[stage] = dataclasses.replace(sampling[stage], **given)
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     print(f"seed {seed}")
-    return ContinuationRequest(
-        continuation_s=options.seconds, num_continuations=options.count, seed=seed, **sampling, **fields
-    )
+    return ContinuationRequest(seed=seed, **sampling, **fields)
 
 
 def _pipeline(options: argparse.Namespace) -> Pipeline:

@@ -62,8 +62,13 @@ def ladder(
         rungs.append(Rung(label, pipeline.reconstruct(original, count), num_levels=count))
     yield Progress("decode", len(counts), len(counts), 0.0)
     if num_draws:
-        request = ContinuationRequest(continuation_s=original.duration_s, num_continuations=num_draws, seed=seed)
-        result = yield from _result_of(pipeline.acoustic(original, request))
+        request = ContinuationRequest(
+            continuation_s=original.duration_s,
+            num_continuations=num_draws,
+            seed=seed,
+            **pipeline.models.info.sampling,
+        )
+        result = yield from result_of(pipeline.acoustic(original, request))
         for draw, one in enumerate(result.continuations, start=1):
             label = f"semantic only, draw {draw}"
             rungs.append(Rung(label, one.waveform, draw=draw, generated=True, receipt=one.receipt))
@@ -103,13 +108,13 @@ def ablate(
     """
     request, made = replace(request, num_continuations=1), {}
     for name in ABLATIONS:
-        result = yield from _result_of(pipeline.continue_prompt(prompt, request, "" if name == FULL else name))
+        result = yield from result_of(pipeline.continue_prompt(prompt, request, "" if name == FULL else name))
         made[name] = result.continuations[0]
         yield result
     return made
 
 
-def _result_of(events: Generator[Event]) -> Generator[Progress, None, Result]:
+def result_of(events: Generator[Event]) -> Generator[Progress, None, Result]:
     for event in events:
         if isinstance(event, Progress):
             yield event

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from audiolm.audio import files
 from audiolm.checkpoints.format import read_info
 from audiolm.cli import main
+from audiolm.outputs import read_receipt
 from tests.pipeline.material import recording
 
 SHORT = ["--seconds", "0.4", "--prompt-seconds", "1"]
@@ -107,6 +108,18 @@ def test_acoustic_and_its_replay(prompt, options, tmp_path):
     assert main(["replay", receipt, str(voice), "--source", str(prompt), *options]) == 0
 
 
+def test_inspect_writes_the_timeline_of_a_recording_or_of_its_continuation(prompt, options, tmp_path, capsys):
+    assert main(["inspect", str(prompt), *options]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out/timeline.png")
+    assert json.loads((tmp_path / "out/numbers.json").read_text())["prompt_s"] == 0
+    continued = ["--continue-seconds", "0.4", "--prompt-seconds", "1", "--seed", "3", "--top-k-fine", "2"]
+    voices = ["--voices", "1", "--voice", str(prompt)]
+    assert main(["inspect", str(prompt), *continued, *voices, *options]) == 0
+    assert "voices/voice_1.wav" in (tmp_path / "out/numbers.json").read_text()
+    asked = read_receipt(tmp_path / "out/audio.wav").request
+    assert (asked.prompt_s, asked.continuation_s, asked.seed, asked.fine.top_k) == (1.0, 0.4, 3, 2)
+
+
 def test_reconstruct_writes_the_levels_asked_for(prompt, options, tmp_path):
     assert main(["reconstruct", str(prompt), "--levels", "2", *options]) == 0
     assert names(tmp_path / "out") == ["hello_levels2.wav"]
@@ -138,6 +151,8 @@ def test_checkpoints_is_part_of_the_command_line(tiny_folder, capsys):
         (["continue", "{prompt}", "--device", "abacus"], "device 'abacus'"),
         (["continue", "{prompt}", "--threads", "0"], "--threads must be at least 1"),
         (["reconstruct", "{prompt}", "--levels", "9"], "1..4 levels, found 9"),
+        (["inspect", "{prompt}", "--ablations"], "say how many seconds to continue"),
+        (["inspect", "{prompt}", "--voices", "-1"], "number of continuations must be 1..16, found -1"),
         (["replay", "{folder}/text.wav", "{prompt}"], "text.wav"),
         (["detect", "{folder}/empty.wav"], ""),
     ],
