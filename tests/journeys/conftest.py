@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.app.conftest import write_tone
 from tests.tiny import make_tiny_checkpoint
@@ -22,6 +23,24 @@ CHROMIUM = Path("/usr/bin/chromium")
 EMBEDDED = ROOT / "assets/checkpoints/speech-small"
 REAL_PROMPTS = ROOT.parent / "shared/prompts"
 START_S = 180.0
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for each module: its event loop may not stay open while other tests run theirs."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @dataclass(frozen=True)
