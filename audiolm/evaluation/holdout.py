@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Protocol, TypeVar
@@ -79,17 +79,25 @@ class HoldOut:
         source = self.corpus if self.tokens is None or self.corpus is not None else self.tokens
         return "" if source is None else source.folder.name
 
-    def items(self, default: int, split: str = "test", min_s: float = 1.0, limited: bool = True) -> list[Item]:
-        """Fluent items of at least `min_s`: `default` of them, or `num_items` where `limited`.
+    def items(
+        self,
+        default: int,
+        split: str = "test",
+        min_s: float = 1.0,
+        limited: bool = True,
+        accept: Callable[[Item], bool] | None = None,
+    ) -> list[Item]:
+        """Fluent items of at least `min_s` that `accept` takes: `default` of them, or `num_items` where `limited`.
 
         Raises EvaluationError without any.
         """
         if self.corpus is None:
             raise EvaluationError("needs recordings: give --data")
         fluent = self.corpus.select(split=split, fluent=True)
-        long_enough = [item for item in fluent if item.duration_s >= min_s]
+        long_enough = [item for item in fluent if item.duration_s >= min_s and (accept is None or accept(item))]
         if not long_enough:
-            raise EvaluationError(f"the corpus has no fluent items of split {split} of at least {min_s:g} s")
+            usable = "" if accept is None else " that this row can use"
+            raise EvaluationError(f"the corpus has no fluent items of split {split} of at least {min_s:g} s{usable}")
         return spread(long_enough, self._count(default, limited))
 
     def waveform(self, item: Item, max_s: float = MAX_ENCODED_S) -> Tensor:

@@ -31,6 +31,9 @@ ROWS = {
     "C6": Row("audiolm.evaluation.music", "key, onset rate, loudness and notes of continuations", ("piano",)),
     "C7": Row("audiolm.evaluation.seam", "seam between prompt and continuation"),
     "M": Row("audiolm.evaluation.memory", "longest semantic stretch shared with the training set"),
+    "P": Row("audiolm.evaluation.phones", "phone probes of the tokens", ("speech",)),
+    "V": Row("audiolm.evaluation.voices", "acoustic generation in sampled voices", ("speech",)),
+    "W": Row("audiolm.evaluation.words", "word error of a small recogniser", ("speech",)),
 }
 
 

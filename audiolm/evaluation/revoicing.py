@@ -1,0 +1,75 @@
+"""Acoustic generation of hold-out items: their semantic tokens in sampled voices, made once and kept with receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from audiolm.audio.files import read_comment, read_waveform, write_wav
+from audiolm.data.corpus import Item
+from audiolm.errors import AudioError, EvaluationError, ReceiptError
+from audiolm.evaluation.continuations import file_name
+from audiolm.evaluation.inputs import Inputs
+from audiolm.pipeline import Pipeline
+from audiolm.receipt import Receipt, derive_seed, hash_waveform
+from audiolm.request import ContinuationRequest
+from audiolm.streams import Waveform
+
+NUM_VOICES = 3
+
+Revoice = Callable[[Item], list[Tensor]]
+
+
+def revoicer(inputs: Inputs) -> Revoice:
+    """A function from an item to `NUM_VOICES` draws [T] of acoustic generation without a voice to follow.
+
+    Sampling is that of `inputs.request`; seeds belong to items, so that more items are more of the same. That function
+    raises EvaluationError where an item or a draw is silent.
+
+    Raises EvaluationError without a whole checkpoint or a work folder.
+    """
+    models = inputs.subject.models
+    if models is None:
+        raise EvaluationError("needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)")
+    if inputs.work is None:
+        raise EvaluationError("needs a folder for the acoustic generation: give --work")
+    folder = inputs.work / f"{models.info.name}-{models.info.sha256[:12]}" / inputs.holdout.name / "acoustic"
+    folder.mkdir(parents=True, exist_ok=True)
+    pipeline = Pipeline(models)
+
+    def revoice(item: Item) -> list[Tensor]:
+        source = Waveform(inputs.holdout.waveform(item))
+        seed = derive_seed(inputs.request.seed, "revoicing", item.id)
+        request = replace(
+            inputs.request, num_continuations=NUM_VOICES, continuation_s=round(source.duration_s, 2), seed=seed
+        )
+        paths = [folder / f"{file_name(item.id)}-{row}.wav" for row in range(NUM_VOICES)]
+        try:
+            if not all(_is_kept(path, source, request, models.info.sha256) for path in paths):
+                _make(pipeline, source, request, paths)
+            return [read_waveform(path).samples for path in paths]
+        except AudioError as error:
+            raise EvaluationError(f"{item.id}: {error}") from error
+
+    return revoice
+
+
+def _is_kept(path: Path, source: Waveform, request: ContinuationRequest, sha256: str) -> bool:
+    """Whether the file's receipt says that it is the run asked for."""
+    if not path.is_file():
+        return False
+    try:
+        receipt = Receipt.from_json(read_comment(path))
+    except (ReceiptError, AudioError):
+        return False
+    kept = (receipt.kind, receipt.checkpoint_sha256, receipt.request, receipt.source_sha256, receipt.prompt_frames)
+    return kept == ("acoustic", sha256, request, hash_waveform(source), 0)
+
+
+def _make(pipeline: Pipeline, source: Waveform, request: ContinuationRequest, paths: list[Path]) -> None:
+    *_, result = pipeline.acoustic(source, request)
+    for path, draw in zip(paths, result.continuations, strict=True):
+        write_wav(path, draw.waveform, draw.receipt.to_json())
