@@ -1,1 +1,1 @@
-"""What a model heard, chose and doubted: scores of tokens, the aligned timeline, the ladder and ablations, as values."""
+"""What a model heard, chose and doubted, as values: scores of tokens, the aligned timeline, the ladder, ablations."""
