@@ -34,6 +34,7 @@ def test_the_program_understands_every_command_of_the_readme(module, arguments, 
         raise Understood
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
-    main = importlib.import_module("audiolm.cli" if module == "audiolm" else f"{module}.__main__").main
+    home = importlib.import_module("audiolm.cli" if module == "audiolm" else module)
+    main = home.main if hasattr(home, "main") else importlib.import_module(f"{module}.__main__").main
     with pytest.raises(Understood):
         main(arguments)
