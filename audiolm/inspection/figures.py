@@ -19,6 +19,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+from torch.nn import functional as F
 
 from audiolm.audio import spectra
 from audiolm.detector import Verdict
@@ -39,9 +41,9 @@ SMOOTHING_S = 0.2  # at least, or a 60th of the clip: surprisal and entropy jump
 FIGURE_WIDTH_IN = 7.6
 FIGURE_DPI = 150
 MARGINS_IN = {"left": 1.16, "right": 0.12, "top": 0.26, "bottom": 0.3}
-SEAM_LINE_IN = 0.2
+LINE_IN = 0.17  # of the small print below
 GAP_IN = 0.07
-TEXT_PT = 8.5
+TEXT_PT, SMALL_PT = 8.5, 7.5
 FAMILIES = {
     "semantic": LinearSegmentedColormap.from_list("semantic", ["#fdf0d0", "#f0b840", "#e69f00", "#a86400", "#4d2c00"]),
     "coarse": LinearSegmentedColormap.from_list("coarse", ["#d9eefa", "#86c6ec", "#56b4e9", "#0072b2", "#002c47"]),
@@ -61,10 +63,11 @@ def shades(ids: np.ndarray) -> np.ndarray:
 
 def timeline_figure(timeline: Timeline) -> Figure:
     """All there is of a clip on one axis of seconds: waveform, mel spectrogram, piano roll, token lanes, surprisal by
-    family and the detector's lane, with a gray line where the prompt ends and the seam's figures below.
+    family and the detector's lane, with a gray line where the prompt ends; below it the seam's figures and the lanes'
+    notes.
     """
     panels = list(_panels(timeline))
-    figure, axes = _stack([height for height, _ in panels], SEAM_LINE_IN if timeline.seam is not None else 0.0)
+    figure, axes = _stack([height for height, _ in panels], LINE_IN * len(_small_print(timeline)))
     for axis, (_, draw) in zip(axes, panels, strict=True):
         draw(axis)
     _finish(axes, timeline.waveform.duration_s)
@@ -72,8 +75,8 @@ def timeline_figure(timeline: Timeline) -> Figure:
         _mark_prompt_end(axes, timeline.prompt_s, "generated" if timeline.generated else "original")
     elif timeline.generated:
         _write(axes[0], "generated", (0.0, 1.0), (6, 3), "left", "bottom")
-    if timeline.seam is not None:
-        _write(axes[-1], seam_text(timeline.seam), (timeline.waveform.duration_s, 0.0), (0, -20), "right", "top")
+    for number, line in enumerate(_small_print(timeline)):
+        _write(axes[-1], line, (0.0, 0.0), (0, -20 - 72 * LINE_IN * number), "left", "top", SMALL_PT)
     return figure
 
 
@@ -105,7 +108,7 @@ def ladder_figure(rungs: Mapping[str, Waveform]) -> Figure:
     """Mel spectrograms of the original and its other versions, one above the other; label -> waveform."""
     figure, axes = _stack([0.95] * len(rungs))
     for axis, (label, waveform) in zip(axes, rungs.items(), strict=True):
-        _draw_mel(waveform, axis, label)
+        _draw_mel(waveform, axis, label.replace(", ", ",\n"))
     return _finished(figure, axes, max(waveform.duration_s for waveform in rungs.values()), 0.0)
 
 
@@ -113,6 +116,11 @@ def seam_text(seam: Seam) -> str:
     """The seam's figures in words."""
     place = round(100 * seam.flux_percentile)
     return f"join: flux above {place} % of the prompt's own, level {seam.level_step_db:+.1f} dB"
+
+
+def _small_print(timeline: Timeline) -> list[str]:
+    notes = [f"{lane.label}: {lane.note}" for lane in timeline.lanes if lane.note]
+    return [seam_text(timeline.seam), *notes] if timeline.seam is not None else notes
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -173,21 +181,28 @@ def _draw_waveform(waveform: Waveform, axis: Axes) -> None:
 
 
 def _draw_mel(waveform: Waveform, axis: Axes, label: str = "mel\nkHz") -> None:
-    mel = spectra.log_mel(waveform.samples.detach().cpu().float()[None], MEL_BANDS, n_fft=MEL_FFT, hop_length=MEL_HOP)
-    picture = mel[0].numpy()
-    top = float(picture.max())
+    picture = _log_mel(waveform.samples.detach().cpu().float())
+    top, half_s = float(picture.max()), 0.5 * MEL_HOP / waveform.sample_rate_hz
     axis.imshow(
         picture,
         origin="lower",
         aspect="auto",
         interpolation="none",
-        extent=(0.0, waveform.duration_s, 0.0, MEL_BANDS),
+        extent=(-half_s, (2 * picture.shape[1] - 1) * half_s, 0.0, MEL_BANDS),  # column k is centred on hop k
         cmap=matplotlib.colormaps["magma"],
         vmin=top - MEL_RANGE,
         vmax=top,
     )
     axis.set_yticks([_mel_position(hz) for hz in (250, 1000, 4000)], ["0.25", "1", "4"])
     _name(axis, label)
+
+
+def _log_mel(samples: Tensor) -> np.ndarray:
+    """[T] -> [80, T // 160 + 1]. The ends are held beyond the clip: a jump to zero there would be drawn as a click."""
+    hops = -(-MEL_FFT // 2 // MEL_HOP)
+    held = F.pad(samples[None], (hops * MEL_HOP, hops * MEL_HOP), mode="replicate")
+    mel = spectra.log_mel(held, MEL_BANDS, n_fft=MEL_FFT, hop_length=MEL_HOP)
+    return mel[0, :, hops:-hops].numpy()
 
 
 def _mel_position(hz: float) -> float:
@@ -248,7 +263,7 @@ def _draw_surprisal(lanes: Sequence[TokenLane], axis: Axes) -> None:
     axis.set_ylim(0.0, 1.3 * max(axis.dataLim.y1, 1.0))  # room for the legend
     axis.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     for place, (word, colour) in zip((0.01, 0.11, 0.19, 0.25), [*shown, ("dashed: expected", INK)], strict=False):
-        axis.text(place, 0.96, word, color=colour, fontsize=7.5, va="top", transform=axis.transAxes)
+        axis.text(place, 0.96, word, color=colour, fontsize=SMALL_PT, va="top", transform=axis.transAxes)
     _name(axis, "surprisal\nnats")
 
 
@@ -299,7 +314,15 @@ def _mark_prompt_end(axes: list[Axes], prompt_s: float, after: str = "generated"
     _write(axes[0], after, (prompt_s, 1.0), (6, 3), "left", "bottom")
 
 
-def _write(axis: Axes, text: str, place: tuple[float, float], offset_pt: tuple[float, float], ha: str, va: str) -> None:
+def _write(
+    axis: Axes,
+    text: str,
+    place: tuple[float, float],
+    offset_pt: tuple[float, float],
+    ha: str,
+    va: str,
+    size_pt: float = TEXT_PT,
+) -> None:
     """`place` is in seconds across and in heights of the axis."""
     axis.annotate(
         text,
@@ -310,5 +333,5 @@ def _write(axis: Axes, text: str, place: tuple[float, float], offset_pt: tuple[f
         ha=ha,
         va=va,
         color=INK,
-        fontsize=TEXT_PT,
+        fontsize=size_pt,
     )

@@ -95,7 +95,8 @@ def _continued(pipeline: Pipeline, clip: Waveform, request: ContinuationRequest,
 def _ladder(pipeline: Pipeline, clip: Waveform, seed: int, folder: Path) -> Generator[Event, None, list[Numbers]]:
     rungs = yield from variants.ladder(pipeline, clip, seed)
     (folder / "ladder").mkdir(exist_ok=True)
-    figures.save(figures.ladder_figure({rung.label: rung.waveform for rung in rungs}), folder / "ladder/ladder.png")
+    shown = {f"{rung.label}, generated" if rung.generated else rung.label: rung.waveform for rung in rungs}
+    figures.save(figures.ladder_figure(shown), folder / "ladder/ladder.png")
     return [_write_rung(rung, pipeline.models.info.name, folder) for rung in rungs]
 
 

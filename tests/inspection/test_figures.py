@@ -80,8 +80,20 @@ def test_all_lanes_share_the_time_axis_and_its_place():
 
 def test_tokens_lie_at_their_times():
     images = [image for axis in figures.timeline_figure(timeline()).axes for image in axis.images]
-    assert {tuple(image.get_extent()[:2]) for image in images} == {(0.0, 2.0)}
+    assert {tuple(image.get_extent()[:2]) for image in images[1:]} == {(0.0, 2.0)}
     assert [image.get_array().shape for image in images[1:]] == [(1, 50), (4, 100), (8, 100)]
+
+
+@pytest.mark.parametrize("time_s", [0.0, 0.5, 1.2345, 1.999])
+def test_an_impulse_is_drawn_where_it_sounds(time_s):
+    samples = torch.zeros(32_000)
+    samples[round(time_s * 16_000)] = 1.0
+    sound, mel = figures.timeline_figure(timeline(waveform=Waveform(samples), lanes=())).axes[:2]
+    picture, (left, right, _, _) = mel.images[0].get_array(), mel.images[0].get_extent()
+    drawn_s = left + (picture.sum(axis=0).argmax() + 0.5) * (right - left) / picture.shape[1]
+    assert drawn_s == pytest.approx(time_s, abs=0.02)
+    outline = sound.collections[0].get_paths()[0].vertices
+    assert outline[outline[:, 1].argmax(), 0] == pytest.approx(time_s, abs=0.02)
 
 
 def test_every_lane_has_a_gray_line_at_the_end_of_the_prompt_and_generated_sound_is_called_so():
@@ -103,8 +115,12 @@ def test_the_score_lane_starts_where_the_verdict_does():
     assert list(axis.lines[0].get_xdata()) == [1.0, 1.25, 1.5]
 
 
-def test_the_seam_is_told_in_numbers():
-    assert "join: flux above 80 % of the prompt's own, level -1.2 dB" in texts(figures.timeline_figure(timeline()))
+def test_the_seam_is_told_in_numbers_and_what_a_lane_is_in_words():
+    whole = timeline()
+    noted = replace(whole, lanes=(replace(whole.lanes[0], label="heard", note="an estimate"), *whole.lanes[1:]))
+    written = texts(figures.timeline_figure(noted))
+    assert "join: flux above 80 % of the prompt's own, level -1.2 dB" in written
+    assert "heard: an estimate" in written
 
 
 def test_ids_that_are_no_tokens_stay_empty():
