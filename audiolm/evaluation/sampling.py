@@ -153,23 +153,23 @@ def compare(made: Sequence[list[Described]], originals: list[Described], seed: i
     return [{"score": score(one), **one} for one in found]
 
 
-def settings_of(stage_grid: Sequence[SamplingConfig], found: list[dict[str, np.ndarray]]) -> list[Setting]:
-    """The settings with their figures, in the grid's order."""
+def settings_of(grid: Sequence[SamplingConfig], found: list[dict[str, np.ndarray]], n: int) -> list[Setting]:
+    """The settings with their figures, of `n` prompts, in the grid's order."""
     scores = np.stack([one["score"] for one in found])  # [settings, 1 + draws]
     firsts = np.bincount(scores[:, 1:].argmin(axis=0), minlength=len(found)) / NUM_DRAWS
     return [
-        Setting(sampling, _interval(one["score"]), float(share), {name: _interval(v) for name, v in one.items()})
-        for sampling, one, share in zip(stage_grid, found, firsts, strict=True)
+        Setting(sampling, _interval(one["score"], n), float(share), {name: _interval(v, n) for name, v in one.items()})
+        for sampling, one, share in zip(grid, found, firsts, strict=True)
     ]
 
 
-def _interval(values: np.ndarray) -> Interval:
+def _interval(values: np.ndarray, n: int) -> Interval:
     """values [1 + draws]: the estimate, then the draws, around whose mean the interval is moved to the estimate.
 
     Draws with repetitions lie further from the originals than the prompts themselves; only their spread is of use.
     """
     low, high = np.quantile(values[1:] - values[1:].mean(), (0.025, 0.975))
-    return Interval(float(values[0]), float(values[0] + low), float(values[0] + high), 0)
+    return Interval(float(values[0]), float(values[0] + low), float(values[0] + high), n)
 
 
 def table(settings: Sequence[Setting], chosen: Setting | None = None) -> str:
@@ -194,7 +194,7 @@ def climb(trials: Trials, base: Sampling, grids: dict[str, tuple[SamplingConfig,
         print("the recordings' next stretch, for comparison:", f"score {reference['score'][0]:.3f}", flush=True)
     for stage in (stage for stage in STAGES if stage in grids):
         made = [trials.generated({**best, stage: setting}) for setting in grids[stage]]
-        settings = settings_of(grids[stage], compare(made, originals, seed))
+        settings = settings_of(grids[stage], compare(made, originals, seed), len(originals))
         chosen = min(settings, key=lambda one: one.score.value)
         others = {name: label(value) for name, value in best.items() if name != stage}
         best[stage] = chosen.sampling

@@ -81,7 +81,7 @@ def test_the_originals_would_win_against_any_setting(folder, prompts):
     made = trials.generated({stage: getattr(request, stage) for stage in ("semantic", "coarse", "fine")})
     originals = trials.originals()
     found = compare([made, originals], originals)
-    ours, theirs = settings_of([SamplingConfig(), SamplingConfig(0.5)], found)
+    ours, theirs = settings_of([SamplingConfig(), SamplingConfig(0.5)], found, 3)
     assert theirs.score.value == pytest.approx(0.0, abs=1e-6)
     assert theirs.best_share == 1.0
     assert ours.score.value > 0.05
