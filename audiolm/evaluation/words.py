@@ -22,7 +22,7 @@ TARGET = "acoustic generation at most 0.10 over the reconstruction of all levels
 NEAR = 0.10
 UNDERSTOOD = 0.80
 GENERATED = "acoustic generation"
-NUM_ITEMS = 40
+NUM_ITEMS = 30
 MIN_S, MAX_S = 4.0, 10.0  # whole utterances: their transcripts have no times
 
 
