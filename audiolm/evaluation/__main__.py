@@ -48,8 +48,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, command: str) -> Report:
-    """Prints each row as soon as it is measured."""
-    wanted = rows.of_domain(args.domain) if args.rows is None else args.rows.split(",")
+    """Prints each row as soon as it is measured. A listening report comes alone unless rows are asked for."""
+    usual = rows.of_domain(args.domain) if args.listening is None else []
+    wanted = usual if args.rows is None else args.rows.split(",")
     if unknown := [row for row in wanted if row not in rows.ROWS]:
         raise EvaluationError(f"rows are {', '.join(rows.ROWS)}, found {', '.join(unknown)}")
     subject = _subject(args)
@@ -65,7 +66,21 @@ def _run(args: argparse.Namespace, command: str) -> Report:
             measured = rows.measure(row, inputs)
             print(f"\n{measured.text()}", flush=True)
             report = dataclasses.replace(report, rows=(*report.rows, measured))
+    if args.listening is not None:
+        _listen(args, corpora[0], report)
     return report
+
+
+def _listen(args: argparse.Namespace, inputs: Inputs, about: Report) -> None:
+    from audiolm.evaluation.listening import write_report  # draws pictures: most commands need not
+
+    against = None
+    if args.against is not None:
+        other = _of_domain(from_checkpoint(args.against), args.domain)
+        holdout = HoldOut(other, inputs.holdout.corpus, None, args.items)
+        against = dataclasses.replace(inputs, subject=other, holdout=holdout, request=_request(args, other))
+    about = dataclasses.replace(about, data=inputs.holdout.name)
+    print(f"\n{write_report(inputs, args.listening, about, against).summary()}\n{args.listening / 'index.html'}")
 
 
 def _holdouts(args: argparse.Namespace, subject: Subject) -> list[HoldOut]:
@@ -82,9 +97,12 @@ def _subject(args: argparse.Namespace) -> Subject:
     runs = {name: getattr(args, name) for name in REQUIRED if getattr(args, name) is not None}
     if (args.checkpoint is None) == (not runs):
         raise EvaluationError("give either --checkpoint, or training runs (--codec and so on)")
-    subject = from_runs(runs) if runs else from_checkpoint(args.checkpoint)
-    if subject.models is not None and subject.models.info.domain != args.domain:
-        raise EvaluationError(f"{subject.name} is a checkpoint of {subject.models.info.domain}, not of {args.domain}")
+    return from_runs(runs) if runs else _of_domain(from_checkpoint(args.checkpoint), args.domain)
+
+
+def _of_domain(subject: Subject, domain: str) -> Subject:
+    if subject.models.info.domain != domain:
+        raise EvaluationError(f"{subject.name} is a checkpoint of {subject.models.info.domain}, not of {domain}")
     return subject
 
 
@@ -128,6 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--continuation-s", type=float, help="default: what makes 10 s with the prompt")
     parser.add_argument("--temperatures", type=float, nargs=3, metavar=("SEMANTIC", "COARSE", "FINE"), help="(its own)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--listening", type=Path, help="folder for a page of continuations to listen to (20 items)")
+    parser.add_argument("--against", help="a second checkpoint whose continuations stand beside, with --listening")
     parser.add_argument("--json", type=Path, help="file to write")
     parser.add_argument("--markdown", type=Path, help="file to write, for the model card")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
