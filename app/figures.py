@@ -1,4 +1,4 @@
-"""Pictures of the page: tiny token images while a run goes on, and the timeline of a finished one. Pure."""
+"""Tiny token images while a run goes on. Pure."""
 
 from __future__ import annotations
 
@@ -6,37 +6,15 @@ import io
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
-from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC, SEMANTIC_RATE_HZ
-from audiolm.events import Chunk, Continuation
-from audiolm.inspection import figures
-from audiolm.inspection.figures import FAMILIES, ladder_figure, save, score_figure, shades
-from audiolm.inspection.timeline import Timeline, TokenLane
-
-__all__ = ["LiveTokens", "ladder_figure", "png", "save", "score_figure", "timeline_figure"]
+from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC
+from audiolm.events import Chunk
+from audiolm.inspection.figures import FAMILIES, shades
 
 LIVE_ROWS_PER_LEVEL = {"semantic": 4, "coarse": 2, "fine": 1}
 LIVE_GAP_ROWS = 3
 LIVE_PROMPT_VEIL = (122, 128, 138, 40)
-
-
-def timeline_figure(continuation: Continuation, num_coarse_levels: int) -> Figure:
-    """The tokens of a run as they were made, without scores."""
-    codes, ids = continuation.acoustic.codes, continuation.semantic.ids
-    last = codes.shape[1]
-    lanes = [
-        TokenLane("semantic", "semantic", SEMANTIC_RATE_HZ, 0, ids[:, None]),
-        TokenLane("coarse", f"coarse 1-{num_coarse_levels}", FRAME_RATE_HZ, 1, codes[:, :num_coarse_levels]),
-    ]
-    if last > num_coarse_levels:
-        first = num_coarse_levels + 1
-        lanes.append(TokenLane("fine", f"fine {first}-{last}", FRAME_RATE_HZ, first, codes[:, num_coarse_levels:]))
-    prompt_s = continuation.prompt_s
-    return figures.timeline_figure(
-        Timeline(continuation.waveform, prompt_s, True, tuple(lanes), continuation.verdict, prompt_s)
-    )
 
 
 class LiveTokens:

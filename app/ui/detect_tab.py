@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from app import figures, presenters
+from app import presenters
 from app.results import Judged
 from app.schemas import MAX_CLIP_S, ClipRequest
 from app.service import Service
 from app.ui.media import timeline, uploaded_audio
 from app.ui.picker import Picker
 from app.ui.runner import Updates, build_run_controls, follow, wire
+from audiolm.inspection.figures import save, score_figure
 
 PURPOSE = (
     "Each checkpoint brings a detector of its own continuations. It knows nothing of other synthesisers: a low score "
@@ -50,7 +51,7 @@ def build_detect_tab(service: Service, picker: Picker) -> None:
 
 
 def _show(judged: Judged, verdict: gr.HTML, picture: gr.Image) -> dict[Any, Any]:
-    path = figures.save(figures.score_figure(judged.waveform, judged.verdict), judged.folder / "score.png")
+    path = save(score_figure(judged.waveform, judged.verdict), judged.folder / "score.png")
     alt = "Mel spectrogram of the recording above the detector's score over time"
     detector = judged.checkpoint.components["detector"].hash
     return {

@@ -1,32 +1,16 @@
-"""Pictures of the page: live tokens and the timeline of a finished run."""
+"""Live tokens: pictures of a run as it goes."""
 
 from __future__ import annotations
 
 import io
 
-import pytest
 import torch
 from PIL import Image
 
 from app import figures
-from audiolm.events import Chunk, Continuation
-from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
+from audiolm.events import Chunk
 
 LEVELS = {"semantic": 1, "coarse": 4, "fine": 8}
-
-
-@pytest.mark.parametrize(("num_levels", "count"), [(12, 5), (4, 4)])
-def test_a_run_is_drawn_with_a_lane_for_each_family_it_has(num_levels, count):
-    codes = torch.randint(0, 1024, (100, num_levels), generator=torch.Generator().manual_seed(0))
-    run = Continuation(
-        Waveform(torch.zeros(32_000)),
-        1.0,
-        SemanticTokens(torch.arange(50), 500),
-        AcousticTokens(codes, 1024),
-        verdict=None,
-        receipt=None,  # type: ignore[arg-type]  # no picture shows it
-    )
-    assert len(figures.timeline_figure(run, 4).axes) == count
 
 
 def test_live_tokens_fill_their_lanes_as_they_come():
