@@ -12,7 +12,6 @@ from audiolm.config import SAMPLE_RATE_HZ
 
 COMPLEX_WINDOWS = (1024, 512, 256)
 NUM_MELS = 100
-MAGNITUDE_FLOOR = 1e-2  # about what a noise floor of -65 dB gives: nothing below it is to be coded
 
 
 class SpectralLosses(nn.Module):
@@ -63,15 +62,15 @@ class MagnitudeLosses(nn.Module):
     def forward(self, log_magnitudes: Tensor, spectra: Tensor) -> dict[str, Tensor]:
         """spectra: complex [B, bins, N] -> losses by name, unweighted.
 
-        `log`: every bin alike; `mel`: as the ear weighs them; `linear`: relative error, which the loud partials rule.
+        `mel`: as the ear weighs bands; `compressed`: magnitudes to the power 0.3, bin by bin; `linear`: relative error,
+        which the loud partials rule. Log magnitudes bin by bin would spend most of the gradient on the noise floor.
         """
         output, target = torch.exp(log_magnitudes.float().clamp(max=6.0)), spectra.abs()
-        mel = [torch.log(self.bank @ magnitudes + MAGNITUDE_FLOOR) for magnitudes in (output, target)]
-        logs = [torch.log(magnitudes + MAGNITUDE_FLOOR) for magnitudes in (output, target)]
+        mel = [torch.log(self.bank @ magnitudes + 1e-3) for magnitudes in (output, target)]
         error, size = (output - target).square().sum(dim=(1, 2)), target.square().sum(dim=(1, 2))
         return {
             "mel": F.l1_loss(*mel),
-            "log": F.l1_loss(*logs),
+            "compressed": F.l1_loss((output + 1e-4) ** 0.3, (target + 1e-4) ** 0.3),
             "linear": (error / (size + 1e-3)).sqrt().mean(),
         }
 

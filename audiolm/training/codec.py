@@ -31,7 +31,7 @@ from audiolm.training.runs import load_weights, read_state
 
 # Shares of the gradient at the output, by the loss balancer.
 WEIGHTS = {"mel": 2.0, "complex": 0.5, "waveform": 0.3, "adversarial": 0.5, "matching": 1.0}
-MAGNITUDE_WEIGHTS = {"mel": 1.0, "log": 1.0, "linear": 1.0}  # where phases are reconstructed
+MAGNITUDE_WEIGHTS = {"mel": 1.0, "compressed": 1.0, "linear": 0.5}  # where phases are reconstructed
 COMMITMENT_WEIGHT = 0.25
 QUANTIZE_FROM_STEP = 300
 NUM_START_BATCHES = 16

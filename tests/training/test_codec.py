@@ -75,6 +75,24 @@ def test_adversarial_training_with_frozen_tokens_changes_the_decoder_alone(corpu
     assert component_hash(before) != component_hash(after)
 
 
+def test_a_codec_without_phases_learns_magnitudes_and_its_decoder_alone_with_frozen_tokens(corpus, tmp_path):
+    options = ["--phase", "reconstructed"]
+    before = train(corpus, tmp_path / "before", "--steps", "1", *options)["valid"][-1]
+    log = train(corpus, tmp_path / "plain", "--steps", "60", *options)
+    assert log["valid"][-1]["mel"] < 0.8 * before["mel"]
+    assert set(codec_task.MAGNITUDE_WEIGHTS) < set(log["train"][-1])
+    train(corpus, tmp_path / "decoder", "--steps", "3", *options, "--init", str(tmp_path / "plain"), "--freeze-tokens")
+    plain, decoder = (load_run(tmp_path / name)[1] for name in ("plain", "decoder"))
+    assert plain.is_phase_free
+    assert token_hash(plain.state_dict()) == token_hash(decoder.state_dict())
+    assert component_hash(plain.state_dict()) != component_hash(decoder.state_dict())
+
+
+def test_a_codec_without_phases_refuses_adversarial_training(corpus):
+    with pytest.raises(TrainingError, match="adversarial"):
+        task_of(corpus, "--phase", "reconstructed", "--adversarial")
+
+
 def task_of(corpus, *options: str, device: str = "cpu") -> codec_task.CodecTask:
     parser = argparse.ArgumentParser()
     codec_task.add_arguments(parser)
