@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from app.schemas import CheckpointChoice
+from app.schemas import CheckpointChoice, sampling_fields
 from app.settings import Settings
 from audiolm.checkpoints import CheckpointInfo, load_checkpoint, read_info, registry
-from audiolm.config import DOMAINS
+from audiolm.config import DOMAINS, USUAL_SAMPLING
 from audiolm.errors import AudioLMError, CheckpointError, RequestError
 from audiolm.pipeline import Pipeline
 
@@ -43,6 +43,13 @@ class Offer:
         Raises CheckpointError, or RequestError where visitors may not name checkpoints that are not offered.
         """
         return read_info(self._folder(choice))
+
+    def sampling(self, name: str | None) -> dict[str, float]:
+        """A checkpoint's own sampling as fields; the usual one where it cannot be read (a run says why)."""
+        try:
+            return sampling_fields(self.describe(CheckpointChoice.parse(name)).sampling)
+        except AudioLMError:
+            return sampling_fields(USUAL_SAMPLING)
 
     def fitting(self, domain: str, current: str | None) -> str | None:
         """`current` where it is of the domain or unknown here, else the first offered checkpoint of the domain."""

@@ -27,6 +27,8 @@ STAGE_NAMES = {
     "decode": "Tokens to sound",
     "detect": "Asking the detector",
     "reconstruct": "Reconstructing",
+    "score": "Asking the stages about every token",
+    "draw": "Drawing",
 }
 STAGE_ORDER = ("encode", "semantic", "coarse", "fine", "decode", "detect")
 VERDICT_WORDS = {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.runs import Waiting
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.detector import Verdict
 from audiolm.events import Chunk, Continuation, Progress, Result
+from audiolm.inspection.files import TimelineFiles
+from audiolm.inspection.timeline import Timeline
+from audiolm.receipt import Receipt
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 
@@ -35,6 +39,7 @@ class SavedContinuation:
     """One continuation and its files: the whole join, the continuation alone, the tokens and the receipt."""
 
     continuation: Continuation
+    timeline: Timeline  # without scores
     whole: Path
     generated: Path
     tokens: Path
@@ -53,7 +58,6 @@ class Finished:
     result: Result
     saved: tuple[SavedContinuation, ...]
     folder: Path
-    num_coarse_levels: int
     elapsed_s: float
 
 
@@ -76,6 +80,42 @@ class Judged:
     verdict: Verdict
     waveform: Waveform
     folder: Path
+
+
+@dataclass(frozen=True)
+class Version:
+    """One of several versions of a clip, all of one length; `figures` are named with their units."""
+
+    label: str
+    waveform: Waveform
+    audio: Path
+    generated: bool
+    figures: Mapping[str, float | None] = field(default_factory=dict)
+    receipt: Receipt | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Versions to switch between, the one that the others are compared with first. `notes` say what is missing."""
+
+    checkpoint: CheckpointInfo
+    kind: str  # "ladder", "voices" or "ablations"
+    versions: tuple[Version, ...]
+    folder: Path
+    prompt_s: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A clip's timeline. Where a run `made` it its tokens are those of the run, else they were read from the sound."""
+
+    checkpoint: CheckpointInfo
+    timeline: Timeline
+    made: Continuation | None
+    files: TimelineFiles
+    elapsed_s: float
 
 
 Course = Waiting | Loading | Started | Progress | Chunk

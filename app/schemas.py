@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiolm.config import STAGES, SamplingConfig
+from audiolm.config import STAGES, USUAL_SAMPLING, SamplingConfig
 from audiolm.errors import RequestError
 from audiolm.request import MAX_SEED, PROMPT_PARTS, ContinuationRequest
 
@@ -49,8 +49,7 @@ class Bound:
 
 def _sampling_bounds() -> dict[str, Bound]:
     bounds: dict[str, Bound] = {}
-    for stage in STAGES:
-        default: SamplingConfig = getattr(_DEFAULTS, stage)
+    for stage, default in USUAL_SAMPLING.items():
         bounds |= {
             f"{stage}_temperature": Bound(
                 "Temperature", 0.0, 2.0, 0.05, default.temperature, info="0 takes the likeliest"
@@ -61,6 +60,9 @@ def _sampling_bounds() -> dict[str, Bound]:
     return bounds
 
 
+SAMPLING_BOUNDS = _sampling_bounds()
+"""stage_temperature, stage_top_k, stage_top_p -> Bound. The defaults are the paper's; a checkpoint may bring others."""
+
 BOUNDS: dict[str, Bound] = {
     "prompt_s": Bound(
         "Prompt length", 0.5, 10.0, 0.1, _DEFAULTS.prompt_s, "s", info="Taken from the start of the recording"
@@ -68,12 +70,39 @@ BOUNDS: dict[str, Bound] = {
     "continuation_s": Bound("Continuation length", 1.0, 30.0, 0.5, _DEFAULTS.continuation_s, "s"),
     "num_continuations": Bound("Continuations", 1, 4, 1, _DEFAULTS.num_continuations, whole=True),
     "seed": Bound("Seed", 0, MAX_SEED, 1, _DEFAULTS.seed, whole=True, info="The same seed gives the same tokens again"),
-    **_sampling_bounds(),
+    **SAMPLING_BOUNDS,
+    "num_draws": Bound("Draws from semantic tokens alone", 1, 4, 1, 2, whole=True),
+    "num_voices": Bound("Voices", 1, 4, 1, 3, whole=True),
 }
 """Field -> Bound. Lengths in seconds."""
 
+CONTINUE_FIELDS = ("prompt_s", "continuation_s", "num_continuations", "seed", *SAMPLING_BOUNDS)
+LADDER_FIELDS = ("seed", "num_draws")
+VOICES_FIELDS = ("prompt_s", "num_voices", "seed")
+ABLATE_FIELDS = ("prompt_s", "continuation_s", "seed")
+
 MAX_CLIP_S = 30.0
-"""Reconstruct and Detect read this much of a recording, from its start."""
+"""What looks at a recording (all but the continuation of a prompt) reads this much of it, from its start."""
+
+
+def checked(fields: Mapping[str, Any], names: Sequence[str], defaults: Mapping[str, float]) -> dict[str, Any]:
+    """`names` of BOUNDS -> numbers within their limits; a missing or None one takes `defaults`, then the bound's own.
+
+    Raises RequestError naming the field, the limit and the value, or an unknown field.
+    """
+    if unknown := sorted(set(fields) - set(names)):
+        raise RequestError(f"unknown field(s) {', '.join(unknown)}")
+    usual = {name: defaults.get(name, BOUNDS[name].default) for name in names}
+    return {name: BOUNDS[name].check(name, usual[name] if fields.get(name) is None else fields[name]) for name in names}
+
+
+def sampling_fields(sampling: Mapping[str, SamplingConfig]) -> dict[str, float]:
+    """The sampling of each stage as fields of SAMPLING_BOUNDS, within their limits."""
+    numbers: dict[str, float] = {}
+    for name, bound in SAMPLING_BOUNDS.items():
+        stage, _, setting = name.partition("_")
+        numbers[name] = min(max(getattr(sampling[stage], setting), bound.minimum), bound.maximum)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -131,36 +160,67 @@ class ContinueRequest:
         checkpoint: CheckpointChoice,
         fields: Mapping[str, Any],
         prompt_part: str = "codec",
+        sampling: Mapping[str, SamplingConfig] = USUAL_SAMPLING,
     ) -> ContinueRequest:
-        """`fields` maps names of BOUNDS to numbers; a missing or None one takes its default.
+        """`fields` maps CONTINUE_FIELDS to numbers; a missing or None one takes its default, which for sampling is the
+        checkpoint's own, `sampling`.
 
-        Raises RequestError naming the field, the limit and the value; or that there is no recording.
+        Raises RequestError as `checked`; or that there is no recording.
         """
-        if unknown := sorted(set(fields) - set(BOUNDS)):
-            raise RequestError(f"unknown field(s) {', '.join(unknown)}")
         if prompt_part not in PROMPT_PARTS:
             raise RequestError(f"prompt_part must be one of {', '.join(PROMPT_PARTS)}, found {str(prompt_part)[:40]!r}")
-        numbers = {
-            name: bound.check(name, bound.default if fields.get(name) is None else fields[name])
-            for name, bound in BOUNDS.items()
-        }
-        sampling = {
-            stage: SamplingConfig(
-                temperature=numbers[f"{stage}_temperature"],
-                top_k=int(numbers[f"{stage}_top_k"]),
-                top_p=numbers[f"{stage}_top_p"],
-            )
+        numbers = checked(fields, CONTINUE_FIELDS, sampling_fields(sampling))
+        settings = {name: numbers.pop(name) for name in SAMPLING_BOUNDS}
+        stages = {
+            stage: SamplingConfig(*(settings[f"{stage}_{name}"] for name in ("temperature", "top_k", "top_p")))
             for stage in STAGES
         }
-        options = ContinuationRequest(
-            prompt_s=numbers["prompt_s"],
-            continuation_s=numbers["continuation_s"],
-            num_continuations=int(numbers["num_continuations"]),
-            seed=int(numbers["seed"]),
-            prompt_part=prompt_part,
-            **sampling,
-        )
-        return cls(recording(audio), checkpoint, options)
+        return cls(recording(audio), checkpoint, ContinuationRequest(prompt_part=prompt_part, **numbers, **stages))
+
+
+@dataclass(frozen=True)
+class LadderRequest:
+    """The resynthesis ladder of a clip; `num_draws` of its rungs follow the semantic tokens alone."""
+
+    clip: ClipRequest
+    seed: int
+    num_draws: int
+
+    @classmethod
+    def from_fields(cls, clip: ClipRequest, fields: Mapping[str, Any]) -> LadderRequest:
+        """Raises RequestError as `checked`."""
+        return cls(clip, **checked(fields, LADDER_FIELDS, {}))
+
+
+@dataclass(frozen=True)
+class VoicesRequest:
+    """What a clip says or plays, in several voices: the model's own, or that of the start of `voice`."""
+
+    clip: ClipRequest
+    voice: Path | None
+    prompt_s: float  # of `voice`
+    num_voices: int
+    seed: int
+
+    @classmethod
+    def from_fields(cls, clip: ClipRequest, voice: str | Path | None, fields: Mapping[str, Any]) -> VoicesRequest:
+        """Raises RequestError as `checked`."""
+        return cls(clip, Path(voice) if voice else None, **checked(fields, VOICES_FIELDS, {}))
+
+
+@dataclass(frozen=True)
+class AblateRequest:
+    """A clip's start continued by the whole model and by parts of it, with one seed."""
+
+    clip: ClipRequest
+    prompt_s: float
+    continuation_s: float
+    seed: int
+
+    @classmethod
+    def from_fields(cls, clip: ClipRequest, fields: Mapping[str, Any]) -> AblateRequest:
+        """Raises RequestError as `checked`."""
+        return cls(clip, **checked(fields, ABLATE_FIELDS, {}))
 
 
 def recording(audio: str | Path | None) -> Path:

@@ -7,23 +7,36 @@ the iterator stops it.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from app import versions
+from app.clips import Clip, read_clip
 from app.offer import Offer
-from app.results import Finished, Judged, Loading, Reconstructed, SavedContinuation, Started
+from app.results import Finished, Inspected, Judged, Loading, Reconstructed, SavedContinuation, Started
 from app.runs import Runs
-from app.schemas import MAX_CLIP_S, RECONSTRUCTION_LEVELS, ClipRequest, ContinueRequest
+from app.schemas import (
+    MAX_CLIP_S,
+    RECONSTRUCTION_LEVELS,
+    AblateRequest,
+    ClipRequest,
+    ContinueRequest,
+    LadderRequest,
+    VoicesRequest,
+)
 from app.settings import Settings
 from audiolm.audio import files
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.config import DOMAINS
 from audiolm.device import pick_device
 from audiolm.events import Continuation, Progress, Result
+from audiolm.inspection.files import write_timeline
+from audiolm.inspection.timeline import Timeline, of_continuation, of_recording
 from audiolm.outputs import write_continuation
 from audiolm.pipeline import Pipeline
 from audiolm.streams import Waveform
@@ -77,9 +90,8 @@ class Service:
             with closing(pipeline.continue_prompt(prompt, request.options)) as run:
                 for event in run:
                     if isinstance(event, Result):
-                        saved = tuple(_save(folder, number, c) for number, c in enumerate(event.continuations, 1))
-                        elapsed_s = time.monotonic() - began
-                        yield Finished(info, event, saved, folder, coarse, elapsed_s)
+                        saved = yield from self._saved(pipeline, event, folder)
+                        yield Finished(info, event, saved, folder, time.monotonic() - began)
                     else:
                         yield event
 
@@ -92,16 +104,16 @@ class Service:
         """
 
         def steps(folder: Path) -> Events:
-            info, pipeline, waveform = yield from self._open(request)
+            info, pipeline, clip = yield from self._open(request)
             deepest = pipeline.models.codec.num_levels
             chosen = sorted({min(level, deepest) for level in levels}, reverse=True)
             original = folder / "original.wav"
-            files.write_wav(original, waveform)
+            files.write_wav(original, clip.waveform)
             paths: dict[int, Path] = {}
-            heard: dict[int | None, Waveform] = {None: waveform}
+            heard: dict[int | None, Waveform] = {None: clip.waveform}
             for done, level in enumerate(chosen):
                 yield Progress("reconstruct", done, len(chosen), 0.0)
-                heard[level] = pipeline.reconstruct(waveform, level)
+                heard[level] = pipeline.reconstruct(clip.waveform, level)
                 paths[level] = folder / f"levels-{level:02d}.wav"
                 files.write_wav(paths[level], heard[level])
             yield Reconstructed(info, original, paths, heard, folder)
@@ -115,22 +127,93 @@ class Service:
         """
 
         def steps(folder: Path) -> Events:
-            info, pipeline, waveform = yield from self._open(request)
-            yield Judged(info, pipeline.detect(waveform), waveform, folder)
+            info, pipeline, clip = yield from self._open(request)
+            yield Judged(info, pipeline.detect(clip.waveform), clip.waveform, folder)
 
         return self._runs.start(steps)
 
-    def _open(self, request: ClipRequest) -> Generator[Loading, None, tuple[CheckpointInfo, Pipeline, Waveform]]:
+    def inspect(self, request: ClipRequest, known: Sequence[Continuation] = ()) -> Events:
+        """Yields Loading, Waiting and Progress, at last one Inspected: the clip's tokens with their scores.
+
+        A file that this checkpoint made, and whose run is among `known`, is shown with the tokens of that run; every
+        other one as it is read from the sound.
+
+        Raises AudioError, CheckpointError, DeviceMemoryError.
+        """
+
+        def steps(folder: Path) -> Events:
+            began = time.monotonic()
+            info, pipeline, clip = yield from self._open(request)
+            made = clip.made_by(known, info)
+            if made is not None:
+                timeline = yield from of_continuation(pipeline, made, with_scores=True)
+            else:
+                timeline = yield from of_recording(pipeline, clip.waveform, with_scores=True)
+                timeline = replace(timeline, generated=clip.generated)
+            yield Progress("draw", 0, 1, 0.0)
+            comment = "" if clip.receipt is None else clip.receipt.to_json()
+            written = write_timeline(timeline, folder, comment)
+            yield Inspected(info, timeline, made, written, time.monotonic() - began)
+
+        return self._runs.start(steps)
+
+    def ladder(self, request: LadderRequest) -> Events:
+        """Yields Loading, Waiting and Progress, at last one Compared: the resynthesis ladder.
+
+        Raises AudioError, CheckpointError, DeviceMemoryError.
+        """
+
+        def steps(folder: Path) -> Events:
+            _, pipeline, clip = yield from self._open(request.clip)
+            yield (yield from versions.climb(pipeline, clip, request, folder))
+
+        return self._runs.start(steps)
+
+    def voices(self, request: VoicesRequest) -> Events:
+        """Yields Loading, Waiting, Progress and Chunk, at last one Compared: the clip in other voices.
+
+        Raises AudioError, CheckpointError, DeviceMemoryError.
+        """
+
+        def steps(folder: Path) -> Events:
+            _, pipeline, clip = yield from self._open(request.clip)
+            voice = None if request.voice is None else files.read_waveform(request.voice, max_s=request.prompt_s)
+            yield (yield from versions.revoice(pipeline, clip, voice, request, folder))
+
+        return self._runs.start(steps)
+
+    def ablate(self, request: AblateRequest) -> Events:
+        """Yields Loading, Waiting and Progress, at last one Compared: continuations by the model and by parts of it.
+
+        Raises AudioError, CheckpointError, DeviceMemoryError.
+        """
+
+        def steps(folder: Path) -> Events:
+            _, pipeline, clip = yield from self._open(request.clip)
+            yield (yield from versions.leave_out(pipeline, clip, request, folder))
+
+        return self._runs.start(steps)
+
+    def _open(self, request: ClipRequest) -> Generator[Loading, None, tuple[CheckpointInfo, Pipeline, Clip]]:
         """The clip, at most MAX_CLIP_S of it, and the checkpoint that reads it."""
         yield Loading(request.checkpoint.source)
-        waveform = files.read_waveform(request.audio, max_s=MAX_CLIP_S)
-        return *self.offer.load(request.checkpoint), waveform
+        clip = read_clip(request.audio, MAX_CLIP_S)
+        return *self.offer.load(request.checkpoint), clip
+
+    def _saved(
+        self, pipeline: Pipeline, result: Result, folder: Path
+    ) -> Generator[Progress, None, tuple[SavedContinuation, ...]]:
+        saved = []
+        for number, continuation in enumerate(result.continuations, 1):
+            timeline = yield from of_continuation(pipeline, continuation, with_scores=False)
+            saved.append(_save(folder, number, continuation, timeline))
+        return tuple(saved)
 
 
-def _save(folder: Path, number: int, continuation: Continuation) -> SavedContinuation:
+def _save(folder: Path, number: int, continuation: Continuation, timeline: Timeline) -> SavedContinuation:
     """Writes the files of one continuation; audio as int16 WAV with the receipt inside."""
     name = f"continuation-{number}"
     written = write_continuation(continuation, folder, name)
     generated = folder / f"{name}.only.wav"
     files.write_wav(generated, continuation.generated_part, continuation.receipt.to_json())
-    return SavedContinuation(continuation, written.whole, generated, written.tokens, written.receipt)
+    return SavedContinuation(continuation, timeline, written.whole, generated, written.tokens, written.receipt)

@@ -75,7 +75,7 @@ def payload(timeline: Timeline) -> dict[str, Any]:
     uint16."""
     return {
         "duration_s": timeline.waveform.duration_s,
-        "prompt_s": timeline.prompt_s,
+        "prompt_s": float(timeline.prompt_s),
         "generated": timeline.generated,
         "waveform": _peaks(timeline.waveform),
         "mel": _mel(timeline.waveform),
@@ -142,9 +142,9 @@ def _detector(timeline: Timeline) -> dict[str, Any] | None:
     if verdict is None or not verdict.segment_probabilities:
         return None
     return {
-        "times_s": [round(time_s + timeline.verdict_start_s, 4) for time_s in verdict.segment_times_s],
-        "probabilities": [round(probability, 4) for probability in verdict.segment_probabilities],
-        "threshold": verdict.threshold,
+        "times_s": [round(float(time_s + timeline.verdict_start_s), 4) for time_s in verdict.segment_times_s],
+        "probabilities": [round(float(probability), 4) for probability in verdict.segment_probabilities],
+        "threshold": float(verdict.threshold),
     }
 
 

@@ -12,8 +12,9 @@ from app.ui.about_tab import build_about_tab
 from app.ui.api import add_endpoints
 from app.ui.continue_tab import build_continue_tab
 from app.ui.detect_tab import build_detect_tab
+from app.ui.inspect_tab import TAB, build_inspect_tab
 from app.ui.picker import build_picker
-from app.ui.reconstruct_tab import build_reconstruct_tab
+from app.ui.switch import switch_head
 from app.ui.theme import theme
 from app.ui.timeline import timeline_head
 from audiolm.audio.files import LIMITS
@@ -40,11 +41,11 @@ def build_ui(service: Service, settings: Settings) -> gr.Blocks:
                 gr.HTML(HEADER)
             with gr.Column(scale=5, min_width=320):
                 picker = build_picker(service)
-        with gr.Tabs():
+        with gr.Tabs() as tabs:
             with gr.Tab("Continue", id="continue"):
-                build_continue_tab(service, picker)
-            with gr.Tab("Reconstruct", id="reconstruct"):
-                build_reconstruct_tab(service, picker)
+                continued = build_continue_tab(service, picker)
+            with gr.Tab("Inspect", id=TAB):
+                build_inspect_tab(service, picker, continued, tabs)
             with gr.Tab("Detect", id="detect"):
                 build_detect_tab(service, picker)
             with gr.Tab("About", id="about"):
@@ -65,6 +66,6 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "allowed_paths": [str(settings.prompts_folder)],
         "theme": theme(),
         "css_paths": settings.css_file,
-        "head": timeline_head(),
+        "head": timeline_head() + switch_head(),
         "footer_links": ["api", "settings"],
     }

@@ -16,8 +16,17 @@ summary, files = client.predict(
 print(summary["continuations"][0]["verdict"])
 print(files)  # for each continuation: WAV, WAV of the continuation alone, tokens, receipt
 
-summary, files = client.predict(handle_file("prompt.wav"), "speech-small", [12, 4, 1], api_name="/reconstruct")
-verdict = client.predict(handle_file("clip.wav"), "speech-small", api_name="/detect")
+clip = handle_file("clip.wav")
+summary, files = client.predict(clip, "speech-small", [12, 4, 1], api_name="/reconstruct")
+verdict = client.predict(clip, "speech-small", api_name="/detect")
+
+# surprisal of every token, teacher forced: WAV, PNG, SVG, tokens as CSV and as safetensors, JSON
+summary, files = client.predict(clip, "speech-small", api_name="/inspect")
+# what each layer carries; the clip in other voices; its continuation with parts of the model left out
+summary, files = client.predict(clip, "speech-small", seed=1, num_draws=2, api_name="/ladder")
+summary, files = client.predict(clip, "speech-small", handle_file("voice.wav"), num_voices=3, api_name="/voices")
+summary, files = client.predict(clip, "speech-small", continuation_s=5, api_name="/ablate")
+print(summary["versions"][0]["label"], files[0])
 
 job = client.submit(audio=handle_file("prompt.wav"), checkpoint="speech-small", api_name="/continue")
 for summary, files in job:  # {"status": "running", "stage": "coarse", "done": 120, "total": 250, ...}
@@ -27,6 +36,7 @@ for summary, files in job:  # {"status": "running", "stage": "coarse", "done": 1
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -34,16 +44,25 @@ from typing import Any
 import gradio as gr
 
 from app import presenters
-from app.results import Course, Finished, Judged, Reconstructed
+from app.inspect_presenters import compared_row, inspected_row
+from app.results import Compared, Course, Finished, Inspected, Judged, Reconstructed
 from app.schemas import (
+    ABLATE_FIELDS,
     BOUNDS,
+    CONTINUE_FIELDS,
+    LADDER_FIELDS,
     MAX_CLIP_S,
     PROMPT_PARTS,
     RECONSTRUCTION_LEVELS,
+    SAMPLING_BOUNDS,
     STAGES,
+    VOICES_FIELDS,
+    AblateRequest,
     CheckpointChoice,
     ClipRequest,
     ContinueRequest,
+    LadderRequest,
+    VoicesRequest,
     checked_levels,
 )
 from app.service import Service
@@ -68,7 +87,38 @@ DETECT = (
     f"The detector's verdict on the first {MAX_CLIP_S:g} s of a recording, with its threshold, its error rates and, "
     "under checkpoint, its hash. It holds only for audio of the checkpoint, as `scope` says."
 )
+INSPECT = (
+    f"The first {MAX_CLIP_S:g} s of a recording as the checkpoint hears it: surprisal, entropy and rank of every token "
+    "(teacher forced), with the five likeliest. A summary in numbers, then six files: WAV, timeline as PNG and SVG, "
+    "tokens as CSV and safetensors, numbers as JSON."
+)
+VERSIONS = "A summary with {versions: [{label, generated, receipt, ...}]}, then one WAV for each version."
+LADDER = (
+    f"The first {MAX_CLIP_S:g} s of a recording from 12 codec levels down to 1, then from its semantic tokens alone; "
+    f"at equal loudness. {VERSIONS}"
+)
+VOICES = (
+    f"The semantic tokens of the first {MAX_CLIP_S:g} s of a recording in other voices: the model's own, or that of "
+    f"the start of `voice`; at equal loudness, with speaker similarity where it can be measured. {VERSIONS}"
+)
+ABLATE = (
+    "The start of a recording continued by the whole model, without its fine stage, without its semantic stage, and "
+    f"with shuffled semantic tokens, all with one seed. {VERSIONS}"
+)
 CHECKPOINTS = "The checkpoints offered by this server: name, domain, summary, hash, components with theirs."
+
+
+def optional(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A method whose **fields take these names too; Gradio's clients may leave out what the signature gives None."""
+
+    def declared(method: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(method)
+        more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+        *first, fields = signature.parameters.values()
+        method.__signature__ = signature.replace(parameters=[*first, *more, fields])
+        return method
+
+    return declared
 
 
 class Endpoints:
@@ -77,12 +127,14 @@ class Endpoints:
     def __init__(self, service: Service) -> None:
         self._service = service
 
+    @optional(*SAMPLING_BOUNDS)
     def continue_prompt(
         self, audio: str | None, checkpoint: str, prompt_part: str, **fields: Any
     ) -> Iterator[tuple[Any, Any]]:
         def events() -> Iterator[Any]:
             choice = CheckpointChoice.parse(checkpoint)
-            return self._service.continue_prompt(ContinueRequest.from_fields(audio, choice, fields, prompt_part))
+            own = self._service.offer.describe(choice).sampling
+            return self._service.continue_prompt(ContinueRequest.from_fields(audio, choice, fields, prompt_part, own))
 
         def answer(done: Finished) -> tuple[Any, Any]:
             row = presenters.finished_row(done.checkpoint, done.result, done.elapsed_s)
@@ -110,6 +162,32 @@ class Endpoints:
             for row, _ in answers:
                 yield row
 
+    def inspect(self, audio: str | None, checkpoint: str) -> Iterator[tuple[Any, Any]]:
+        def answer(done: Inspected) -> tuple[Any, Any]:
+            return inspected_row(done), [str(path) for path in done.files.paths]
+
+        yield from _answers(audio, lambda: self._service.inspect(ClipRequest.of(audio, checkpoint)), answer)
+
+    def ladder(self, audio: str | None, checkpoint: str, **fields: Any) -> Iterator[tuple[Any, Any]]:
+        def events() -> Iterator[Any]:
+            return self._service.ladder(LadderRequest.from_fields(ClipRequest.of(audio, checkpoint), fields))
+
+        yield from _answers(audio, events, _versions)
+
+    def voices(
+        self, audio: str | None, checkpoint: str, voice: str | None = None, **fields: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        def events() -> Iterator[Any]:
+            return self._service.voices(VoicesRequest.from_fields(ClipRequest.of(audio, checkpoint), voice, fields))
+
+        yield from _answers(audio, events, _versions)
+
+    def ablate(self, audio: str | None, checkpoint: str, **fields: Any) -> Iterator[tuple[Any, Any]]:
+        def events() -> Iterator[Any]:
+            return self._service.ablate(AblateRequest.from_fields(ClipRequest.of(audio, checkpoint), fields))
+
+        yield from _answers(audio, events, _versions)
+
     def checkpoints(self) -> list[dict[str, Any]]:
         return [presenters.checkpoint_row(info) for info in self._service.offer.infos()]
 
@@ -126,37 +204,47 @@ def _answers(
                 yield presenters.event_row(event), None
 
 
+def _versions(done: Compared) -> tuple[Any, Any]:
+    return compared_row(done), [str(version.audio) for version in done.versions]
+
+
 def add_endpoints(service: Service) -> None:
-    """Adds /continue, /reconstruct, /detect and /checkpoints. Their inputs and outputs are on no screen."""
+    """Adds all endpoints, by their names. Their inputs and outputs are on no screen."""
     names = service.offer.names()
     with gr.Column(visible=False):
-        audio = uploaded_audio("Recording")
+        audio, voice = uploaded_audio("Recording"), uploaded_audio("Voice to follow, or nothing")
         checkpoint = gr.Textbox(names[0] if names else "", label="Checkpoint: name, folder or org/name@revision")
-        numbers = {name: gr.Number(bound.default, label=_label(name)) for name, bound in BOUNDS.items()}
+        numbers = {name: gr.Number(_default(name), label=_label(name)) for name in BOUNDS}
         prompt_part = gr.Textbox(PROMPT_PARTS[0], label=f"The prompt is heard as: {' or '.join(PROMPT_PARTS)}")
         levels = gr.JSON(list(RECONSTRUCTION_LEVELS), label="Numbers of quantizer levels")
         summary, files = gr.JSON(label="Summary"), gr.File(file_count="multiple", label="Files")
         trigger = gr.Button()
     calls = Endpoints(service)
-    trigger.click(
-        calls.continue_prompt,
-        [audio, checkpoint, prompt_part],
-        [summary, files],
-        inputs_kwargs=numbers,
-        api_name="continue",
-        api_description=CONTINUE,
-        **MODEL_EVENTS,
+    endpoints = (
+        ("continue", CONTINUE, calls.continue_prompt, [prompt_part], CONTINUE_FIELDS),
+        ("reconstruct", RECONSTRUCT, calls.reconstruct, [levels], ()),
+        ("inspect", INSPECT, calls.inspect, [], ()),
+        ("ladder", LADDER, calls.ladder, [], LADDER_FIELDS),
+        ("voices", VOICES, calls.voices, [voice], VOICES_FIELDS),
+        ("ablate", ABLATE, calls.ablate, [], ABLATE_FIELDS),
     )
-    trigger.click(
-        calls.reconstruct,
-        [audio, checkpoint, levels],
-        [summary, files],
-        api_name="reconstruct",
-        api_description=RECONSTRUCT,
-        **MODEL_EVENTS,
-    )
+    for name, description, call, others, fields in endpoints:
+        trigger.click(
+            call,
+            [audio, checkpoint, *others],
+            [summary, files],
+            inputs_kwargs={field: numbers[field] for field in fields},
+            api_name=name,
+            api_description=description,
+            **MODEL_EVENTS,
+        )
     trigger.click(calls.detect, [audio, checkpoint], summary, api_name="detect", api_description=DETECT, **MODEL_EVENTS)
     trigger.click(calls.checkpoints, None, summary, api_name="checkpoints", api_description=CHECKPOINTS, queue=False)
+
+
+def _default(name: str) -> float | None:
+    """None where the default is the checkpoint's own."""
+    return None if name in SAMPLING_BOUNDS else BOUNDS[name].default
 
 
 def _label(name: str) -> str:
@@ -164,4 +252,5 @@ def _label(name: str) -> str:
     bound = BOUNDS[name]
     stage = f"{name.partition('_')[0]} " if name.partition("_")[0] in STAGES else ""
     unit = f" {bound.unit}" if bound.unit else ""
-    return f"{stage}{bound.label.lower()}, {bound.minimum:g} to {bound.maximum:.0f}{unit}"
+    own = " (the checkpoint's own by default)" if name in SAMPLING_BOUNDS else ""
+    return f"{stage}{bound.label.lower()}, {bound.minimum:g} to {bound.maximum:.0f}{unit}{own}"

@@ -1,4 +1,4 @@
-"""The card of one continuation: players, timeline, score, downloads, receipt."""
+"""The card of one continuation: timeline, score, downloads, receipt, and the way to the Inspect tab."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import gradio as gr
 
 from app import presenters
 from app.results import SavedContinuation
-from app.ui.media import player, timeline
+from app.ui.runner import Updates
+from app.ui.timeline import timeline_value, timeline_view
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,12 @@ class Card:
 
     group: gr.Group
     heading: gr.HTML
-    whole: gr.Audio
-    generated: gr.Audio
-    picture: gr.Image
+    timeline: gr.HTML
     verdict: gr.HTML
+    inspect: gr.Button
     wav: gr.DownloadButton
+    generated: gr.DownloadButton
+    picture: gr.DownloadButton
     tokens: gr.DownloadButton
     receipt_file: gr.DownloadButton
     receipt: gr.HTML
@@ -30,22 +32,22 @@ class Card:
     def components(self) -> list[Any]:
         return [getattr(self, field.name) for field in fields(self)]
 
-    def hide(self) -> dict[Any, Any]:
-        return {self.group: gr.update(visible=False)}
+    def hide(self) -> Updates:
+        return {self.group: gr.update(visible=False), self.timeline: None}
 
-    def show(self, number: int, saved: SavedContinuation) -> dict[Any, Any]:
-        """Everything but the picture, which takes longer to draw."""
+    def show(self, number: int, saved: SavedContinuation) -> Updates:
+        """Everything but the picture to download, which takes longer to draw."""
         continuation = saved.continuation
         return {
             self.group: gr.update(visible=True),
             self.heading: presenters.heading_html(number, continuation),
-            self.whole: str(saved.whole),
-            self.generated: str(saved.generated),
-            self.picture: None,
+            self.timeline: timeline_value(saved.timeline, saved.whole),
             self.verdict: presenters.verdict_html(
                 continuation.verdict, continuation.receipt.components.get("detector", "")
             ),
             self.wav: str(saved.whole),
+            self.generated: str(saved.generated),
+            self.picture: gr.update(value=None, interactive=False),
             self.tokens: str(saved.tokens),
             self.receipt_file: str(saved.receipt),
             self.receipt: presenters.receipt_html(continuation.receipt),
@@ -53,16 +55,21 @@ class Card:
 
 
 def build_card(number: int) -> Card:
+    """Hidden until there is a continuation of this number."""
     with gr.Group(visible=False, elem_classes="card", elem_id=f"card-{number}") as group:
         heading = gr.HTML()
-        with gr.Row():
-            whole = player("Prompt and continuation", f"whole-{number}")
-            generated = player("Continuation only", f"generated-{number}")
-        picture = timeline("Spectrogram and tokens", f"timeline-{number}")
+        timeline = timeline_view(f"Timeline of continuation {number}", f"timeline-{number}")
         verdict = gr.HTML(elem_id=f"verdict-{number}")
         with gr.Row(elem_classes="downloads"):
-            wav = gr.DownloadButton("WAV", size="sm", elem_id=f"wav-{number}")
-            tokens = gr.DownloadButton("Tokens", size="sm", elem_id=f"tokens-{number}")
-            receipt_file = gr.DownloadButton("Receipt", size="sm", elem_id=f"receipt-{number}")
+            inspect = gr.Button("Inspect", size="sm", elem_id=f"inspect-{number}")
+            wav = _download("WAV", f"wav-{number}")
+            generated = _download("Continuation only", f"generated-{number}")
+            picture = _download("Picture", f"picture-{number}")
+            tokens = _download("Tokens", f"tokens-{number}")
+            receipt_file = _download("Receipt", f"receipt-{number}")
         receipt = gr.HTML()
-    return Card(group, heading, whole, generated, picture, verdict, wav, tokens, receipt_file, receipt)
+    return Card(group, heading, timeline, verdict, inspect, wav, generated, picture, tokens, receipt_file, receipt)
+
+
+def _download(label: str, elem_id: str) -> gr.DownloadButton:
+    return gr.DownloadButton(label, size="sm", elem_id=elem_id, min_width=80)

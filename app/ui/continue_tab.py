@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app import figures, presenters
+from app.dictionary import OpenClip
 from app.results import Course, Finished, Started
 from app.schemas import BOUNDS, PROMPT_PARTS, STAGES, CheckpointChoice, ContinueRequest
 from app.service import Service
 from app.ui.cards import Card, build_card
 from app.ui.controls import seed_field, slider
+from app.ui.examples import build_examples
 from app.ui.media import uploaded_audio
-from app.ui.picker import Picker, describe
+from app.ui.picker import Picker
 from app.ui.plain import QUIET
 from app.ui.runner import RunControls, Updates, build_run_controls, follow, wire
 from audiolm.events import Chunk
+from audiolm.inspection.figures import save, timeline_figure
 
 MICROPHONE_NOTE = (
     "Browsers give a page the microphone only over https, or from localhost. Uploads work everywhere: "
@@ -32,40 +34,42 @@ EMPTY = """
     <li><strong>Choose</strong> how long, how many, and a seed: the same seed gives the same tokens again.</li>
     <li><strong>Generate</strong> and watch the tokens come; stop whenever you like.</li>
   </ol>
-  <p>Each continuation comes with its players, a spectrogram with a gray line where your prompt ends,
-    <span class="key semantic">semantic</span> <span class="key coarse">coarse</span> and
-    <span class="key fine">fine</span> tokens, the detector's score, and a receipt that makes it again.</p>
+  <p>Each continuation comes with a timeline to play and to read: spectrogram, a gray line where your
+    prompt ends, <span class="key semantic">semantic</span> <span class="key coarse">coarse</span> and
+    <span class="key fine">fine</span> tokens, the detector's score. And with a receipt that makes it again.</p>
 </div>
 """
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything on the right-hand side of the tab besides the run's controls."""
+    """Everything on the right-hand side of the tab besides the run's controls. `kept` are the cards' OpenClips."""
 
     live: gr.HTML
     empty: gr.HTML
     cards: list[Card]
+    kept: gr.State
 
     def components(self) -> list[Any]:
-        return [self.live, self.empty, *(component for card in self.cards for component in card.components())]
+        cards = [component for card in self.cards for component in card.components()]
+        return [self.live, self.empty, *cards, self.kept]
 
     def cleared(self) -> Updates:
         hidden = {key: value for card in self.cards for key, value in card.hide().items()}
         return {self.live: "", self.empty: "", **hidden}
 
 
-def build_continue_tab(service: Service, picker: Picker) -> None:
+def build_continue_tab(service: Service, picker: Picker) -> Outcome:
     """Called inside the tab."""
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=4, min_width=320):
             audio = uploaded_audio("Prompt", "prompt")
-            _build_examples(service, audio, picker)
+            build_examples(service, audio, picker)
             gr.Markdown(MICROPHONE_NOTE, elem_classes="note")
-            fields = _build_fields()
+            fields = _build_fields(service, picker)
         with gr.Column(scale=7, min_width=320):
             controls = build_run_controls("Generate", "generate")
-            outcome = _build_outcome()
+            outcome = _build_outcome(service)
 
     inputs = [audio, picker.dropdown, fields.pop("prompt_part"), *fields.values()]
     names = tuple(fields)
@@ -85,38 +89,13 @@ def build_continue_tab(service: Service, picker: Picker) -> None:
         yield from follow(controls, events, show, outcome.cleared(), live, audio)
 
     wire(controls, run, inputs, outcome.components())
+    return outcome
 
 
-def _build_examples(service: Service, audio: gr.Audio, picker: Picker) -> None:
-    """Example prompts a domain; taking one also picks the first checkpoint of that domain."""
-    for domain, paths in service.prompts().items():
-        samples = gr.Dataset(
-            label=f"Example prompts: {domain}",
-            components=["textbox"],
-            samples=[[presenters.prompt_name(path)] for path in paths],
-            type="index",
-            layout="gallery",
-            elem_id=f"examples-{domain}",
-        )
-
-        def take(
-            index: int, checkpoint: str | None, paths: list[Path] = paths, domain: str = domain
-        ) -> tuple[str, Any, Any]:
-            fitting = service.offer.fitting(domain, checkpoint)
-            return str(paths[index]), fitting, describe(service, fitting)
-
-        samples.click(
-            take,
-            [samples, picker.dropdown],
-            [audio, picker.dropdown, picker.summary],
-            queue=False,
-            **QUIET,
-        )
-
-
-def _build_fields() -> dict[str, Any]:
+def _build_fields(service: Service, picker: Picker) -> dict[str, Any]:
     """Field name -> component; every number's limits come from BOUNDS."""
     fields: dict[str, Any] = {}
+    usual = service.offer.sampling(picker.dropdown.value)
     with gr.Group(elem_classes="controls"):
         for name in ("prompt_s", "continuation_s", "num_continuations"):
             fields[name] = slider(name)
@@ -125,33 +104,42 @@ def _build_fields() -> dict[str, Any]:
         for stage in STAGES:
             with gr.Group():
                 gr.Markdown(f"**{stage.capitalize()} stage**", elem_classes=["stage", stage])
-                for name in ("temperature", "top_k", "top_p"):
-                    fields[f"{stage}_{name}"] = slider(f"{stage}_{name}")
+                for name in (f"{stage}_{setting}" for setting in ("temperature", "top_k", "top_p")):
+                    fields[name] = slider(name, value=usual[name])
         fields["prompt_part"] = gr.Radio(
             [("through the codec", PROMPT_PARTS[0]), ("as recorded", PROMPT_PARTS[1])],
             value=PROMPT_PARTS[0],
             label="The prompt is heard",
         )
+    picker.dropdown.change(
+        lambda checkpoint: list(service.offer.sampling(checkpoint).values()),
+        picker.dropdown,
+        [fields[name] for name in usual],
+        queue=False,
+        **QUIET,
+    )
     return fields
 
 
-def _build_outcome() -> Outcome:
+def _build_outcome(service: Service) -> Outcome:
     live = gr.HTML("", elem_id="live")
     empty = gr.HTML(EMPTY, elem_id="empty")
     cards = [build_card(number) for number in range(1, int(BOUNDS["num_continuations"].maximum) + 1)]
-    return Outcome(live, empty, cards)
+    return Outcome(live, empty, cards, gr.State((), time_to_live=service.settings.cache_age_s))
 
 
 def _show(controls: RunControls, outcome: Outcome, finished: Finished) -> Iterator[Updates]:
-    """All cards with their players at once, then one picture after the other."""
+    """All cards with their timelines at once, then one picture to download after the other."""
     shown = list(zip(outcome.cards, finished.saved, strict=False))
     updates = {key: value for n, (card, saved) in enumerate(shown, 1) for key, value in card.show(n, saved).items()}
-    yield {controls.status: presenters.busy_html("Drawing the spectrograms"), outcome.live: "", **updates}
+    kept = tuple(
+        OpenClip(f"Continuation {n}", finished.checkpoint, saved.timeline, saved.continuation)
+        for n, saved in enumerate(finished.saved, 1)
+    )
+    yield {controls.status: presenters.busy_html("Drawing"), outcome.live: "", outcome.kept: kept, **updates}
     for number, (card, saved) in enumerate(shown, 1):
-        figure = figures.timeline_figure(saved.continuation, finished.num_coarse_levels)
-        path = figures.save(figure, finished.folder / f"continuation-{number}.png")
-        alt = presenters.picture_alt(number, saved.continuation)
-        yield {card.picture: gr.update(value=str(path), alt_text=alt)}
+        path = save(timeline_figure(saved.timeline), finished.folder / f"continuation-{number}.png")
+        yield {card.picture: gr.update(value=str(path), interactive=True)}
 
 
 class _LiveTokens:

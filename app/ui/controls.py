@@ -12,13 +12,13 @@ from app.ui.plain import QUIET
 NEW_SEED_BELOW = 2**31
 
 
-def slider(name: str, prefix: str = "") -> gr.Slider:
-    """A slider with the limits of BOUNDS[name]; its id is the name with `prefix`."""
+def slider(name: str, prefix: str = "", value: float | None = None) -> gr.Slider:
+    """A slider with the limits of BOUNDS[name], at its default where no value is given; its id is `prefix` + name."""
     bound = BOUNDS[name]
     return gr.Slider(
         bound.minimum,
         bound.maximum,
-        value=bound.default,
+        value=bound.default if value is None else value,
         step=bound.step,
         label=f"{bound.label} ({bound.unit})" if bound.unit else bound.label,
         info=bound.info or None,

@@ -15,7 +15,14 @@ def uploaded_audio(label: str, elem_id: str | None = None) -> gr.Audio:
     Gradio would also download any address that a client sends in place of a file: that is refused here. (On the
     instance, since Gradio writes a stub file beside the source of every subclass of a component.)
     """
-    audio = gr.Audio(sources=["upload", "microphone"], type="filepath", label=label, elem_id=elem_id, buttons=[])
+    audio = gr.Audio(
+        sources=["upload", "microphone"],
+        type="filepath",
+        label=label,
+        elem_id=elem_id,
+        elem_classes="upload",
+        buttons=[],
+    )
     inherited = audio.async_move_resource_to_block_cache
 
     async def refuse_addresses(url_or_file_path: str | Path | None) -> str | None:

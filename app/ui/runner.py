@@ -6,12 +6,13 @@ Every tab that runs a model does it through `build_run_controls`, `wire` and `fo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gradio as gr
+from gradio.events import Dependency
 
 from app import presenters
 from app.results import Course, Loading, Started
@@ -74,35 +75,37 @@ def wire(
     run: Callable[..., Iterator[Updates]],
     inputs: list[Any],
     outputs: list[Any],
-    *also: Callable[..., Any],
+    after: Sequence[Dependency] = (),
 ) -> None:
-    """Start, or an event of `also`, begins `run`; Stop cancels it. Until the run has ended, Stop's label says that it
-    was pressed. `outputs` are what `run` updates besides the controls."""
-    started = gr.on(
-        [controls.start.click, *also],
-        lambda: controls.busy(presenters.busy_html("Waiting for a turn")),
-        None,
-        controls.components(),
-        queue=False,
-        **QUIET,
-    )
-    running = started.then(run, inputs, [*controls.components(), *outputs], **QUIET, **MODEL_EVENTS)
+    """Start, or the end of one of the events `after`, begins `run`; Stop cancels it. Until the run has ended, Stop's
+    label says that it was pressed. `outputs` are what `run` updates besides the controls."""
+    runs = []
+    for begin in (controls.start.click, *(event.then for event in after)):
+        begun = begin(
+            lambda: controls.busy(presenters.busy_html("Waiting for a turn")),
+            None,
+            controls.components(),
+            queue=False,
+            **QUIET,
+        )
+        runs.append(begun.then(run, inputs, [*controls.components(), *outputs], **QUIET, **MODEL_EVENTS))
     controls.stop.click(
         None,
         None,
         controls.stop,
         js=f"() => ({{ __type__: 'update', value: '{STOPPING}', interactive: false }})",
-        cancels=[running],
+        cancels=runs,
         **QUIET,
     )
     # Gradio counts a cancelled run as a failed one, once the server has really let go of it.
-    running.failure(
-        lambda label: controls.at_rest(ended(stopped=label == STOPPING)),
-        controls.stop,
-        controls.components(),
-        queue=False,
-        **QUIET,
-    )
+    for running in runs:
+        running.failure(
+            lambda label: controls.at_rest(ended(stopped=label == STOPPING)),
+            controls.stop,
+            controls.components(),
+            queue=False,
+            **QUIET,
+        )
 
 
 def ended(stopped: bool) -> str:

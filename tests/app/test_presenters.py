@@ -11,11 +11,25 @@ from app.figures import LiveTokens
 from app.results import Finished, Loading
 from app.runs import Waiting
 from app.schemas import CheckpointChoice, ContinueRequest
+from audiolm.detector import Verdict
 from audiolm.events import Progress
-from tests.app.test_figures import LEVELS, verdict
+from tests.app.test_figures import LEVELS
 
 HASH = "0123456789ab" + "f" * 52
 HOSTILE = "<script>alert('x')</script>&\""
+
+
+def verdict(**changes) -> Verdict:
+    values = {
+        "label": "generated",
+        "probability": 0.9,
+        "threshold": 0.5,
+        "false_positive_rate": 0.01,
+        "false_negative_rate": 0.02,
+        "num_originals": 2000,
+        "num_generated": 1800,
+    }
+    return Verdict(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(service, re
 
 def test_closing_the_events_stops_the_run_and_frees_the_device(service, recording, monkeypatch):
     saved = []
-    monkeypatch.setattr("app.service._save", lambda folder, number, one: saved.append(folder))
+    monkeypatch.setattr("app.service._save", lambda folder, *others: saved.append(folder))
     events = service.continue_prompt(asked(recording, continuation_s=30, num_continuations=4))
     for event in events:
         if isinstance(event, Chunk):
@@ -94,11 +94,11 @@ def test_closing_the_events_stops_the_run_and_frees_the_device(service, recordin
 def test_a_run_stopped_while_it_saves_leaves_no_files(service, recording, monkeypatch):
     reached, stopped, folders = threading.Event(), threading.Event(), []
 
-    def save_late(folder, number, continuation):
+    def save_late(folder, *others):
         folders.append(folder)
         reached.set()
         assert stopped.wait(10)
-        return _save(folder, number, continuation)
+        return _save(folder, *others)
 
     monkeypatch.setattr("app.service._save", save_late)
     events = service.continue_prompt(asked(recording))

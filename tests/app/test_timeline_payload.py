@@ -43,6 +43,17 @@ def test_it_is_json_without_numbers_that_browsers_refuse(sent):
     assert json.loads(json.dumps(sent, allow_nan=False)) == sent
 
 
+def test_numbers_are_pythons_own_since_gradio_sends_others_as_text(sent):
+    def leaves(value):
+        if isinstance(value, dict | list):
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from leaves(inner)
+        else:
+            yield value
+
+    assert {type(leaf) for leaf in leaves(sent)} <= {str, int, float, bool, type(None)}
+
+
 def test_ten_seconds_after_a_prompt_send_less_than_one_megabyte_with_their_sound():
     timeline = make_timeline(13.0)
     text = len(json.dumps(payload(timeline)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from app.schemas import BOUNDS
+from app.schemas import ABLATE_FIELDS, BOUNDS, CONTINUE_FIELDS, LADDER_FIELDS, SAMPLING_BOUNDS, VOICES_FIELDS
 from app.service import Service
 from app.ui import build_ui, launch_options
 from app.ui.about_tab import without_front_matter
@@ -17,7 +17,7 @@ from app.ui.media import uploaded_audio
 from app.ui.runner import ended
 
 ROOT = Path(__file__).resolve().parents[2]
-ENDPOINTS = {"continue", "reconstruct", "detect", "checkpoints"}
+ENDPOINTS = {"continue", "reconstruct", "inspect", "ladder", "voices", "ablate", "detect", "checkpoints"}
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +35,16 @@ def test_exactly_the_named_endpoints_are_public_and_described(page):
     assert all(len(fn.api_description) > 40 for fn in public.values())
 
 
-def test_every_bound_is_a_parameter_of_the_continue_endpoint_with_its_default(page):
-    parameters = page.get_api_info()["named_endpoints"]["/continue"]["parameters"]
+@pytest.mark.parametrize(
+    ("endpoint", "fields"),
+    [("continue", CONTINUE_FIELDS), ("ladder", LADDER_FIELDS), ("voices", VOICES_FIELDS), ("ablate", ABLATE_FIELDS)],
+)
+def test_every_number_of_an_endpoint_has_its_default_or_is_the_checkpoints(page, endpoint, fields):
+    parameters = page.get_api_info()["named_endpoints"][f"/{endpoint}"]["parameters"]
     by_name = {parameter["parameter_name"]: parameter for parameter in parameters}
-    for name, bound in BOUNDS.items():
-        assert by_name[name]["parameter_default"] == bound.default
+    for name in fields:
+        assert by_name[name]["parameter_has_default"]
+        assert by_name[name]["parameter_default"] == (None if name in SAMPLING_BOUNDS else BOUNDS[name].default)
 
 
 def test_all_model_events_share_one_group_and_one_explicit_limit(page):
@@ -50,7 +55,7 @@ def test_all_model_events_share_one_group_and_one_explicit_limit(page):
 def test_every_run_of_the_page_can_be_stopped(page):
     runs = {n for n, fn in page.fns.items() if fn.concurrency_id == "model" and fn.api_visibility == "private"}
     assert {cancelled for fn in page.fns.values() for cancelled in fn.cancels} == runs
-    assert len(runs) == 3
+    assert len(runs) == 6 + BOUNDS["num_continuations"].maximum  # six Start buttons, and each card's Inspect
 
 
 def test_only_a_run_that_was_stopped_is_called_stopped():
@@ -70,10 +75,10 @@ def test_a_taken_port_is_said_without_a_traceback(monkeypatch, capsys):
 
 def test_sliders_have_the_limits_of_the_bounds(page):
     sliders = {block.elem_id: block for block in page.blocks.values() if isinstance(block, gr.Slider)}
-    for name, bound in BOUNDS.items():
-        if name != "seed":
-            slider = sliders[name.replace("_", "-")]
-            assert (slider.minimum, slider.maximum, slider.value) == (bound.minimum, bound.maximum, bound.default)
+    own = {"": CONTINUE_FIELDS, "ladder-": LADDER_FIELDS, "voices-": VOICES_FIELDS, "ablate-": ABLATE_FIELDS}
+    for prefix, name in ((prefix, name) for prefix, names in own.items() for name in names if name != "seed"):
+        slider, bound = sliders[prefix + name.replace("_", "-")], BOUNDS[name]
+        assert (slider.minimum, slider.maximum, slider.value) == (bound.minimum, bound.maximum, bound.default)
 
 
 def test_every_input_of_the_page_has_a_label(page):
