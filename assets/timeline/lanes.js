@@ -374,6 +374,7 @@ class TokenLane extends Lane {
     super(spec.label, height, { numRows: spec.num_levels, stepS: 1 / spec.rate_hz });
     this.family = spec.family;
     this.firstLevel = spec.first_level;
+    this.rateHz = spec.rate_hz;
     this.numFrames = spec.num_frames;
     this.ids = decoded(spec.ids, Uint16Array); // [frames, levels]
     this.scores = spec.scores && {
@@ -465,7 +466,7 @@ class TokenLane extends Lane {
   describe(row, timeS) {
     const frame = clamp(Math.floor(timeS / this.stepS + 1e-6), 0, this.numFrames - 1);
     const at = frame * this.numRows + row;
-    const [startS, id, level] = [frame * this.stepS, this.ids[at], this.firstLevel + row];
+    const [startS, id, level] = [frame / this.rateHz, this.ids[at], this.firstLevel + row];
     const name = level > 0 ? `${this.family}, level ${level}` : this.label;
     if (id === ABSENT) return { name, startS, value: "no token" };
     const selection = { family: this.family, level, id, time_s: startS };
