@@ -130,7 +130,10 @@ def silence_percent(prompt: Tensor, continuation: Tensor) -> float:
 
 
 def onset_gap_excess_s(prompt: Tensor, continuation: Tensor) -> float:
-    """Nothing new: the longest time without an onset minus the prompt's longest, in s. See `longest_gap_s`."""
+    """Nothing new: the longest time without an onset minus the prompt's longest, in s.
+
+    What an onset is says `longest_gap_s`.
+    """
     reference_db = _loudest_db(prompt) - _HEARING_RANGE_DB
     return longest_gap_s(continuation, reference_db) - longest_gap_s(prompt, reference_db)
 
@@ -151,7 +154,7 @@ def longest_gap_s(waveform: Tensor, reference_db: float) -> float:
 
 
 def standing_sound_s(prompt: Tensor, continuation: Tensor) -> float:
-    """A held chord: the longest stretch whose spectrum stays within 4 dB (rms over 40 mel bands) of its start, in s.
+    """A held tone: the longest stretch whose spectrum stays within 4 dB (rms over 40 mel bands) of its start, in s.
 
     Spectra are means of power over 200 ms, every 100 ms; nothing more than 50 dB below the prompt's loud moments
     counts, and silence does not stand.

@@ -60,6 +60,9 @@ class Clip:
     group: str
     tracks: tuple[Track, ...]
 
+    def track(self, kind: str) -> Track | None:
+        return next((track for track in self.tracks if track.kind == kind), None)
+
 
 @dataclass(frozen=True)
 class Listening:
@@ -72,7 +75,7 @@ class Listening:
     other: str = ""
 
     def tracks(self, kind: str) -> list[Track]:
-        return [track for clip in self.clips for track in clip.tracks if track.kind == kind]
+        return [track for clip in self.clips if (track := clip.track(kind)) is not None]
 
     @property
     def kinds(self) -> list[str]:
@@ -134,8 +137,8 @@ def _lead(listening: Listening) -> str:
     return (
         f"Each clip starts with {request.prompt_s:g} s of a hold-out recording that the model was not trained on. What "
         f"follows the gray line is {_badge('generated')}: made by the model, played or spoken by nobody.{also} The "
-        "original goes on as it was recorded, through the same codec and as it is. Click into a picture to listen from "
-        "there."
+        "original goes on as it was played or spoken: through the same codec, and the recording itself. Click into a "
+        "picture to listen from there."
     )
 
 
@@ -183,10 +186,6 @@ def _fault_table(listening: Listening) -> str:
     kinds = listening.kinds
     heads = "".join(f'<th scope="col" class="number">{TITLES[kind]}</th>' for kind in kinds)
     rows = "\n".join(_fault_row(listening, measure, kinds) for measure in listening.shown)
-    any_of = "".join(
-        f'<td class="number">{sum(bool(t.flags) for t in listening.tracks(k))} / {len(listening.tracks(k))}</td>'
-        for k in kinds
-    )
     return f"""<section id="faults">
 <h2>What to look for</h2>
 <p class="note">Flagged clips of all, and the median. Limits were set on recordings, of which about 1 % pass each one:
@@ -195,7 +194,8 @@ what the originals show here is the noise of the measure, and what the codec add
 <thead><tr><th scope="col">measure</th><th scope="col" class="number">limit</th>{heads}</tr></thead>
 <tbody>
 {rows}
-<tr class="total"><th scope="row">clips with any flag</th><td></td>{any_of}</tr>
+{_total(listening, "any of these", but_the_codecs=False)}
+{_total(listening, "any that the original through the codec has not", but_the_codecs=True)}
 </tbody></table></div>
 </section>"""
 
@@ -215,6 +215,17 @@ def _fault_row(listening: Listening, measure: Fault, kinds: Sequence[str]) -> st
         f'<tr><th scope="row">{escape(measure.name)}<small class="what">{escape(measure.explanation)}</small></th>'
         f'<td class="number">{f"{sign}{limit:g} {escape(measure.unit)}" if finite else ""}</td>{"".join(cells)}</tr>'
     )
+
+
+def _total(listening: Listening, name: str, but_the_codecs: bool) -> str:
+    """How many clips of each kind have a flag, or one that the original through the codec does not have."""
+    cells = []
+    for kind in listening.kinds:
+        tracks = [(clip.track(kind), clip.track("codec")) for clip in listening.clips if clip.track(kind)]
+        counted = [set(one.flags) - set(codec.flags if but_the_codecs else ()) for one, codec in tracks]
+        shown = kind in MADE or not but_the_codecs
+        cells.append(f'<td class="number">{f"{sum(map(bool, counted))} / {len(counted)}" if shown else ""}</td>')
+    return f'<tr class="total"><th scope="row">{name}</th><td></td>{"".join(cells)}</tr>'
 
 
 def _clip_table(listening: Listening) -> str:
@@ -262,14 +273,13 @@ def _stacked(value: float, lines: Sequence[tuple[str, bool, str]]) -> str:
 
 def _section(listening: Listening, clip: Clip) -> str:
     tracks = "\n".join(_figure(track) for track in clip.tracks if track.picture is not None)
-    recording = next(track for track in clip.tracks if track.kind == "recording")
     return f"""<section class="clip" id="clip-{clip.number}">
 <h2><span class="place">{clip.number}</span> {escape(clip.group)} <small>{escape(clip.id)}</small></h2>
 <div class="tracks">
 {tracks}
 </div>
 <div class="below">
-<p class="plain"><span>{TITLES["recording"]}</span>{_audio(recording)}</p>
+<p class="plain"><span>{TITLES["recording"]}</span>{_audio(clip.track("recording"))}</p>
 {_values_table(listening, clip)}
 {"".join(_receipt(track) for track in clip.tracks if track.receipt is not None)}
 </div>
@@ -294,7 +304,7 @@ def _title(kind: str) -> str:
 
 
 def _audio(track: Track) -> str:
-    return f'<audio controls preload="metadata" src="{quote(track.sound)}" aria-label="{TITLES[track.kind]}"></audio>'
+    return f'<audio controls preload="none" src="{quote(track.sound)}" aria-label="{TITLES[track.kind]}"></audio>'
 
 
 def _values_table(listening: Listening, clip: Clip) -> str:
