@@ -95,3 +95,17 @@ class Codec(nn.Module):
     def _check(self, codes: Tensor) -> None:
         if codes.ndim != 3 or not 1 <= codes.shape[-1] <= self.num_levels:
             raise ValueError(f"codes must be [B, F, 1..{self.num_levels}], found {tuple(codes.shape)}")
+
+
+def without_phases(tensors: dict[str, Tensor], config: CodecConfig) -> dict[str, Tensor]:
+    """Weights of a frame codec that predicts phases -> a start for one that reconstructs them, else of the same sizes.
+
+    The log magnitudes stay what they were on both sides; the encoder's other inputs begin at zero.
+    """
+    bins = config.frame.n_fft // 2 + 1
+    kept = dict(tensors)
+    logs = kept["encoder.input.weight"][:, 2 * bins : 3 * bins]
+    kept["encoder.input.weight"] = torch.cat([torch.zeros_like(logs), logs], dim=1)
+    for name in ("decoder.head.weight", "decoder.head.bias"):
+        kept[name] = kept[name][:bins]
+    return kept

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from audiolm.audio.distortion import si_sdr_db
+from audiolm.checkpoints.format import read_run
 from audiolm.codec.balancer import LossBalancer
 from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
 from audiolm.codec.losses import MagnitudeLosses, SpectralLosses
-from audiolm.codec.model import Codec, CodecOutput
+from audiolm.codec.model import Codec, CodecOutput, without_phases
 from audiolm.config import (
     SAMPLE_RATE_HZ,
     SAMPLES_PER_FRAME,
@@ -67,11 +68,17 @@ def build(args: argparse.Namespace) -> CodecTask:
     codec = Codec(config)
     if codec.is_phase_free and args.adversarial:
         raise TrainingError("--adversarial trains on waveforms: a codec with --phase reconstructed has none to train")
+    converted = args.init is not None and codec.is_phase_free and not _is_phase_free(args.init)
     if args.init is not None:
-        load_weights(args.init, "codec", codec)
+        load_weights(args.init, "codec", codec, (lambda found: without_phases(found, config)) if converted else None)
     source = args.out if args.resume else args.init
-    ready = args.freeze_tokens or (source is not None and _quantizer_ready(source))
+    ready = args.freeze_tokens or (source is not None and _quantizer_ready(source) and (args.resume or not converted))
     return CodecTask(codec, [Corpus(folder) for folder in args.data], args, quantizer_ready=ready)
+
+
+def _is_phase_free(run: Path) -> bool:
+    _, values, _, _ = read_run(run)
+    return CodecConfig.from_dict(values).frame.phase == "reconstructed"
 
 
 def _quantizer_ready(run: Path) -> bool:

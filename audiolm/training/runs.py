@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from audiolm.errors import CheckpointError, TrainingError
 
 __all__ = ["load_run", "load_training", "load_weights", "read_state", "write_run", "write_training"]
 
+Tensors = dict[str, Tensor]
 TRAINING, STATE = "train.safetensors", "state.json"
 
 
@@ -31,13 +33,17 @@ def write_run(folder: Path, component: str, module: nn.Module, config: Config, m
     _write_json(folder / CONFIG_FILE, {"component": component, "config": config.to_dict(), "made_for": made_for})
 
 
-def load_weights(folder: Path, component: str, module: nn.Module) -> None:
-    """Loads a run's weights, as trained, into a module. Raises CheckpointError for an unreadable folder, TrainingError
-    for a run of another component or of other sizes."""
+def load_weights(
+    folder: Path, component: str, module: nn.Module, convert: Callable[[Tensors], Tensors] | None = None
+) -> None:
+    """Loads a run's weights, as trained or as `convert` makes them, into a module.
+
+    Raises CheckpointError for an unreadable folder, TrainingError for a run of another component or of other sizes.
+    """
     found, _, tensors, _ = read_run(folder)
     if found != component:
         raise TrainingError(f"{folder} holds a run of {found!r}, not of {component!r}")
-    _load(folder, module, tensors)
+    _load(folder, module, tensors if convert is None else convert(tensors))
 
 
 def write_training(

@@ -88,6 +88,17 @@ def test_a_codec_without_phases_learns_magnitudes_and_its_decoder_alone_with_fro
     assert component_hash(plain.state_dict()) != component_hash(decoder.state_dict())
 
 
+def test_a_codec_without_phases_may_start_from_one_with_them(corpus, tmp_path):
+    train(corpus, tmp_path / "phases", "--steps", "1")
+    task = task_of(corpus, "--phase", "reconstructed", "--init", str(tmp_path / "phases"))
+    assert not task.quantizer_ready  # its latents are new ones, and so must the codebooks be
+    before = load_run(tmp_path / "phases")[1]
+    latents = torch.randn(1, before.config.quantizer.dimension, 6)
+    magnitudes = task.shipped.eval().decoder.log_magnitudes(latents)
+    wanted = before.decoder.log_magnitudes(latents)[:, : magnitudes.shape[1]]
+    assert torch.allclose(magnitudes, wanted, atol=0.05)  # the run is read through the cast of shipping
+
+
 def test_a_codec_without_phases_refuses_adversarial_training(corpus):
     with pytest.raises(TrainingError, match="adversarial"):
         task_of(corpus, "--phase", "reconstructed", "--adversarial")
