@@ -28,6 +28,7 @@ FIGURES = {
 }
 PITCH_CLASSES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 MARKED_HZ = {250: "0.25", 1000: "1", 4000: "4 kHz"}
+MIN_BARS = 8  # of durations
 ABLATION_NOTES = {
     "full": "All three stages.",
     "no fine stage": "The first four codec levels alone: what voice and timbre lose without detail.",
@@ -73,7 +74,7 @@ def doubt_html(timeline: Timeline) -> str:
     lanes = summary(timeline)["lanes"]
     parts = ("prompt", "continuation") if timeline.prompt_s else ("whole",)
     head = "".join(f'<th scope="colgroup" colspan="3">{part}</th>' for part in parts)
-    columns = "<th>nats a token</th><th>entropy</th><th>likeliest taken</th>" * len(parts)
+    columns = "<th>surprisal</th><th>entropy</th><th>top 1</th>" * len(parts)
     rows = "".join(
         f'<tr><th scope="row"><span class="key {lane["family"]}">{escape(lane["label"])}</span></th>'
         + "".join(_doubt_cells(lane[part]) for part in parts)
@@ -81,8 +82,8 @@ def doubt_html(timeline: Timeline) -> str:
         for lane in lanes
     )
     return (
-        '<div class="doubt-table"><table><caption>Doubt: mean surprisal of a token and entropy of its distribution, '
-        "at temperature 1; how often the likeliest token was the one</caption>"
+        '<div class="doubt-table"><table><caption>Doubt of the stages: mean surprisal of a token and mean entropy of '
+        "what was expected, in nats at temperature 1, and how often the token was the likeliest one</caption>"
         f"<thead><tr><td></td>{head}</tr><tr><td></td>{columns}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
@@ -101,8 +102,8 @@ def seam_html(seam: Seam | None) -> str:
     place, limit = 100 * seam.flux_percentile, 100 * PERCENTILE
     words = "does not stand out" if seam.seamless else "stands out"
     return (
-        f'<div class="seam"><p class="words"><strong>The join {words}</strong> · its spectral change is above '
-        f"{place:.0f} % of the prompt's own instants (limit {limit:.0f} %) · level {seam.level_step_db:+.1f} dB</p>"
+        f'<div class="seam"><p class="words"><strong>The join {words}</strong> · change above {place:.0f} % of the '
+        f"prompt's own, limit {limit:.0f} % · level {seam.level_step_db:+.1f} dB</p>"
         f'<div class="meter" role="img" aria-label="spectral change at the join: above {place:.0f} percent of the '
         f"prompt's own, limit {limit:.0f} percent\">"
         f'<span class="needle" style="left:{place:.1f}%"></span>'
@@ -142,10 +143,11 @@ def entry_html(entry: Entry, num_clips: int, domain: str) -> str:
 def _durations(entry: Entry) -> str:
     """Bars of how many runs had each length, in positions."""
     longest = max((length for length, _ in entry.durations), default=1)
+    num_bars = max(longest, MIN_BARS)
     counts = dict(entry.durations)
     step_ms = 40 if entry.family == "semantic" else 20
-    marks = {0: f"{step_ms}", longest - 1: f"{longest * step_ms} ms"} if longest > 1 else {0: f"{step_ms} ms"}
-    bars = bars_svg([counts.get(length, 0) for length in range(1, longest + 1)], marks, "durations of its runs")
+    marks = {0: f"{step_ms}", num_bars - 1: f"{num_bars * step_ms} ms"}
+    bars = bars_svg([counts.get(length, 0) for length in range(1, num_bars + 1)], marks, "durations of its runs")
     return f"<figure><figcaption>How long</figcaption>{bars}</figure>"
 
 

@@ -27,6 +27,7 @@ COMMANDS = """
 ```sh
 python -m audiolm continue PROMPT.wav --checkpoint speech-small --seconds 7 --seed 3 --out OUT/
 python -m audiolm reconstruct PROMPT.wav --checkpoint speech-small --levels 4 --out OUT/
+python -m audiolm inspect CLIP.wav --checkpoint speech-small --ladder --out OUT/
 python -m audiolm detect CLIP.wav --checkpoint speech-small
 python -m audiolm replay OUT/PROMPT_1.wav PROMPT.wav
 python -m audiolm checkpoints list
@@ -58,7 +59,7 @@ def limits_table() -> str:
     """The limits of recordings and of requests, as Markdown."""
     rows = [
         ("recording", f"{LIMITS.min_duration_s:g} to {LIMITS.max_duration_s:g} s"),
-        ("read by Reconstruct and Detect", f"the first {MAX_CLIP_S:g} s"),
+        ("read by Inspect and Detect", f"the first {MAX_CLIP_S:g} s"),
         ("file", f"at most {LIMITS.max_file_bytes // 2**20} MiB"),
         ("channels", f"1 to {LIMITS.max_channels}, mixed to one"),
         ("sample rate", f"{LIMITS.min_rate_hz} to {LIMITS.max_rate_hz} Hz, taken to 16000 Hz"),

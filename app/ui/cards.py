@@ -61,7 +61,7 @@ def build_card(number: int) -> Card:
         timeline = timeline_view(f"Timeline of continuation {number}", f"timeline-{number}")
         verdict = gr.HTML(elem_id=f"verdict-{number}")
         with gr.Row(elem_classes="downloads"):
-            inspect = gr.Button("Inspect", size="sm", elem_id=f"inspect-{number}")
+            inspect = gr.Button("Inspect", variant="primary", size="sm", min_width=80, elem_id=f"inspect-{number}")
             wav = _download("WAV", f"wav-{number}")
             generated = _download("Continuation only", f"generated-{number}")
             picture = _download("Picture", f"picture-{number}")

@@ -65,7 +65,7 @@ def test_doubt_is_told_of_prompt_and_continuation_apart(inspected):
 @pytest.mark.parametrize(("seamless", "words"), [(True, "does not stand out"), (False, "stands out")])
 def test_the_seam_meter_is_numbers_and_words(seamless, words):
     html = presenters.seam_html(Seam(0.4, 0.97, -2.35, seamless))
-    for part in (f"The join {words}", "above 97 %", "limit 95 %", "level -2.4 dB", 'role="img"'):
+    for part in (f"The join {words}", "change above 97 %", "limit 95 %", "level -2.4 dB", 'role="img"'):
         assert part in html
 
 

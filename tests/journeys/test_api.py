@@ -77,6 +77,48 @@ def test_a_recording_goes_down_the_levels(client, server, prompt):
     assert len({soundfile.info(path).frames for path in paths}) == 1
 
 
+def test_a_recording_is_inspected(client, server, prompt):
+    summary, paths = client.predict(handle_file(prompt), server.tiny, api_name="/inspect")
+    assert summary["status"] == "done"
+    assert summary["generated"] is False
+    assert {lane["family"] for lane in summary["lanes"]} == {"semantic", "coarse", "fine"}
+    assert all(lane["whole"]["mean_nats"] > 0 for lane in summary["lanes"])
+    assert [Path(path).suffix for path in paths] == [".wav", ".png", ".svg", ".csv", ".safetensors", ".json"]
+
+
+def test_a_recording_comes_back_in_versions(client, server, prompt):
+    clip, short = handle_file(prompt), {"prompt_s": 1, "seed": 4}
+    for endpoint, fields, count in (
+        ("/ladder", {"seed": 4, "num_draws": 1}, 5),  # the tiny codec has four levels
+        ("/voices", {"voice": handle_file(prompt), "num_voices": 2, **short}, 3),
+        ("/ablate", {"continuation_s": 1, **short}, 4),
+    ):
+        summary, paths = client.predict(audio=clip, checkpoint=server.tiny, **fields, api_name=endpoint)
+        assert summary["status"] == "done"
+        assert len(summary["versions"]) == len(paths) == count
+        assert len({soundfile.info(path).frames for path in paths}) == 1
+        for version, path in zip(summary["versions"], paths, strict=True):
+            if version["receipt"] is not None:
+                assert version["generated"] is True
+                assert Receipt.from_json(files.read_comment(path)).to_dict() == version["receipt"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "words"),
+    [
+        ("/ladder", {"num_draws": 5}, "num_draws must be 1 to 4, found 5"),
+        ("/voices", {"num_voices": 0}, "num_voices must be 1 to 4, found 0"),
+        ("/ablate", {"continuation_s": 31}, "continuation_s must be 1 to 30 s, found 31"),
+        ("/inspect", {"checkpoint": "no-such"}, "no embedded checkpoint"),
+        ("/inspect", {"audio": None}, "there is no recording"),
+    ],
+)
+def test_inspections_beyond_the_limits_are_refused_by_name(client, server, prompt, endpoint, fields, words):
+    values = {"audio": handle_file(prompt), "checkpoint": server.tiny, **fields}
+    with pytest.raises(AppError, match=words):
+        client.predict(**values, api_name=endpoint)
+
+
 def test_a_recording_gets_a_verdict(client, server, prompt):
     verdict = client.predict(handle_file(prompt), server.speech, api_name="/detect")
     assert verdict["label"] in ("generated", "original", "uncertain", "withheld")
