@@ -37,7 +37,8 @@ def timeline_head() -> str:
 def timeline_view(label: str, elem_id: str) -> gr.HTML:
     """A timeline to be given `timeline_value`s, or None for nothing.
 
-    `view.select(handler)`, handler taking a `gr.EventData`, hears of chosen tokens: `parse_selection(event._data)`.
+    `view.select(handler, …, trigger_mode="always_last")` hears of chosen tokens: the handler takes a `gr.EventData`
+    and reads it with `parse_selection(event._data)`. (Gradio's own mode drops choices while one is being answered.)
     """
     return gr.HTML(
         value=None,

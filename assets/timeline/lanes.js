@@ -22,12 +22,13 @@ const STOPS = {
   doubtOnDark: ["#20242c", "#5c2a10", "#b04c00", "#f08a3c", "#ffe3c4"],
 };
 
-/* How much a stage doubts a token: `of` reads one token's value, `shade` places it in 0..1 for colouring, `mean` is
-   averaged over levels, and `shown` turns such a mean back into what a reader sees. Ranks are averaged as logarithms,
-   or a single far-off token would hide all others. */
+/* How much a stage doubts a token: `of` reads one token's value, `shade` places it in 0..1 for colouring (1 at `top`),
+   `mean` is averaged over levels, and `shown` turns such a mean back into what a reader sees. Ranks are averaged as
+   logarithms, or a single far-off token would hide all others. */
 const MEASURES = {
   surprisal: {
     unit: "nats",
+    top: "8 nats",
     of: (scores, i) => scores.nats[i] / MILLI,
     shade: (nats) => nats / 8,
     mean: (nats) => nats,
@@ -35,6 +36,7 @@ const MEASURES = {
   },
   entropy: {
     unit: "nats",
+    top: "7 nats",
     of: (scores, i) => scores.entropy[i] / MILLI,
     shade: (nats) => nats / 7,
     mean: (nats) => nats,
@@ -42,6 +44,7 @@ const MEASURES = {
   },
   rank: {
     unit: "",
+    top: "999",
     of: (scores, i) => scores.rank[i],
     shade: (rank) => Math.log10(1 + rank) / 3,
     mean: (rank) => Math.log10(1 + rank),
@@ -76,7 +79,7 @@ function meanOf(values) {
 
 function percent(probability) {
   const value = 100 * probability;
-  return `${value >= 0.001 || value === 0 ? Number(value.toPrecision(3)) : value.toExponential(1)} %`;
+  return `${value >= 0.001 || value === 0 ? value.toPrecision(3) : value.toExponential(1)} %`;
 }
 
 function seconds(timeS, digits = 2) {
@@ -325,7 +328,7 @@ class MelLane extends Lane {
 
 class RollLane extends Lane {
   constructor({ onset_s: onsets, end_s: ends, pitch, velocity }) {
-    super("piano roll, estimated", 96);
+    super("piano roll, estimated", 104);
     this.notes = onsets.map((onsetS, n) => ({ onsetS, endS: ends[n], pitch: pitch[n], velocity: velocity[n] }));
     const [low, high] = [Math.min(60, ...pitch), Math.max(72, ...pitch)];
     this.low = low - 2;
@@ -345,9 +348,10 @@ class RollLane extends Lane {
     context.fillStyle = theme.roll;
     for (const note of this.notes) {
       if (note.endS < window.startS || note.onsetS > window.endS) continue;
-      context.globalAlpha = 0.35 + (0.65 * note.velocity) / 127;
-      const x = window.x(note.onsetS);
-      context.fillRect(x, this.#y(note.pitch), Math.max(2, window.x(note.endS) - x - 0.5), Math.max(2, height - 0.5));
+      context.globalAlpha = 0.45 + (0.55 * note.velocity) / 127;
+      const [x, thickness] = [window.x(note.onsetS), Math.max(3, height - 0.5)];
+      const y = this.#y(note.pitch) + (height - thickness) / 2;
+      context.fillRect(x, y, Math.max(2, window.x(note.endS) - x - 0.5), thickness);
     }
     context.globalAlpha = 1;
   }
@@ -445,15 +449,16 @@ class TokenLane extends Lane {
         const id = this.ids[frame * this.numRows + row];
         next = frame + 1;
         while (merge && next < end && this.ids[next * this.numRows + row] === id) next++;
-        if (id === ABSENT || (next - frame) * cell < MIN_ID_WIDTH) continue;
+        const [left, right] = [Math.max(window.x(frame * this.stepS), window.left), window.x(next * this.stepS)];
+        const width = Math.min(right, window.left + window.width) - left;
+        if (id === ABSENT || width < MIN_ID_WIDTH) continue;
         const shade = this.#shade(frame, row);
         if (Number.isNaN(shade)) context.fillStyle = theme.ink;
         else {
           const [r, g, b] = table.subarray(3 * Math.round(255 * clamp(shade, 0, 1)));
           context.fillStyle = 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#111418" : "#ffffff";
         }
-        const [start, stop] = [Math.max(window.startS, frame * this.stepS), Math.min(window.endS, next * this.stepS)];
-        context.fillText(String(id), window.x((start + stop) / 2), y);
+        context.fillText(String(id), left + width / 2, y);
       }
     }
   }
@@ -490,11 +495,12 @@ class TokenLane extends Lane {
   }
 }
 
-/* The chosen measure over time, a line a family: the mean over its levels. */
+/* The chosen measure over time, a line a family: the mean over its levels. Of two semantic lanes it is the first. */
 class DoubtLane extends Lane {
   constructor(lanes) {
     super("surprisal", 74);
-    this.sources = lanes.filter((lane) => lane.scores);
+    const scored = lanes.filter((lane) => lane.scores);
+    this.sources = scored.filter(({ family }, n) => scored.findIndex((lane) => lane.family === family) === n);
     this.families = new Set(this.sources.map((lane) => lane.family));
     this.cache = new Map();
     this.measureBy("surprisal");

@@ -503,8 +503,8 @@ class AudioTimeline extends HTMLElement {
       return;
     }
     this.#fill();
-    const audio = this.#value.audio;
-    this.player.load(audio?.url ?? audio ?? "");
+    const { audio } = this.#value; // a file of Gradio's, or an address
+    if (audio) this.player.load(audio.url ?? audio);
     this.#resize();
     this.dataset.ready = "true";
   }
@@ -577,7 +577,8 @@ class AudioTimeline extends HTMLElement {
     this.colouring = make("input", { type: "checkbox" });
     this.colouredBy = make("span");
     const colouring = make("label", {}, this.colouring, "colour tokens by ", this.colouredBy);
-    this.doubt = make("span", { class: "at-doubt" }, this.measure, this.chips, colouring);
+    this.scale = make("span", { class: "at-scale" }, "0", make("i"), make("span"));
+    this.doubt = make("span", { class: "at-doubt" }, this.measure, this.chips, colouring, this.scale);
     const zoom = make("span", { class: "at-zoom" }, ...this.zoomButtons);
     return make("div", { class: "at-bar" }, this.playButton, this.restButton, this.clock, zoom, this.doubt);
   }
@@ -671,6 +672,8 @@ class AudioTimeline extends HTMLElement {
     const names = ["ink", "subdued", "page", "lane", "grid", "wave", "roll", "score", "prompt", "generated"];
     this.#theme = Object.fromEntries([...names, "semantic", "coarse", "fine"].map((name) => [name, read(name)]));
     this.#theme.dark = this.closest(".dark") !== null;
+    const stops = this.#theme.dark ? STOPS.doubtOnDark : STOPS.doubtOnLight;
+    this.scale.children[0].style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
     this.#theme.sans = style.fontFamily;
     this.#theme.mono = read("mono");
     this.#redraw(true);
@@ -787,6 +790,8 @@ class AudioTimeline extends HTMLElement {
     const { lanes, doubt } = this.#scene;
     doubt.measureBy(this.measure.value);
     this.colouredBy.textContent = this.measure.value;
+    this.scale.hidden = !this.colouring.checked;
+    this.scale.lastChild.textContent = MEASURES[this.measure.value].top;
     for (const lane of lanes) {
       if (lane instanceof TokenLane) lane.colouring = lane.scores && this.colouring.checked ? this.measure.value : "id";
     }

@@ -145,6 +145,14 @@ def test_script_and_static_figure_paint_tokens_in_the_same_colours():
         np.testing.assert_allclose([to_rgb(stop) for stop in stops], drawn, atol=2 / 255)
 
 
+def test_the_script_asks_no_other_server_and_never_sets_markup():
+    for name in ("lanes.js", "timeline.js", "timeline.css"):
+        text = (ASSETS / "timeline" / name).read_text().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(
+            r"https?:|@import|innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|</script", text
+        )
+
+
 def test_a_selection_is_taken():
     assert parse_selection(CHOSEN) == Selection("coarse", 3, 517, 4.52)
     assert parse_selection({"family": "semantic", "level": 0, "id": 0, "time_s": 0}).time_s == 0.0
