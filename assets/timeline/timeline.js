@@ -347,7 +347,7 @@ class Gestures {
     const [drag, window] = [this.#drag, this.target.window];
     const points = [...this.#pointers.values()];
     drag.strayed ||= Math.hypot(point.x - drag.from.x, point.y - drag.from.y) > CLICK_SLACK;
-    if (!drag.strayed) return undefined;
+    if (!drag.strayed || !window) return undefined; // no window: the value went away under the finger
     this.target.leave();
     const middle = points.reduce((sum, { x }) => sum + x, 0) / points.length;
     const spread = points.length > 1 ? Math.max(10, Math.abs(points[0].x - points[1].x)) : drag.spread;
@@ -762,6 +762,7 @@ class AudioTimeline extends HTMLElement {
   }
 
   click(point) {
+    if (!this.#scene) return;
     this.#aim(this.#under(point));
     this.#choose(this.window.timeAt(point.x));
   }

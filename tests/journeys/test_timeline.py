@@ -456,6 +456,16 @@ def test_the_picture_follows_the_windows_width_and_the_theme(opened):
     assert view.columns(DETECTOR, "22,28,39")
 
 
+def test_what_opens_in_a_closed_tab_is_drawn_when_the_tab_opens(view):
+    frame = view.page.locator("#one")
+    frame.evaluate("frame => { frame.style.display = 'none'; }")
+    view.page.click("#long")
+    view.wait("state.durationS === 33")
+    frame.evaluate("frame => { frame.style.display = ''; }")
+    view.settle()
+    assert max(abs(time_s - 3.0) for time_s in view.columns(WAVEFORM, PROMPT_GRAY)) < 0.05
+
+
 # by keyboard
 
 
