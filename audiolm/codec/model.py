@@ -97,15 +97,14 @@ class Codec(nn.Module):
             raise ValueError(f"codes must be [B, F, 1..{self.num_levels}], found {tuple(codes.shape)}")
 
 
-def without_phases(tensors: dict[str, Tensor], config: CodecConfig) -> dict[str, Tensor]:
+def without_phases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a frame codec that predicts phases -> a start for one that reconstructs them, else of the same sizes.
 
     The log magnitudes stay what they were on both sides; the encoder's other inputs begin at zero.
     """
-    bins = config.frame.n_fft // 2 + 1
     kept = dict(tensors)
-    logs = kept["encoder.input.weight"][:, 2 * bins : 3 * bins]
+    logs = kept["encoder.input.weight"].chunk(5, dim=1)[2]
     kept["encoder.input.weight"] = torch.cat([torch.zeros_like(logs), logs], dim=1)
     for name in ("decoder.head.weight", "decoder.head.bias"):
-        kept[name] = kept[name][:bins]
+        kept[name] = kept[name].chunk(3)[0]
     return kept

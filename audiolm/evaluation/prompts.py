@@ -35,15 +35,22 @@ class Prompt:
 
 
 def read_prompts(
-    holdout: HoldOut, models: ModelSet, count: int, prompt_s: float, total_s: float, more_s: float = 0.0, seed: int = 0
+    holdout: HoldOut,
+    models: ModelSet,
+    count: int,
+    prompt_s: float,
+    total_s: float,
+    more_s: float = 0.0,
+    seed: int = 0,
+    split: str = "test",
 ) -> list[Prompt]:
-    """The first `prompt_s` of at most `count` hold-out items of at least `total_s`, silent starts left out.
+    """The first `prompt_s` of at most `count` items of a split, of at least `total_s`, silent starts left out.
 
     As much as there is of `more_s` is read beyond `total_s`. Seeds count from `seed`.
     """
     num_known = round(prompt_s * SEMANTIC_RATE_HZ)
     prompts = []
-    for index, item in enumerate(holdout.items(count, min_s=total_s + 1 / SEMANTIC_RATE_HZ)):
+    for index, item in enumerate(holdout.items(count, split, min_s=total_s + 1 / SEMANTIC_RATE_HZ)):
         samples = holdout.waveform(item, total_s + more_s)
         try:
             start = samples[: num_known * SAMPLES_PER_SEMANTIC]

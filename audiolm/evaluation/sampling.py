@@ -1,8 +1,10 @@
-"""`python -m audiolm.evaluation.sampling {speech,piano}`: sampling chosen by measurement on the hold-out.
+"""`python -m audiolm.evaluation.sampling {speech,piano}`: sampling chosen by measurement on held-out recordings.
 
 Stage after stage, every setting of the grid continues the same prompts with the same seeds, the other stages at the
 base, or at the best found for them. The setting whose continuations are most like what the recordings really went on
 with (`resemblance`), both through the codec, is best; bootstrapped over prompts.
+
+What is chosen here was fitted to these recordings: hence the split "valid", which leaves figures on "test" clean.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor
 from audiolm.audio.files import write_wav
 from audiolm.checkpoints.format import ModelSet
 from audiolm.config import DOMAINS, FRAMES_PER_SEMANTIC, SAMPLES_PER_FRAME, SEMANTIC_RATE_HZ, STAGES, SamplingConfig
-from audiolm.data.corpus import Corpus
+from audiolm.data.corpus import SPLITS, Corpus
 from audiolm.data.tokens import TokenCorpus
 from audiolm.device import pick_device
 from audiolm.errors import AudioLMError, EvaluationError
@@ -63,16 +65,18 @@ class Setting:
 def parse_grid(text: str) -> tuple[str, tuple[SamplingConfig, ...]]:
     """`semantic=0.8,0.9:50,1.0:0:0.95`: a stage and its settings, temperature[:top-k[:top-p]].
 
-    Raises EvaluationError for anything else, ConfigError for numbers out of bounds.
+    Raises EvaluationError for anything else, and for numbers out of bounds.
     """
     stage, _, settings = text.partition("=")
     if stage not in STAGES:
         raise EvaluationError(
             f"a grid is STAGE=T[:TOP_K[:TOP_P]],…, the stages are {', '.join(STAGES)}; found {text!r}"
         )
+    kinds = (float, int, float)
     try:
         parts = [setting.split(":") for setting in settings.split(",")]
-        kinds = (float, int, float)
+        if any(len(part) > len(kinds) for part in parts):
+            raise ValueError(f"at most {len(kinds)} numbers")
         return stage, tuple(SamplingConfig(*(kind(n) for kind, n in zip(kinds, p, strict=False))) for p in parts)
     except ValueError as error:
         raise EvaluationError(f"a setting is TEMPERATURE[:TOP_K[:TOP_P]], found {settings!r} ({error})") from error
@@ -235,17 +239,20 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     holdout = HoldOut(subject, Corpus(args.data), tokens)
     prompt_s = PROMPT_S[args.domain] if args.prompt_s is None else args.prompt_s
     total_s = prompt_s + args.continuation_s
-    prompts = read_prompts(holdout, subject.models, args.items, prompt_s, total_s, args.continuation_s, args.seed)
+    prompts = read_prompts(
+        holdout, subject.models, args.items, prompt_s, total_s, args.continuation_s, args.seed, args.split
+    )
     if len(prompts) < 2:
         raise EvaluationError(f"sets of clips need at least 2 prompts, found {len(prompts)}")
     base = dict(subject.models.info.sampling)
     base |= {stage: settings[0] for stage, settings in (parse_grid(text) for text in args.base)}
-    print(f"{subject.name}: {len(prompts)} prompts of {prompt_s:g} s, {args.continuation_s:g} s continued", flush=True)
+    lengths = f"{prompt_s:g} s, {args.continuation_s:g} s continued"
+    print(f"{subject.name}: {len(prompts)} prompts of {lengths}; split {args.split}", flush=True)
     known = None if tokens is None else training_ngrams(tokens)
     trials = Trials(subject.models, prompts, args.continuation_s, args.domain, known, args.work)
     about = {"checkpoint": subject.name, "sha256": subject.sha256, "components": subject.components}
-    lengths = {"prompt_s": prompt_s, "continuation_s": args.continuation_s}
-    return {"domain": args.domain, **about, **lengths, **climb(trials, base, grids, args.seed)}
+    setup = {"split": args.split, "prompt_s": prompt_s, "continuation_s": args.continuation_s}
+    return {"domain": args.domain, **about, **setup, **climb(trials, base, grids, args.seed)}
 
 
 def training_ngrams(tokens: TokenCorpus) -> np.ndarray:
@@ -257,7 +264,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m audiolm.evaluation.sampling", description=__doc__)
     parser.add_argument("domain", choices=DOMAINS)
     parser.add_argument("--checkpoint", required=True, help="embedded name, folder or Hub id")
-    parser.add_argument("--data", type=Path, required=True, help="corpus folder, of which the split test is used")
+    parser.add_argument("--data", type=Path, required=True, help="corpus folder")
+    parser.add_argument("--split", choices=SPLITS, default="valid", help="(valid: test is for the figures)")
     parser.add_argument("--tokens", type=Path, help="token cache with the split train: measures novelty too")
     parser.add_argument("--items", type=int, default=NUM_ITEMS, help=f"prompts ({NUM_ITEMS})")
     parser.add_argument("--prompt-s", type=float, help="default: 3 for speech, 4 for piano")

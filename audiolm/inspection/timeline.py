@@ -224,11 +224,11 @@ def summary(timeline: Timeline) -> dict[str, Any]:
 
 def _lane_figures(lane: TokenLane, start_s: float, end_s: float) -> dict[str, Any]:
     part = slice(round(start_s * lane.rate_hz), round(end_s * lane.rate_hz))
-    ids = lane.ids[part]
-    counted = ids[:, 0] >= 0
+    starts = lane.ids[:, 0] >= 0
     if lane.family == "semantic":
-        counted[1:] &= ids[1:, 0] != ids[:-1, 0]
-    figures: dict[str, Any] = {"num_tokens": int(counted.sum()) * ids.shape[1]}
+        starts[1:] &= lane.ids[1:, 0] != lane.ids[:-1, 0]
+    counted = starts[part]  # of the whole lane: a run of the prompt's may go on after it
+    figures: dict[str, Any] = {"num_tokens": int(counted.sum()) * lane.ids.shape[1]}
     if lane.scores is None or not bool(counted.any()):
         return figures
     scores = lane.scores.rows(part)

@@ -68,17 +68,23 @@ def build(args: argparse.Namespace) -> CodecTask:
     codec = Codec(config)
     if codec.is_phase_free and args.adversarial:
         raise TrainingError("--adversarial trains on waveforms: a codec with --phase reconstructed has none to train")
-    converted = args.init is not None and codec.is_phase_free and not _is_phase_free(args.init)
+    converted = args.init is not None and codec.is_phase_free and _predicts_phases(args.init)
+    if converted and args.freeze_tokens:
+        raise TrainingError(f"--freeze-tokens: {args.init} has tokens with phases, of no use to a codec without them")
     if args.init is not None:
-        load_weights(args.init, "codec", codec, (lambda found: without_phases(found, config)) if converted else None)
+        load_weights(args.init, "codec", codec, without_phases if converted else None)
     source = args.out if args.resume else args.init
     ready = args.freeze_tokens or (source is not None and _quantizer_ready(source) and (args.resume or not converted))
     return CodecTask(codec, [Corpus(folder) for folder in args.data], args, quantizer_ready=ready)
 
 
-def _is_phase_free(run: Path) -> bool:
-    _, values, _, _ = read_run(run)
-    return CodecConfig.from_dict(values).frame.phase == "reconstructed"
+def _predicts_phases(run: Path) -> bool:
+    """Whether a run is a frame codec whose tokens carry phases."""
+    component, values, _, _ = read_run(run)
+    if component != "codec":
+        return False
+    config = CodecConfig.from_dict(values)
+    return config.backbone == "frame" and config.frame.phase == "predicted"
 
 
 def _quantizer_ready(run: Path) -> bool:

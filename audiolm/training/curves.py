@@ -16,6 +16,7 @@ from audiolm.errors import TrainingError
 
 LOG_FILE = "log.jsonl"
 SMOOTHED = 40  # points that a training curve keeps, each the mean of its share
+SUFFIXES = (".png", ".svg", ".pdf")
 AXES = {"hours": ("hours of training", 3600.0), "steps": ("steps", 1.0)}
 
 
@@ -36,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Raises TrainingError for a folder without a log."""
+    """Raises TrainingError for a folder without a log, or a picture of another kind."""
+    if args.out.suffix not in SUFFIXES:
+        raise TrainingError(f"--out: a picture ends in {', '.join(SUFFIXES)}, found {args.out.name!r}")
     draw([read_log(folder) for folder in args.runs], args.out, args.over)
     print(args.out)
 

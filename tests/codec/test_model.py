@@ -45,9 +45,9 @@ def test_encoding_a_batch_equals_encoding_each_alone(codec):
     assert (together == alone).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("chunks", [(1,) * 12, (5, 7), (12,), (2, 9, 1)])
+@pytest.mark.parametrize("chunks", [(1,) * 12, (5, 7), (12,), (2, 9, 1), (30, 1, 40)])  # the last: blocks of phases
 def test_streaming_decode_equals_whole_decode(codec, chunks):
-    codes = torch.randint(0, 16, (2, 12, 3))
+    codes = torch.randint(0, 16, (2, sum(chunks), 3))
     state, pieces, start = codec.init_decode_state(2), [], 0
     for chunk in chunks:
         piece, state = codec.decode_step(codes[:, start : start + chunk], state)

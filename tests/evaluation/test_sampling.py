@@ -22,14 +22,15 @@ from tests.tiny import make_tiny_checkpoint
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """data/ with three recordings of 2.4 s and a silent one, and a checkpoint."""
+    """data/ with three recordings of 2.4 s and a silent one to choose by, one of the split test, and a checkpoint."""
     root = tmp_path_factory.mktemp("sampling")
     generator = np.random.default_rng(0)
     with CorpusWriter(root / "data") as writer:
-        for index in range(4):
+        for index in range(5):
             pulse = 1.0 + np.sin(2 * np.pi * 3 * np.arange(38_400) / 16_000)
-            pcm = to_pcm(0.1 * (index < 3) * pulse * generator.normal(size=38_400))
-            writer.add(pcm, id=f"piece/{index}", group=str(index), split="test", source="s", licence="x")
+            pcm = to_pcm(0.1 * (index != 3) * pulse * generator.normal(size=38_400))
+            split = "valid" if index < 4 else "test"
+            writer.add(pcm, id=f"piece/{index}", group=str(index), split=split, source="s", licence="x")
     make_tiny_checkpoint(root / "piano", "piano")
     return root
 
@@ -37,7 +38,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prompts(folder):
     subject = from_checkpoint(str(folder / "piano"))
-    return read_prompts(HoldOut(subject, Corpus(folder / "data")), subject.models, 4, 0.8, 1.6, 0.8, seed=5)
+    return read_prompts(HoldOut(subject, Corpus(folder / "data")), subject.models, 4, 0.8, 1.6, 0.8, 5, "valid")
 
 
 def test_prompts_are_read_with_what_followed_and_silent_ones_left_out(prompts):
@@ -69,7 +70,7 @@ def test_a_grid_is_a_stage_and_its_settings():
     assert label(SamplingConfig(1.0, 50, 0.95)) == "1 top-k 50 top-p 0.95"
 
 
-@pytest.mark.parametrize("text", ["loud=1", "coarse", "coarse=", "coarse=1:x"])
+@pytest.mark.parametrize("text", ["loud=1", "coarse", "coarse=", "coarse=1:x", "coarse=9", "coarse=1:0:1:1"])
 def test_a_grid_that_is_none_is_refused(text):
     with pytest.raises(EvaluationError, match="found"):
         parse_grid(text)
@@ -103,11 +104,18 @@ def test_the_command_names_the_best_setting_of_each_stage(folder, tmp_path, caps
     assert best["semantic"] == min(tried, key=lambda one: one["score"]["value"])["sampling"]
     assert sum(one["best_share"] for one in tried) == pytest.approx(1.0)
     assert result["reference"]["score"] >= 0.0
+    assert (result["split"], result["items"]) == ("valid", ["piece/0", "piece/1"])
     assert {path.name for path in (tmp_path / "heard" / "original").iterdir()} == {"piece_0.wav", "piece_1.wav"}
     assert (
         len(list((tmp_path / "heard").iterdir())) == 4
     )  # two settings, then the other stage at the best, and the originals
     assert "best: 0.5 top-k 4" in capsys.readouterr().out
+
+
+def test_the_split_can_be_another(folder, capsys):
+    options = ["piano", "--checkpoint", str(folder / "piano"), "--data", str(folder / "data"), "--split", "test"]
+    assert main([*options, "--prompt-s", "0.8", "--continuation-s", "0.8"]) == 2
+    assert "found 1" in capsys.readouterr().err  # the only recording of the split test
 
 
 def test_one_prompt_is_too_few(folder, capsys):

@@ -230,6 +230,13 @@ def test_a_semantic_run_counts_once(generated):
     assert summary(generated)["lanes"][0]["prompt"]["num_tokens"] == len(runs)
 
 
+def test_a_semantic_run_over_the_prompts_end_is_the_prompts(generated):
+    ids = torch.tensor([3, 3, 5, 5, 5, 6])[:, None]
+    lane = TokenLane("semantic", "semantic", 25, 0, ids)
+    found = summary(dataclasses.replace(generated, prompt_s=0.16, lanes=(lane,)))["lanes"][0]
+    assert (found["prompt"]["num_tokens"], found["continuation"]["num_tokens"]) == (2, 1)
+
+
 def test_the_table_has_a_row_a_token_with_its_alternatives(generated):
     lane = lanes_of(generated)["fine 3-4"]
     file = io.StringIO()

@@ -99,6 +99,19 @@ def test_a_codec_without_phases_may_start_from_one_with_them(corpus, tmp_path):
     assert torch.allclose(magnitudes, wanted, atol=0.05)  # the run is read through the cast of shipping
 
 
+@pytest.mark.parametrize("other", [("--backbone", "seanet"), ("--n-fft", "960")])
+def test_a_codec_without_phases_refuses_to_start_from_one_of_other_sizes(corpus, tmp_path, other):
+    train(corpus, tmp_path, "--steps", "1", *other)
+    with pytest.raises(TrainingError, match="does not fit"):
+        task_of(corpus, "--phase", "reconstructed", "--init", str(tmp_path))
+
+
+def test_tokens_with_phases_are_not_frozen_into_a_codec_without_them(corpus, tmp_path):
+    train(corpus, tmp_path, "--steps", "1")
+    with pytest.raises(TrainingError, match="tokens with phases"):
+        task_of(corpus, "--phase", "reconstructed", "--init", str(tmp_path), "--freeze-tokens")
+
+
 def test_a_codec_without_phases_refuses_adversarial_training(corpus):
     with pytest.raises(TrainingError, match="adversarial"):
         task_of(corpus, "--phase", "reconstructed", "--adversarial")

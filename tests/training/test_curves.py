@@ -54,6 +54,12 @@ def test_a_half_written_line_is_left_out_and_an_empty_log_refused(tmp_path):
         read_log(tmp_path)
 
 
+def test_a_picture_of_another_kind_is_refused(tmp_path, capsys):
+    folder = write_log(tmp_path / "a", [trained(1, 9.0)])
+    assert main(["curves", str(folder), "--out", str(tmp_path / "curves.doc")]) == 2
+    assert "ends in .png, .svg, .pdf, found 'curves.doc'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("over", ["hours", "steps"])
 def test_the_command_draws_a_row_for_every_component(tmp_path, over):
     steps = range(1, 200)
