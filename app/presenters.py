@@ -30,7 +30,7 @@ STAGE_NAMES = {
     "score": "Asking the stages about every token",
     "draw": "Drawing",
 }
-STAGE_ORDER = ("encode", "semantic", "coarse", "fine", "decode", "detect")
+CONTINUE_STAGES = ("encode", "semantic", "coarse", "fine", "decode", "detect")
 VERDICT_WORDS = {
     "generated": "sounds generated",
     "original": "sounds original",
@@ -42,12 +42,15 @@ VERDICT_WORDS = {
 # while a run goes on
 
 
-def progress_html(progress: Progress, elapsed_s: float | None = None) -> str:
-    """A progress bar with the stage's name, how far it is and tokens a second."""
+def progress_html(progress: Progress, elapsed_s: float | None = None, stages: Sequence[str] = ()) -> str:
+    """A progress bar with the stage's name, how far it is and tokens a second; `stages` are all of the run's, or none
+    where they do not come one after the other."""
     share = min(max(progress.done / progress.total, 0.0), 1.0) if progress.total > 0 else 0.0
     name = STAGE_NAMES.get(progress.stage, progress.stage)
     rate = f"{progress.tokens_per_s:,.0f} tokens/s" if progress.tokens_per_s > 0 else ""
-    return _bar(name, share, " · ".join(part for part in (rate, _seconds(elapsed_s)) if part), _steps(progress.stage))
+    return _bar(
+        name, share, " · ".join(part for part in (rate, _seconds(elapsed_s)) if part), _steps(progress.stage, stages)
+    )
 
 
 def busy_html(text: str, elapsed_s: float | None = None) -> str:
@@ -117,13 +120,13 @@ def _bar(name: str, share: float | None, right: str, below: str) -> str:
     )
 
 
-def _steps(current: str) -> str:
-    if current not in STAGE_ORDER:
+def _steps(current: str, stages: Sequence[str]) -> str:
+    if current not in stages:
         return ""
-    place = STAGE_ORDER.index(current)
+    place = stages.index(current)
     items = "".join(
         f'<li class="{"done" if n < place else "now" if n == place else ""}">{stage}</li>'
-        for n, stage in enumerate(STAGE_ORDER)
+        for n, stage in enumerate(stages)
     )
     return f'<ol class="steps" aria-hidden="true">{items}</ol>'
 
@@ -154,14 +157,6 @@ def heading_html(number: int, continuation: Continuation) -> str:
         f'<div class="heading"><h2>Continuation {number}</h2><span class="generated-label">GENERATED</span>'
         f'<span class="lengths">{continuation.prompt_s:.1f} s prompt + {heard_s - continuation.prompt_s:.1f} s'
         "</span></div>"
-    )
-
-
-def picture_alt(number: int, continuation: Continuation) -> str:
-    """What the timeline picture shows, for those who do not see it."""
-    return (
-        f"Continuation {number}: mel spectrogram over {continuation.waveform.duration_s:.1f} seconds, with lanes of "
-        f"its semantic, coarse and fine tokens below; the prompt ends at {continuation.prompt_s:.1f} seconds"
     )
 
 
@@ -221,11 +216,6 @@ def receipt_html(receipt: Receipt) -> str:
         f'<details class="receipt"><summary><dl>{cells}</dl></summary>'
         f'<pre tabindex="0">{escape(receipt.to_json(indent=2))}</pre></details>'
     )
-
-
-def levels_name(levels: int | None) -> str:
-    """Label of a rung of the ladder; None is the original."""
-    return "original" if levels is None else f"{levels} level{'s' * (levels != 1)}"
 
 
 def finished_row(info: CheckpointInfo, result: Result, elapsed_s: float) -> dict[str, Any]:

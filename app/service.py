@@ -34,6 +34,7 @@ from audiolm.audio import files
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.config import DOMAINS
 from audiolm.device import pick_device
+from audiolm.errors import AudioError
 from audiolm.events import Continuation, Progress, Result
 from audiolm.inspection.files import write_timeline
 from audiolm.inspection.timeline import Timeline, of_continuation, of_recording
@@ -177,7 +178,7 @@ class Service:
 
         def steps(folder: Path) -> Events:
             _, pipeline, clip = yield from self._open(request.clip)
-            voice = None if request.voice is None else files.read_waveform(request.voice, max_s=request.prompt_s)
+            voice = None if request.voice is None else _read_voice(request.voice, request.prompt_s)
             yield (yield from versions.revoice(pipeline, clip, voice, request, folder))
 
         return self._runs.start(steps)
@@ -208,6 +209,14 @@ class Service:
             timeline = yield from of_continuation(pipeline, continuation, with_scores=False)
             saved.append(_save(folder, number, continuation, timeline))
         return tuple(saved)
+
+
+def _read_voice(path: Path, max_s: float) -> Waveform:
+    """Raises AudioError that says which of two recordings it is about."""
+    try:
+        return files.read_waveform(path, max_s=max_s)
+    except AudioError as error:
+        raise type(error)(f"the voice to follow: {error}") from error
 
 
 def _save(folder: Path, number: int, continuation: Continuation, timeline: Timeline) -> SavedContinuation:

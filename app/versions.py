@@ -59,10 +59,10 @@ def revoice(pipeline: Pipeline, clip: Clip, voice: Waveform | None, request: Voi
     heard = matched_loudness(torch.stack([part[:length] for part in (clip.waveform.samples, *parts)]))
     embed, notes = _embedding(pipeline)
     figures = _similarities(heard[0], heard[1:], voice, embed)
-    of_voice = "the given voice" if voice is not None else "voice"
+    of_voice = "given voice, draw" if voice is not None else "voice"
     versions = [_written(Version("the clip", Waveform(heard[0]), folder / "0.wav", clip.generated))]
     for number, one in enumerate(result.continuations, 1):
-        name, path = f"{of_voice}, {number}", folder / f"{number}.wav"
+        name, path = f"{of_voice} {number}", folder / f"{number}.wav"
         version = Version(name, Waveform(heard[number]), path, True, figures[number - 1], one.receipt, one.verdict)
         versions.append(_written(version))
     return Compared(pipeline.models.info, VOICES, tuple(versions), folder, notes=notes)

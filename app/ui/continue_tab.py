@@ -86,7 +86,7 @@ def build_continue_tab(service: Service, picker: Picker) -> Outcome:
             yield from _show(controls, outcome, finished)
             return presenters.finished_text(finished.result, finished.elapsed_s, live.notes())
 
-        yield from follow(controls, events, show, outcome.cleared(), live, audio)
+        yield from follow(controls, events, show, outcome.cleared(), live, audio, presenters.CONTINUE_STAGES)
 
     wire(controls, run, inputs, outcome.components())
     return outcome

@@ -11,7 +11,7 @@ from app import presenters
 from app.results import Judged
 from app.schemas import MAX_CLIP_S, ClipRequest
 from app.service import Service
-from app.ui.media import timeline, uploaded_audio
+from app.ui.media import picture_view, uploaded_audio
 from app.ui.picker import Picker
 from app.ui.runner import Updates, build_run_controls, follow, wire
 from audiolm.inspection.figures import save, score_figure
@@ -31,7 +31,7 @@ def build_detect_tab(service: Service, picker: Picker) -> None:
             controls = build_run_controls("Detect", "detect")
         with gr.Column(scale=7, min_width=320):
             verdict = gr.HTML(elem_id="detect-verdict")
-            picture = timeline("Spectrogram and score", "detect-picture")
+            picture = picture_view("Spectrogram and score", "detect-picture")
 
     def run(audio: str | None, checkpoint: str | None) -> Iterator[Updates]:
         def show(judged: Judged) -> Generator[Updates, None, str]:

@@ -1,12 +1,10 @@
-"""Sound and pictures in the page: uploads in, players and timelines out."""
+"""Recordings in, pictures out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import gradio as gr
-
-WAVEFORM = gr.WaveformOptions(waveform_color="#86c6ec", waveform_progress_color="#0072b2")
 
 
 def uploaded_audio(label: str, elem_id: str | None = None) -> gr.Audio:
@@ -35,20 +33,7 @@ def uploaded_audio(label: str, elem_id: str | None = None) -> gr.Audio:
     return audio
 
 
-def player(label: str, elem_id: str) -> gr.Audio:
-    """An output player for an int16 WAV file."""
-    return gr.Audio(
-        type="filepath",
-        label=label,
-        interactive=False,
-        buttons=[],
-        elem_id=elem_id,
-        min_width=260,
-        waveform_options=WAVEFORM,
-    )
-
-
-def timeline(label: str, elem_id: str) -> gr.Image:
+def picture_view(label: str, elem_id: str) -> gr.Image:
     """An output picture for a PNG file; scrolls in itself where it is wider than the page."""
     return gr.Image(
         type="filepath",

@@ -120,14 +120,15 @@ def follow(
     cleared: Updates,
     live: Live | None = None,
     audio: str | None = None,
+    stages: Sequence[str] = (),
 ) -> Iterator[Updates]:
     """One run as page updates; several a second, so that Stop is never far away.
 
     `events` checks what is asked for and begins the run; only then are the results of the run before `cleared`.
     `on_result` yields updates that show the result and returns the last line. Whatever is raised is refused in the
-    page; `audio` is the upload whose place on the server the refusal leaves out.
+    page; `audio` is the upload whose place on the server the refusal leaves out. `stages` are the run's, in order.
     """
-    status = _Status()
+    status = _Status(stages)
     try:
         with closing(events()) as run:
             yield {controls.status: presenters.busy_html("Starting"), **cleared}
@@ -148,7 +149,8 @@ def follow(
 class _Status:
     """The status line of a run that goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, stages: Sequence[str]) -> None:
+        self._stages = stages
         self._began = time.monotonic()
         self._shown = 0.0
         self._text = "Starting"
@@ -172,4 +174,4 @@ class _Status:
         elapsed_s = time.monotonic() - self._began
         if self._progress is None:
             return presenters.busy_html(self._text, elapsed_s)
-        return presenters.progress_html(self._progress, elapsed_s)
+        return presenters.progress_html(self._progress, elapsed_s, self._stages)

@@ -9,8 +9,15 @@ import gradio as gr
 
 from app.inspect_presenters import compared_text
 from app.results import Compared
-from app.schemas import ABLATE_FIELDS, LADDER_FIELDS, VOICES_FIELDS, AblateRequest, ClipRequest, LadderRequest
-from app.schemas import VoicesRequest as VoicesAsked
+from app.schemas import (
+    ABLATE_FIELDS,
+    LADDER_FIELDS,
+    VOICES_FIELDS,
+    AblateRequest,
+    ClipRequest,
+    LadderRequest,
+    VoicesRequest,
+)
 from app.service import Service
 from app.ui.controls import seed_field, slider
 from app.ui.media import uploaded_audio
@@ -42,7 +49,8 @@ def build_ladder_tab(service: Service, audio: gr.Audio, checkpoint: gr.Dropdown)
         return service.ladder(LadderRequest.from_fields(ClipRequest.of(audio, checkpoint), fields))
 
     gr.Markdown(LADDER, elem_classes="note")
-    numbers = _numbers(LADDER_FIELDS, "ladder-")
+    with gr.Row(elem_classes="columns"):
+        numbers = _numbers(LADDER_FIELDS, "ladder-")
     controls = build_run_controls("Build the ladder", "ladder")
     _wire(controls, ask, [audio, checkpoint, *numbers], switch_view("Resynthesis ladder", "ladder-versions"))
 
@@ -52,7 +60,7 @@ def build_voices_tab(service: Service, audio: gr.Audio, checkpoint: gr.Dropdown)
 
     def ask(audio: str | None, checkpoint: str | None, voice: str | None, *numbers: float) -> Iterator[Any]:
         fields = dict(zip(VOICES_FIELDS, numbers, strict=True))
-        return service.voices(VoicesAsked.from_fields(ClipRequest.of(audio, checkpoint), voice, fields))
+        return service.voices(VoicesRequest.from_fields(ClipRequest.of(audio, checkpoint), voice, fields))
 
     gr.Markdown(VOICES, elem_classes="note")
     with gr.Row(elem_classes="columns"):
@@ -72,14 +80,14 @@ def build_ablations_tab(service: Service, audio: gr.Audio, checkpoint: gr.Dropdo
         return service.ablate(AblateRequest.from_fields(ClipRequest.of(audio, checkpoint), fields))
 
     gr.Markdown(ABLATIONS, elem_classes="note")
-    numbers = _numbers(ABLATE_FIELDS, "ablate-")
+    with gr.Row(elem_classes="columns"):
+        numbers = _numbers(ABLATE_FIELDS, "ablate-")
     controls = build_run_controls("Leave parts out", "ablate")
     _wire(controls, ask, [audio, checkpoint, *numbers], switch_view("Ablations", "ablate-versions"))
 
 
 def _numbers(names: tuple[str, ...], prefix: str) -> list[Any]:
-    with gr.Row(elem_classes=["columns", "fields"]):
-        return [_field(name, prefix) for name in names]
+    return [_field(name, prefix) for name in names]
 
 
 def _field(name: str, prefix: str) -> Any:

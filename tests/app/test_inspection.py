@@ -124,6 +124,12 @@ def test_voices_are_as_long_as_the_clip_and_say_how_alike_they_are(service, clip
     assert (names == expected) if not compared.notes else (compared.notes == (NO_SPEAKERS,))
 
 
+def test_a_voice_that_cannot_be_read_is_told_from_the_clip(service, clip, tmp_path):
+    short = write_tone(tmp_path / "short.wav", 0.2)
+    with pytest.raises(AudioTooShortError, match=r"the voice to follow: 0\.2 s of sound"):
+        last(service.voices(VoicesRequest(clip, short, prompt_s=1.0, num_voices=1, seed=0)))
+
+
 def test_piano_has_no_speakers(service, recording):
     clip = ClipRequest(recording, CheckpointChoice("tiny-piano"))
     compared = last(service.voices(VoicesRequest(clip, None, prompt_s=1.0, num_voices=1, seed=3)))

@@ -50,6 +50,13 @@ def test_progress_names_the_stage_and_the_rate():
     assert 'role="progressbar"' in html
 
 
+def test_stages_are_ticked_off_where_they_follow_each_other():
+    progress = Progress("coarse", 1, 4, 0.0)
+    assert "<ol" not in presenters.progress_html(progress)
+    html = presenters.progress_html(progress, stages=presenters.CONTINUE_STAGES)
+    assert '<li class="done">semantic</li><li class="now">coarse</li><li class="">fine</li>' in html
+
+
 @pytest.mark.parametrize(("done", "total", "shown"), [(0, 0, 0), (5, 4, 100), (-1, 4, 0)])
 def test_progress_stays_within_the_bar(done, total, shown):
     assert f'aria-valuenow="{shown}"' in presenters.progress_html(Progress("fine", done, total, 0.0))
@@ -154,7 +161,3 @@ def test_live_lanes_are_an_image_with_a_text_for_those_who_do_not_see_it():
 )
 def test_prompts_are_named_after_their_files(name, shown):
     assert presenters.prompt_name(Path(name)) == shown
-
-
-def test_levels_are_counted_in_words():
-    assert [presenters.levels_name(levels) for levels in (None, 12, 1)] == ["original", "12 levels", "1 level"]
