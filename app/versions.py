@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -30,7 +31,9 @@ Course = Generator[Progress, None, Compared]
 def climb(pipeline: Pipeline, clip: Clip, request: LadderRequest, folder: Path) -> Course:
     """The ladder's rungs; those of a clip that a model made are generated, all of them. Raises as `variants.ladder`."""
     rungs = yield from ladder(pipeline, clip.waveform, request.seed, request.num_draws)
-    versions = [_rung(pipeline, rung, clip.generated, folder / f"{number}.wav") for number, rung in enumerate(rungs)]
+    versions = [
+        _rung(pipeline, rung, clip.generated, _path(folder, number, rung.label)) for number, rung in enumerate(rungs)
+    ]
     return Compared(pipeline.models.info, LADDER, tuple(versions), folder)
 
 
@@ -60,9 +63,10 @@ def revoice(pipeline: Pipeline, clip: Clip, voice: Waveform | None, request: Voi
     embed, notes = _embedding(pipeline)
     figures = _similarities(heard[0], heard[1:], voice, embed)
     of_voice = "given voice, draw" if voice is not None else "voice"
-    versions = [_written(Version("the clip", Waveform(heard[0]), folder / "0.wav", clip.generated))]
+    versions = [_written(Version("the clip", Waveform(heard[0]), _path(folder, 0, "clip"), clip.generated))]
     for number, one in enumerate(result.continuations, 1):
-        name, path = f"{of_voice} {number}", folder / f"{number}.wav"
+        name = f"{of_voice} {number}"
+        path = _path(folder, number, name)
         version = Version(name, Waveform(heard[number]), path, True, figures[number - 1], one.receipt, one.verdict)
         versions.append(_written(version))
     return Compared(pipeline.models.info, VOICES, tuple(versions), folder, notes=notes)
@@ -79,7 +83,9 @@ def leave_out(pipeline: Pipeline, clip: Clip, request: AblateRequest, folder: Pa
     )
     made = yield from _without_results(ablate(pipeline, clip.waveform, options))
     versions = [
-        _written(Version(name, one.waveform, folder / f"{n}.wav", True, _join_figures(one), one.receipt, one.verdict))
+        _written(
+            Version(name, one.waveform, _path(folder, n, name), True, _join_figures(one), one.receipt, one.verdict)
+        )
         for n, (name, one) in enumerate(made.items())
     ]
     prompt_s = next(iter(made.values())).prompt_s
@@ -87,8 +93,16 @@ def leave_out(pipeline: Pipeline, clip: Clip, request: AblateRequest, folder: Pa
 
 
 def _join_figures(one: Continuation) -> dict[str, float | None]:
-    seam = measure_seam(one.waveform.samples, round(one.prompt_s * one.waveform.sample_rate_hz))
+    try:
+        seam = measure_seam(one.waveform.samples, round(one.prompt_s * one.waveform.sample_rate_hz))
+    except EvaluationError:  # too short a prompt
+        return {}
     return {"seam_flux_percentile": seam.flux_percentile, "level_step_db": seam.level_step_db}
+
+
+def _path(folder: Path, number: int, label: str) -> Path:
+    """ "6-semantic-only-draw-1.wav"."""
+    return folder / f"{number}-{re.sub('[^a-z0-9]+', '-', label.lower())}.wav"
 
 
 def _written(version: Version, note: dict[str, str] | None = None) -> Version:

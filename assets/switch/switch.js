@@ -18,6 +18,15 @@ function make(tag, attributes = {}, ...children) {
 
 const clock = (timeS) => `${Math.floor(timeS / 60)}:${(timeS % 60).toFixed(1).padStart(4, "0")}`;
 
+/* At the files' rate, where the browser can; else at its own. */
+function makeContext() {
+  try {
+    return new AudioContext({ sampleRate: RATE_HZ });
+  } catch {
+    return new AudioContext();
+  }
+}
+
 /* Buffers of equal length that start together; `chosen` is the one that is heard. */
 class Deck {
   #context = null;
@@ -51,7 +60,7 @@ class Deck {
 
   /* Browsers let a page sound only after a gesture: the context is made when the first one asks for sound. */
   async #decoded() {
-    this.#context ??= new AudioContext({ sampleRate: RATE_HZ });
+    this.#context ??= makeContext();
     const context = this.#context;
     this.#buffers ??= Promise.all(
       this.#urls.map(async (url) => {

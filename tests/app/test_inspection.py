@@ -150,6 +150,11 @@ def test_ablations_stand_beside_the_full_model_with_one_seed(service, clip):
     assert compared.prompt_s == 1.0
 
 
+def test_a_prompt_too_short_for_the_seam_meter_is_continued_without_it(service, clip):
+    compared = last(service.ablate(AblateRequest(clip, prompt_s=0.5, continuation_s=1.0, seed=5)))
+    assert [dict(version.figures) for version in compared.versions] == [{}] * 4
+
+
 def test_what_cannot_be_inspected_is_a_typed_error_and_the_next_run_succeeds(service, clip, tmp_path):
     short = ClipRequest(write_tone(tmp_path / "short.wav", 0.2), SPEECH)
     for run in (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 
 from app.schemas import CheckpointChoice, ClipRequest
 from app.service import Service
+from audiolm.config import STAGES, USUAL_SAMPLING
 from audiolm.errors import CheckpointError, RequestError
 from tests.app.test_service import asked, last
 
@@ -64,6 +66,17 @@ def test_a_folder_cannot_be_named_where_that_is_not_allowed(settings, checkpoint
         last(service.continue_prompt(asked(recording, choice)))
     with pytest.raises(RequestError, match="offered here"):
         last(service.continue_prompt(asked(recording, CheckpointChoice("tiny-speech", "main"))))
+
+
+def test_a_checkpoint_brings_its_own_sampling_and_others_have_the_usual_one(settings, checkpoints, tmp_path):
+    shutil.copytree(checkpoints / "tiny-speech", tmp_path / "mine")
+    config = tmp_path / "mine/config.json"
+    own = {stage: {"temperature": 0.5, "top_k": 9, "top_p": 0.9} for stage in STAGES}
+    config.write_text(json.dumps({**json.loads(config.read_text()), "sampling": own}))
+    offer = Service(replace(settings, checkpoints=(str(tmp_path / "mine"),))).offer
+    assert offer.sampling("tiny-speech")["coarse_top_k"] == 9
+    for other in (str(checkpoints / "tiny-piano"), "no-such-checkpoint", None):
+        assert offer.sampling(other)["coarse_temperature"] == USUAL_SAMPLING["coarse"].temperature
 
 
 def test_only_so_many_checkpoints_stay_loaded(settings, checkpoints, recording, monkeypatch):
