@@ -50,11 +50,9 @@ def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[Continu
 
     Raises EvaluationError without a whole checkpoint, recordings long enough or a work folder.
     """
-    if inputs.subject.models is None:
-        raise EvaluationError("needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)")
+    models = inputs.subject.require_whole()
     if inputs.work is None:
         raise EvaluationError("needs a folder for the continuations: give --work")
-    models = inputs.subject.models
     folder = inputs.work / f"{models.info.name}-{models.info.sha256[:12]}" / inputs.holdout.name
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline(models)
@@ -111,20 +109,26 @@ def read_continuation(
     path: Path, prompt: Waveform, request: ContinuationRequest, models: ModelSet
 ) -> tuple[Tensor, int] | None:
     """(samples [T], prompt samples) of a kept file, or None unless its receipt says that it is the run asked for."""
+    receipt = kept_receipt(path, request, models)
+    if receipt is None:
+        return None
+    prompt_samples = receipt.prompt_frames * SAMPLES_PER_FRAME
+    if receipt.prompt_sha256 != hash_waveform(Waveform(prompt.samples[:prompt_samples])):
+        return None
+    with wave.open(str(path), "rb") as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    return torch.from_numpy(pcm.astype(np.float32) / 32767.0), prompt_samples
+
+
+def kept_receipt(path: Path, request: ContinuationRequest, models: ModelSet) -> Receipt | None:
+    """The receipt of a kept file, or None unless there is one, of this request to these models."""
     if not path.is_file():
         return None
     try:
         receipt = Receipt.from_json(read_comment(path))
     except (ReceiptError, AudioError):
         return None
-    prompt_samples = receipt.prompt_frames * SAMPLES_PER_FRAME
-    used = hash_waveform(Waveform(prompt.samples[:prompt_samples]))
-    asked = (models.info.sha256, request, used)
-    if (receipt.checkpoint_sha256, receipt.request, receipt.prompt_sha256) != asked:
-        return None
-    with wave.open(str(path), "rb") as file:
-        pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    return torch.from_numpy(pcm.astype(np.float32) / 32767.0), prompt_samples
+    return receipt if (receipt.checkpoint_sha256, receipt.request) == (models.info.sha256, request) else None
 
 
 def _load_or_make(

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from audiolm.audio.files import read_comment, read_waveform, write_wav
+from audiolm.audio.files import read_waveform, write_wav
+from audiolm.checkpoints.format import ModelSet
 from audiolm.data.corpus import Item
-from audiolm.errors import AudioError, EvaluationError, ReceiptError
-from audiolm.evaluation.continuations import file_name
+from audiolm.errors import AudioError, EvaluationError
+from audiolm.evaluation.continuations import file_name, kept_receipt
 from audiolm.evaluation.inputs import Inputs
 from audiolm.pipeline import Pipeline
-from audiolm.receipt import Receipt, derive_seed, hash_waveform
+from audiolm.receipt import derive_seed, hash_waveform
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 
@@ -31,9 +32,7 @@ def revoicer(inputs: Inputs) -> Revoice:
 
     Raises EvaluationError without a whole checkpoint or a work folder.
     """
-    models = inputs.subject.models
-    if models is None:
-        raise EvaluationError("needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)")
+    models = inputs.subject.require_whole()
     if inputs.work is None:
         raise EvaluationError("needs a folder for the acoustic generation: give --work")
     folder = inputs.work / f"{models.info.name}-{models.info.sha256[:12]}" / inputs.holdout.name / "acoustic"
@@ -48,7 +47,7 @@ def revoicer(inputs: Inputs) -> Revoice:
         )
         paths = [folder / f"{file_name(item.id)}-{row}.wav" for row in range(NUM_VOICES)]
         try:
-            if not all(_is_kept(path, source, request, models.info.sha256) for path in paths):
+            if not all(_is_kept(path, source, request, models) for path in paths):
                 _make(pipeline, source, request, paths)
             return [read_waveform(path).samples for path in paths]
         except AudioError as error:
@@ -57,16 +56,12 @@ def revoicer(inputs: Inputs) -> Revoice:
     return revoice
 
 
-def _is_kept(path: Path, source: Waveform, request: ContinuationRequest, sha256: str) -> bool:
+def _is_kept(path: Path, source: Waveform, request: ContinuationRequest, models: ModelSet) -> bool:
     """Whether the file's receipt says that it is the run asked for."""
-    if not path.is_file():
+    receipt = kept_receipt(path, request, models)
+    if receipt is None:
         return False
-    try:
-        receipt = Receipt.from_json(read_comment(path))
-    except (ReceiptError, AudioError):
-        return False
-    kept = (receipt.kind, receipt.checkpoint_sha256, receipt.request, receipt.source_sha256, receipt.prompt_frames)
-    return kept == ("acoustic", sha256, request, hash_waveform(source), 0)
+    return (receipt.kind, receipt.source_sha256, receipt.prompt_frames) == ("acoustic", hash_waveform(source), 0)
 
 
 def _make(pipeline: Pipeline, source: Waveform, request: ContinuationRequest, paths: list[Path]) -> None:

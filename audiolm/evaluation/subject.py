@@ -44,6 +44,14 @@ class Subject:
         if missing := [name for name in names if getattr(self, name) is None]:
             raise EvaluationError(f"needs the {' and the '.join(missing)}, which {self.name} lacks")
 
+    def require_whole(self) -> ModelSet:
+        """The whole set. Raises EvaluationError unless it is there."""
+        if self.models is None:
+            raise EvaluationError(
+                "needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)"
+            )
+        return self.models
+
 
 def from_checkpoint(source: str, device: str | torch.device = "cpu") -> Subject:
     """An embedded name, a folder or a Hub id. Raises CheckpointError."""
@@ -104,11 +112,10 @@ def untrained(subject: Subject, seed: int = 0) -> Subject:
     Random weights of the same configs; codec, semantic tokenizer and fine stage stay, so that the sound is the codec's.
     The set has a name and a hash of its own, for its receipts. Raises EvaluationError without a whole checkpoint.
     """
-    if subject.models is None:
-        raise EvaluationError("needs a whole checkpoint: give --checkpoint (`checkpoints assemble` makes one of runs)")
-    entries = dict(subject.models.info.components)
+    whole = subject.require_whole()
+    entries = dict(whole.info.components)
     entries.pop("detector", None)
-    stages = dict(subject.models.stages)
+    stages = dict(whole.stages)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for stage in UNTRAINED_STAGES:
@@ -118,6 +125,6 @@ def untrained(subject: Subject, seed: int = 0) -> Subject:
     attach_codebooks(stages, subject.codec)
     hashes = {name: entry.hash for name, entry in entries.items()}
     name, digest = f"{subject.name}-untrained", hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
-    info = replace(subject.models.info, name=name, sha256=digest, components=entries)
-    models = replace(subject.models, info=info, stages=stages, detector=None)
+    info = replace(whole.info, name=name, sha256=digest, components=entries)
+    models = replace(whole, info=info, stages=stages, detector=None)
     return replace(subject, name=name, sha256=digest, components=hashes, stages=stages, models=models)
