@@ -11,7 +11,7 @@ from torch import Tensor
 from audiolm.audio.files import read_waveform, write_wav
 from audiolm.checkpoints.format import ModelSet
 from audiolm.data.corpus import Item
-from audiolm.errors import AudioError, EvaluationError
+from audiolm.errors import AudioError, AudioSilentError, EvaluationError
 from audiolm.evaluation.continuations import file_name, kept_receipt
 from audiolm.evaluation.inputs import Inputs
 from audiolm.pipeline import Pipeline
@@ -21,14 +21,14 @@ from audiolm.streams import Waveform
 
 NUM_VOICES = 3
 
-Revoice = Callable[[Item], list[Tensor]]
+Revoice = Callable[[Item], list[Tensor | None]]
 
 
 def revoicer(inputs: Inputs) -> Revoice:
     """A function from an item to `NUM_VOICES` draws [T] of acoustic generation without a voice to follow.
 
-    Sampling is that of `inputs.request`; seeds belong to items, so that more items are more of the same. That function
-    raises EvaluationError where an item or a draw is silent.
+    Sampling is that of `inputs.request`; seeds belong to items, so that more items are more of the same. None is a
+    silent draw; all are where the item is silent. That function raises EvaluationError for an unusable item.
 
     Raises EvaluationError without a whole checkpoint or a work folder.
     """
@@ -49,11 +49,22 @@ def revoicer(inputs: Inputs) -> Revoice:
         try:
             if not all(_is_kept(path, source, request, models) for path in paths):
                 _make(pipeline, source, request, paths)
-            return [read_waveform(path).samples for path in paths]
+        except AudioSilentError:
+            return [None] * NUM_VOICES
         except AudioError as error:
             raise EvaluationError(f"{item.id}: {error}") from error
 
+        return [_read(path) for path in paths]
+
     return revoice
+
+
+def _read(path: Path) -> Tensor | None:
+    """[T], None for silence."""
+    try:
+        return read_waveform(path).samples
+    except AudioSilentError:
+        return None
 
 
 def _is_kept(path: Path, source: Waveform, request: ContinuationRequest, models: ModelSet) -> bool:

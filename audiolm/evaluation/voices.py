@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -100,15 +101,23 @@ def word_figures(
     return figures, words_stay(before, gap)
 
 
+def _require_two_speakers(rows: list[Any]) -> list[Any]:
+    """The rows, whose first entries are items. Raises EvaluationError unless two speakers are among them."""
+    if len({item.group for item, *_ in rows}) < 2:
+        raise EvaluationError("needs two speakers with two utterances each")
+    return rows
+
+
 def measure(inputs: Inputs) -> RowReport:
     """Raises EvaluationError for piano, or without the speaker encoder, a checkpoint, a work folder or transcripts."""
     chosen = [(item, companion(inputs.holdout, item)) for item in transcribed_items(inputs, NUM_ITEMS)]
-    items, others = [item for item, other in chosen if other], [other for _, other in chosen if other]
-    groups = [item.group for item in items]
-    if len(set(groups)) < 2:
-        raise EvaluationError("needs two speakers with two utterances each")
+    pairs = [(item, other) for item, other in chosen if other]
+    _require_two_speakers(pairs)
     embed, revoice = speaker_encoder(), revoicer(inputs)
-    draws = [revoice(item) for item in inputs.progress(items, "V")]
+    made = [(*pair, revoice(pair[0])) for pair in inputs.progress(pairs, "V")]
+    heard = [one for one in made if all(draw is not None for draw in one[2])]
+    items, others, draws = (list(column) for column in zip(*_require_two_speakers(heard), strict=True))
+    groups = [item.group for item in items]
 
     def through_codec(item: Item) -> Tensor:
         return reconstructed(inputs, inputs.holdout.waveform(item, MAX_S), inputs.subject.codec.num_levels)
@@ -128,4 +137,6 @@ def measure(inputs: Inputs) -> RowReport:
         "first among 10: with nine of other speakers; chance is 10%",
         "words are not judged where the reconstructions are not understood, see W",
     )
+    if silent := len(made) - len(heard):
+        notes = (*notes, f"{silent} of {len(made)} utterances left out: a draw of them is silent")
     return replace(report, met=stay if changed else False, notes=notes)

@@ -86,10 +86,10 @@ def reconstructed(inputs: Inputs, waveform: Tensor, num_levels: int) -> Tensor:
     return codec.decode(codec.encode(waveform[None])[..., :num_levels])[0, : waveform.shape[0]]
 
 
-def count_errors(items: Sequence[Item], renderings: Iterable[Tensor], recogniser: Recogniser) -> ErrorCounts:
-    """`renderings` [T] hold one for each item."""
+def count_errors(items: Sequence[Item], renderings: Iterable[Tensor | None], recogniser: Recogniser) -> ErrorCounts:
+    """`renderings` [T] hold one for each item; None is silence, in which all words are lost."""
     spoken = [normalised(item.transcript) for item in items]
-    heard = [recogniser.words(waveform) for waveform in renderings]
+    heard = [[] if waveform is None else recogniser.words(waveform) for waveform in renderings]
     return ErrorCounts([len(words) for words in spoken], list(map(word_errors, spoken, heard)))
 
 
@@ -105,7 +105,7 @@ def measure(inputs: Inputs) -> RowReport:
     codec = inputs.subject.codec
     every, coarse = f"{codec.num_levels} levels", f"{codec.config.num_coarse_levels} levels"
 
-    def counted(label: str, render: Callable[[Item], Tensor]) -> ErrorCounts:
+    def counted(label: str, render: Callable[[Item], Tensor | None]) -> ErrorCounts:
         return count_errors(items, map(render, inputs.progress(items, f"W, {label}")), recogniser)
 
     def through_codec(item: Item, num_levels: int) -> Tensor:
@@ -118,16 +118,19 @@ def measure(inputs: Inputs) -> RowReport:
     }
     figures = [Figure.of(f"word error, {name}", counts.rate) for name, counts in found.items()]
     figures.append(Figure.of(f"{every} - originals", found[every].over(found["originals"])))
-    met = None
+    met, notes = None, _notes(items, recogniser)
     try:
         revoice = revoicer(inputs)
-        generated = counted(GENERATED, lambda item: revoice(item)[0])
+        draws = [revoice(item)[0] for item in inputs.progress(items, f"W, {GENERATED}")]
+        generated = count_errors(items, draws, recogniser)
+        if silent := sum(draw is None for draw in draws):
+            notes = (*notes, f"{silent} of {len(items)} draws of {GENERATED} are silent: all their words count as lost")
         gap = generated.over(found[every])
         met = words_stay(found[every], gap)
         figures += [Figure.of(f"word error, {GENERATED}", generated.rate), Figure.of(f"{GENERATED} - {every}", gap)]
     except EvaluationError as error:
         figures.append(Figure(f"word error, {GENERATED}", None, reason=str(error)))
-    return RowReport("W", TITLE, TARGET, tuple(figures), met, _notes(items, recogniser))
+    return RowReport("W", TITLE, TARGET, tuple(figures), met, notes)
 
 
 def _notes(items: Sequence[Item], recogniser: Recogniser) -> tuple[str, ...]:

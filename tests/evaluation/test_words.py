@@ -1,11 +1,13 @@
 """Word errors, phones and voices, and the rows that set those of renderings and tokens beside each other."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from audiolm.audio.files import read_comment, write_wav
 from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
 from audiolm.errors import EvaluationError
 from audiolm.evaluation import phones, rows, voices, words
@@ -18,6 +20,7 @@ from audiolm.evaluation.subject import from_checkpoint
 from audiolm.evaluation.voices import companion, similarity_figures
 from audiolm.evaluation.words import ErrorCounts, normalised, transcribed_items, word_errors
 from audiolm.request import ContinuationRequest
+from audiolm.streams import Waveform
 from tests.tiny import make_tiny_checkpoint
 
 TRANSCRIPTS = ("THE CAT SAT", "DON'T GO", "A DOG", "RAIN IN SPAIN", None, "SNOW AND RAIN")
@@ -201,6 +204,29 @@ def test_row_w_counts_every_rendering(inputs, short):
     assert "13 words" in report.notes[0]
 
 
+def test_a_silent_draw_loses_its_words_and_not_the_row(inputs, short, monkeypatch):
+    item = transcribed_items(inputs, 1)[0]
+    monkeypatch.setattr(words, "revoicer", lambda inputs: lambda one: [None if one.id == item.id else torch.ones(9)])
+    report = rows.measure("W", inputs)
+    # THE CAT SAT is three words, of which the parrot gets two right.
+    assert values(report)["word error, acoustic generation"] == pytest.approx(13 / 13)
+    assert "1 of 5 draws of acoustic generation are silent" in report.notes[-1]
+
+
+def test_a_silent_item_and_a_silent_draw_are_no_sound(inputs, short, monkeypatch, tmp_path):
+    item = transcribed_items(inputs, 1)[0]
+    elsewhere = replace(inputs, work=tmp_path)
+    monkeypatch.setattr(HoldOut, "waveform", lambda self, item, max_s=None: torch.zeros(19_200))
+    assert revoicer(elsewhere)(item) == [None] * NUM_VOICES
+    monkeypatch.undo()
+    draws = revoicer(elsewhere)(item)
+    path = next(tmp_path.rglob("*-1.wav"))
+    write_wav(path, Waveform(torch.zeros(19_200)), read_comment(path))
+    found = revoicer(elsewhere)(item)
+    assert [draw is None for draw in draws] == [False] * 3
+    assert [draw is None for draw in found] == [False, True, False]
+
+
 def test_row_w_does_without_a_work_folder_and_says_what_is_missing(inputs, short):
     report = rows.measure("W", Inputs("speech", inputs.subject, inputs.holdout, inputs.request))
     assert report.figure("word error, originals").value is not None
@@ -240,11 +266,24 @@ def test_voices_that_ignore_the_source_go_all_the_way_down():
     assert kept["own draw first among 10"] == 1.0
 
 
-def test_row_v_sets_draws_beside_the_same_and_other_speakers(inputs, short, monkeypatch):
-    def spectrum(waveform):
-        bands = torch.fft.rfft(waveform).abs()[:1600].reshape(16, -1).mean(dim=1).numpy()
-        return bands / np.linalg.norm(bands)
+def spectrum(waveform):
+    bands = torch.fft.rfft(waveform).abs()[:1600].reshape(16, -1).mean(dim=1).numpy()
+    return bands / np.linalg.norm(bands)
 
+
+def test_row_v_leaves_out_utterances_with_a_silent_draw(inputs, short, monkeypatch):
+    silent, whole = transcribed_items(inputs, 1)[0].id, [inputs.holdout.waveform(inputs.holdout.corpus.items[0])] * 3
+    monkeypatch.setattr(voices, "speaker_encoder", lambda: spectrum)
+    monkeypatch.setattr(voices, "revoicer", lambda _: lambda one: [*whole[:2], None] if one.id == silent else whole)
+    report = rows.measure("V", inputs)
+    assert report.figure("cosine, source and its draws").n == 4
+    assert report.notes[-1] == "1 of 5 utterances left out: a draw of them is silent"
+    monkeypatch.setattr(voices, "revoicer", lambda inputs: lambda one: [None] * 3)
+    with pytest.raises(EvaluationError, match="two speakers"):
+        voices.measure(inputs)
+
+
+def test_row_v_sets_draws_beside_the_same_and_other_speakers(inputs, short, monkeypatch):
     monkeypatch.setattr(voices, "speaker_encoder", lambda: spectrum)
     report = rows.measure("V", inputs)
     found = values(report)
