@@ -38,6 +38,7 @@ ASPECTS = {
 
 LEAST_SPREAD = {"noise floor (dB)": 1.0, "level drift (dB)": 1.0, "onsets (log rate)": 0.1, "entropy": 0.1}
 LEAST_SHARE = 0.05  # the least spread of shares and of key distances: originals that hardly differ are no yardstick
+LEAST_CEPSTRAL_SPREAD = 1e-3  # likewise, far below that of any recording
 NUM_MELS, NUM_CEPSTRA = 80, 20
 HOP = 320
 MEL_FLOOR = 1e-4
@@ -147,7 +148,7 @@ def distances(
             found[name] = apart / max(theirs.std(), LEAST_SPREAD.get(name, LEAST_SHARE))
     for name in ("cepstra", "slopes"):
         ours, theirs = (np.stack([getattr(one, name) for one in side]) for side in (generated, originals))
-        scale = np.sqrt(np.diag(_normal(theirs.sum(axis=0))[1]))
+        scale = np.sqrt(np.maximum(np.diag(_normal(theirs.sum(axis=0))[1]), LEAST_CEPSTRAL_SPREAD**2))
         found[name] = np.array([frechet(ours[row].sum(axis=0), theirs[row].sum(axis=0), scale) for row in draws])
     ours, theirs = (np.stack([one.codes for one in side]).astype(float) for side in (generated, originals))
     found["codes"] = np.array([divergence(ours[row].sum(axis=0), theirs[row].sum(axis=0)) for row in draws])

@@ -2,7 +2,8 @@
 
 Stage after stage, every setting of the grid continues the same prompts with the same seeds, the other stages at the
 base, or at the best found for them. The setting whose continuations are most like what the recordings really went on
-with (`resemblance`), both through the codec, is best; bootstrapped over prompts.
+with (`resemblance`), both through the codec, is best; it takes the base's place if it comes first in at least half of
+the bootstrap's draws of prompts.
 
 What is chosen here was fitted to these recordings: hence the split "valid", which leaves figures on "test" clean.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -43,6 +45,7 @@ PROMPT_S = {"speech": 3.0, "piano": 4.0}
 CONTINUATION_S = 6.0
 NUM_ITEMS = 12
 NUM_DRAWS = 200
+CLEAR_SHARE = 0.5  # of the draws
 GRID = ("semantic=0.5,0.6,0.7,0.8,0.9,1.0", "coarse=0.6,0.7,0.8,0.9,1.0", "fine=0.3,0.6,0.8,1.0")
 
 Sampling = dict[str, SamplingConfig]  # by stage
@@ -80,6 +83,23 @@ def parse_grid(text: str) -> tuple[str, tuple[SamplingConfig, ...]]:
         return stage, tuple(SamplingConfig(*(kind(n) for kind, n in zip(kinds, p, strict=False))) for p in parts)
     except ValueError as error:
         raise EvaluationError(f"a setting is TEMPERATURE[:TOP_K[:TOP_P]], found {settings!r} ({error})") from error
+
+
+def parse_grids(texts: Sequence[str]) -> dict[str, tuple[SamplingConfig, ...]]:
+    """Settings by stage. Raises EvaluationError like `parse_grid`, and for a stage that comes twice."""
+    grids = [parse_grid(text) for text in texts]
+    stages = [stage for stage, _ in grids]
+    if repeated := sorted({stage for stage in stages if stages.count(stage) > 1}):
+        raise EvaluationError(f"a stage has one grid, found several of {', '.join(repeated)}")
+    return dict(grids)
+
+
+def require_writable(path: Path | None) -> None:
+    """Raises EvaluationError where a file asked for could not be written: better before the work than after it."""
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise EvaluationError(f"{path}: cannot be written")
 
 
 def label(sampling: SamplingConfig) -> str:
@@ -189,21 +209,38 @@ def table(settings: Sequence[Setting], chosen: Setting | None = None) -> str:
     return "\n".join("  " + "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
 
 
+def choose(settings: Sequence[Setting], base: SamplingConfig) -> Setting:
+    """The setting of the least score, if it comes first in at least half of the draws; else `base`, one of them."""
+    best = min(settings, key=lambda one: one.score.value)
+    return best if best.best_share >= CLEAR_SHARE else next(one for one in settings if one.sampling == base)
+
+
+def verdict(settings: Sequence[Setting], chosen: Setting) -> str:
+    """What was chosen; where the least score is no clear one, what it is not told apart from."""
+    best = min(settings, key=lambda one: one.score.value)
+    if best.best_share >= CLEAR_SHARE:
+        return f"best: {best.label}"
+    rivals = sorted((one for one in settings if one is not best and one.best_share), key=lambda one: -one.best_share)
+    names = ", ".join(one.label for one in rivals)
+    return f"best: {best.label}, not told apart from {names}; kept: {chosen.label}"
+
+
 def climb(trials: Trials, base: Sampling, grids: dict[str, tuple[SamplingConfig, ...]], seed: int) -> dict[str, Any]:
-    """Every stage of `grids` in turn, prints as it goes -> what the JSON file holds."""
+    """Every stage of `grids` in turn, prints as it goes -> what the JSON file holds. The base is always tried too."""
     originals, best, stages = trials.originals(), dict(base), {}
     later = trials.later()
     reference = compare([later], originals, seed)[0] if later else {}
     if reference:
         print("the recordings' next stretch, for comparison:", f"score {reference['score'][0]:.3f}", flush=True)
     for stage in (stage for stage in STAGES if stage in grids):
-        made = [trials.generated({**best, stage: setting}) for setting in grids[stage]]
-        settings = settings_of(grids[stage], compare(made, originals, seed), len(originals))
-        chosen = min(settings, key=lambda one: one.score.value)
+        grid = grids[stage] if best[stage] in grids[stage] else (best[stage], *grids[stage])
+        made = [trials.generated({**best, stage: setting}) for setting in grid]
+        settings = settings_of(grid, compare(made, originals, seed), len(originals))
+        chosen = choose(settings, best[stage])
         others = {name: label(value) for name, value in best.items() if name != stage}
         best[stage] = chosen.sampling
         beside = ", ".join(f"{name} {text}" for name, text in others.items())
-        print(f"\n{stage} (with {beside})\n{table(settings, chosen)}\n  best: {chosen.label}", flush=True)
+        print(f"\n{stage} (with {beside})\n{table(settings, chosen)}\n  {verdict(settings, chosen)}", flush=True)
         stages[stage] = {"others": others, "settings": [dataclasses.asdict(one) for one in settings]}
     return {
         "sampling": {stage: value.to_dict() for stage, value in best.items()},
@@ -233,7 +270,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> dict[str, Any]:
-    grids = dict(parse_grid(text) for text in args.grid)
+    grids, starts = parse_grids(args.grid), parse_grids(args.base)
+    for path in (args.json, args.out):
+        require_writable(path)
     subject = from_checkpoint(args.checkpoint, pick_device(args.device))
     tokens = None if args.tokens is None else TokenCorpus(args.tokens)
     holdout = HoldOut(subject, Corpus(args.data), tokens)
@@ -245,7 +284,7 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     if len(prompts) < 2:
         raise EvaluationError(f"sets of clips need at least 2 prompts, found {len(prompts)}")
     base = dict(subject.models.info.sampling)
-    base |= {stage: settings[0] for stage, settings in (parse_grid(text) for text in args.base)}
+    base |= {stage: settings[0] for stage, settings in starts.items()}
     lengths = f"{prompt_s:g} s, {args.continuation_s:g} s continued"
     print(f"{subject.name}: {len(prompts)} prompts of {lengths}; split {args.split}", flush=True)
     known = None if tokens is None else training_ngrams(tokens)

@@ -70,6 +70,12 @@ def test_a_difference_is_seen_by_its_own_feature(originals, change, feature):
     assert score(found)[0] > 0.1
 
 
+def test_originals_that_do_not_differ_at_all_leave_distances_finite(originals):
+    silent = described([replace(clip(0), continuation=torch.zeros(RATE)) for _ in range(6)])
+    assert score(distances(silent, silent, HERE))[0] == pytest.approx(0.0, abs=1e-3)
+    assert all(np.isfinite(values).all() for values in distances(originals, silent, HERE).values())
+
+
 def test_silence_is_counted_by_the_loudness_of_the_prompt():
     quiet = describe(replace(clip(0), continuation=torch.zeros(RATE)), "piano", 32)
     assert quiet.numbers["silence"] == 1.0

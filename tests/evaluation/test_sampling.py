@@ -12,7 +12,18 @@ from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.holdout import HoldOut
 from audiolm.evaluation.prompts import continue_coarse, continue_fine, continue_semantic, read_prompts
-from audiolm.evaluation.sampling import Trials, compare, label, main, parse_grid, settings_of
+from audiolm.evaluation.sampling import (
+    Setting,
+    Trials,
+    choose,
+    compare,
+    label,
+    main,
+    parse_grid,
+    settings_of,
+    verdict,
+)
+from audiolm.evaluation.statistics import Interval
 from audiolm.evaluation.subject import from_checkpoint
 from audiolm.pipeline import Pipeline
 from audiolm.request import ContinuationRequest
@@ -99,17 +110,53 @@ def test_the_command_names_the_best_setting_of_each_stage(folder, tmp_path, caps
     result, best = (json.loads(path.read_text()) for path in files.values())
     assert result["sampling"] == best
     assert best["coarse"]["temperature"] == 0.7
-    assert best["fine"]["top_k"] == 4
+    assert [one["sampling"] for one in result["stages"]["fine"]["settings"]] == [
+        result["base"]["fine"], {**result["base"]["fine"], "temperature": 0.5, "top_k": 4}
+    ]  # fmt: skip
     tried = result["stages"]["semantic"]["settings"]
-    assert best["semantic"] == min(tried, key=lambda one: one["score"]["value"])["sampling"]
+    first = min(tried, key=lambda one: one["score"]["value"])
+    assert best["semantic"] == (first["sampling"] if first["best_share"] >= 0.5 else result["base"]["semantic"])
     assert sum(one["best_share"] for one in tried) == pytest.approx(1.0)
     assert result["reference"]["score"] >= 0.0
     assert (result["split"], result["items"]) == ("valid", ["piece/0", "piece/1"])
     assert {path.name for path in (tmp_path / "heard" / "original").iterdir()} == {"piece_0.wav", "piece_1.wav"}
-    assert (
-        len(list((tmp_path / "heard").iterdir())) == 4
-    )  # two settings, then the other stage at the best, and the originals
-    assert "best: 0.5 top-k 4" in capsys.readouterr().out
+    # the base and two settings, then another of the other stage, and the originals
+    assert len(list((tmp_path / "heard").iterdir())) == 5
+    assert capsys.readouterr().out.count("best: ") == 2
+
+
+def settings(*scores_and_shares: tuple[float, float]) -> list[Setting]:
+    """Of temperatures 0.5, 0.6, …"""
+    return [
+        Setting(SamplingConfig(0.5 + 0.1 * index), Interval(score, score, score, 2), share, {})
+        for index, (score, share) in enumerate(scores_and_shares)
+    ]
+
+
+def test_a_best_setting_that_is_first_in_half_of_the_draws_takes_the_base_s_place():
+    tried = settings((0.3, 0.1), (0.2, 0.5), (0.4, 0.4))
+    assert choose(tried, SamplingConfig(0.5)) is tried[1]
+    assert verdict(tried, tried[1]) == "best: 0.6"
+
+
+def test_a_best_setting_that_is_not_told_apart_leaves_the_base():
+    tried = settings((0.3, 0.2), (0.2, 0.45), (0.4, 0.35), (0.9, 0.0))
+    assert choose(tried, SamplingConfig(0.5)) is tried[0]
+    assert verdict(tried, tried[0]) == "best: 0.6, not told apart from 0.7, 0.5; kept: 0.5"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--grid", "fine=0.5", "fine=0.6"], "found several of fine"),
+        (["--base", "fine=0.5", "fine=0.6"], "found several of fine"),
+        (["--json", "/nowhere/to/be/found.json"], "found.json: cannot be written"),
+        (["--out", "/"], "cannot be written"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_the_work(options, message, capsys):
+    assert main(["piano", "--checkpoint", "none", "--data", "none", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_split_can_be_another(folder, capsys):
