@@ -17,7 +17,7 @@ from audiolm.evaluation.continuations import ContinuedPrompt, continue_prompts, 
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.notes import NoteStatistics, estimate_figures, exact_rolls, note_statistics
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import mean_interval, pairing_p_value
+from audiolm.evaluation.statistics import mean_interval, pairing_p_value, rate_interval
 from audiolm.evaluation.subject import untrained
 from audiolm.inspection.pianoroll import Roll, estimate_roll
 
@@ -88,6 +88,11 @@ def _log_ratio(a: float, b: float) -> float:
     return abs(float(np.log((a + _RATE_OFFSET) / (b + _RATE_OFFSET))))
 
 
+def _difference(a: float | None, b: float | None) -> float:
+    """NaN where either is unknown."""
+    return np.nan if a is None or b is None else abs(a - b)
+
+
 ASPECTS: dict[str, Callable[[Music, Music], float]] = {
     "key (1 - chroma correlation)": lambda a, b: 1.0 - correlation(a.key, b.key),
     "onset rate (absolute log ratio)": lambda a, b: _log_ratio(a.onset_rate, b.onset_rate),
@@ -97,10 +102,10 @@ ASPECTS: dict[str, Callable[[Music, Music], float]] = {
         1.0 - correlation(a.notes.pitch_classes, b.notes.pitch_classes)
     ),
     "polyphony (difference)": lambda a, b: abs(a.notes.polyphony - b.notes.polyphony),
-    "velocity (difference)": lambda a, b: abs(a.notes.velocity - b.notes.velocity),
+    "velocity (difference)": lambda a, b: _difference(a.notes.velocity, b.notes.velocity),
 }
 JUDGED = tuple(ASPECTS)[:3]
-VALUES: dict[str, Callable[[NoteStatistics], float]] = {
+VALUES: dict[str, Callable[[NoteStatistics], float | None]] = {
     "notes a second": lambda notes: notes.rate,
     "polyphony": lambda notes: notes.polyphony,
     "velocity": lambda notes: notes.velocity,
@@ -108,7 +113,7 @@ VALUES: dict[str, Callable[[NoteStatistics], float]] = {
 
 
 def distances(prompts: Sequence[Music], continuations: Sequence[Music]) -> dict[str, np.ndarray]:
-    """[N, N] distances of prompt i and continuation j by aspect."""
+    """[N, N] distances of prompt i and continuation j by aspect; NaN where either has no notes to compare."""
     return {
         aspect: np.array([[distance(a, b) for b in continuations] for a in prompts])
         for aspect, distance in ASPECTS.items()
@@ -150,34 +155,51 @@ def listen_to_all(samples: Sequence[ContinuedPrompt], random: Sequence[Continued
 
 
 def pairing_figures(sides: Mapping[str, list[Music]]) -> tuple[list[Figure], dict[str, float]]:
-    """Distances from the prompts by aspect, beside those of a shuffled pairing; and the p value of each aspect."""
+    """Distances from the prompts by aspect, beside those of a shuffled pairing; and the p value of each aspect.
+
+    Pairs without a distance are left out; an aspect with fewer than two left has no p value.
+    """
     prompts, others = sides["prompts"], {name: rests for name, rests in sides.items() if name != "prompts"}
     matrices = {name: distances(prompts, rests) for name, rests in others.items()}
     figures, p_values = [], {}
     for aspect in ASPECTS:
         own = matrices["own continuation"][aspect]
-        p_values[aspect] = pairing_p_value(own)
-        shuffled = (own.sum(axis=1) - own.diagonal()) / (len(own) - 1)
-        figures += [
-            Figure.of(f"{aspect}, {name}", mean_interval(found[aspect].diagonal())) for name, found in matrices.items()
-        ]
-        figures.insert(-2, Figure.of(f"{aspect}, others' continuations", mean_interval(shuffled)))
+        known = ~np.isnan(own.diagonal())
+        own, shuffled = own[np.ix_(known, known)], np.zeros(0)
+        if len(own) > 1:
+            p_values[aspect] = pairing_p_value(own)
+            shuffled = (own.sum(axis=1) - own.diagonal()) / (len(own) - 1)
+        figures += [_mean(f"{aspect}, {name}", found[aspect].diagonal()) for name, found in matrices.items()]
+        figures.insert(-2, _mean(f"{aspect}, others' continuations", shuffled))
     return figures, p_values
+
+
+def _mean(name: str, values: Sequence[float | None] | np.ndarray) -> Figure:
+    """Without the unknown ones."""
+    return Figure.computed(name, lambda: mean_interval(values))
 
 
 def value_figures(
     sides: Mapping[str, list[Music]], samples: Sequence[ContinuedPrompt], exact: Mapping[str, Roll]
 ) -> list[Figure]:
-    """Plain means of the estimated notes, which say in what direction continuations differ; exact ones where known."""
+    """Plain means of the estimated notes, which say in what direction continuations differ; exact ones where known.
+
+    And the share of stretches without notes, whose velocity is left out.
+    """
     found = {f"{name}, estimated": [music.notes for music in rests] for name, rests in sides.items()}
     found["the original's rest, exact"] = [
         note_statistics(exact[one.id], len(one.prompt) / SAMPLE_RATE_HZ, len(one.original) / SAMPLE_RATE_HZ)
         for one in samples
         if one.id in exact
     ]
-    return [
-        Figure.of(f"{value}: {name}", mean_interval([read(notes) for notes in statistics]))
+    found = {name: statistics for name, statistics in found.items() if statistics}
+    means = [
+        _mean(f"{value}: {name}", [read(notes) for notes in statistics])
         for value, read in VALUES.items()
         for name, statistics in found.items()
-        if statistics
     ]
+    without = [
+        Figure.of(f"stretches without notes: {name}", rate_interval([notes.velocity is None for notes in statistics]))
+        for name, statistics in found.items()
+    ]
+    return means + without

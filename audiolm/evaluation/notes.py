@@ -19,12 +19,12 @@ from audiolm.inspection.pianoroll import Roll, estimate_roll, note_f1
 @dataclass(frozen=True)
 class NoteStatistics:
     """Onsets a second, share of them in each pitch class [12] (C first), mean number of notes that sound at once, mean
-    velocity (0 without notes)."""
+    velocity (None without notes)."""
 
     rate: float
     pitch_classes: np.ndarray
     polyphony: float
-    velocity: float
+    velocity: float | None
 
 
 def note_statistics(roll: Roll, start_s: float, end_s: float) -> NoteStatistics:
@@ -36,7 +36,7 @@ def note_statistics(roll: Roll, start_s: float, end_s: float) -> NoteStatistics:
         rate=float(inside.sum()) / (end_s - start_s),
         pitch_classes=counts / counts.sum() if counts.any() else np.full(12, 1 / 12),
         polyphony=float(roll.polyphony(times_s).mean()),
-        velocity=float(roll.velocity[inside].mean()) if inside.any() else 0.0,
+        velocity=float(roll.velocity[inside].mean()) if inside.any() else None,
     )
 
 

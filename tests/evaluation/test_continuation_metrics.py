@@ -1,6 +1,7 @@
 """Speaker ranking and piano aspects on signals with known answers."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,8 +159,28 @@ def test_notes_are_counted_where_they_begin_and_heard_while_they_sound():
 
 def test_silence_has_no_notes_and_no_favourite_pitch():
     none = note_statistics(Roll(*(np.zeros(0, dtype=int) for _ in range(4))), 0.0, 2.0)
-    assert (none.rate, none.polyphony, none.velocity) == (0.0, 0.0, 0.0)
+    assert (none.rate, none.polyphony, none.velocity) == (0.0, 0.0, None)
     assert none.pitch_classes == pytest.approx(np.full(12, 1 / 12))
+
+
+def test_stretches_without_notes_have_no_velocity_to_compare_and_are_counted():
+    samples = [continued(440.0, 440.0), continued(311.13, 311.13), continued(261.63, 261.63)]
+    samples[0] = replace(samples[0], continuation=torch.zeros_like(samples[0].continuation))
+    sides = listen_to_all(samples, samples)
+    figures, p_values = pairing_figures(sides)
+    found = {figure.name: figure for figure in [*figures, *value_figures(sides, samples, {})]}
+    assert found["velocity (difference), own continuation"].n == 2
+    assert found["velocity (difference), others' continuations"].n == 2
+    assert found["velocity: own continuation, estimated"].n == 2
+    assert found["velocity: own continuation, estimated"].value > 10.0
+    assert found["stretches without notes: own continuation, estimated"].value == pytest.approx(1 / 3)
+    assert found["stretches without notes: prompts, estimated"].value == 0.0
+    assert 0.3 < p_values["velocity (difference)"] <= 1.0  # two pairs have two orders
+
+    samples = [replace(one, continuation=torch.zeros_like(one.continuation)) for one in samples]
+    figures, p_values = pairing_figures(listen_to_all(samples, samples))
+    assert "velocity (difference)" not in p_values
+    assert {figure.value for figure in figures if figure.name == "velocity (difference), own continuation"} == {None}
 
 
 def test_exact_notes_stand_beside_the_estimate_where_they_are_known():
