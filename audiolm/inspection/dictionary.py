@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from audiolm.audio.spectra import log_mel
 from audiolm.config import FRAME_RATE_HZ, SAMPLE_RATE_HZ, SEMANTIC_RATE_HZ
@@ -20,6 +21,7 @@ NUM_NEIGHBOURS = 8
 NUM_MELS = 80
 HOP = 160  # 10 ms
 CHROMA_FFT = 4096
+_CHROMA_HOPS = 256  # at a time: what is held does not grow with the clip
 CHROMA_HZ = (55.0, 2100.0)  # where a piano's fundamentals and strong partials lie
 
 
@@ -61,7 +63,12 @@ class Entry:
 
 
 def entry(ids: Sequence[Tensor], clips: Sequence[Waveform], token: int, family: str, level: int) -> Entry:
-    """The dictionary's entry of `token`, from one level's ids [N] of each clip (16 kHz); -1 is no token."""
+    """The dictionary's entry of `token`, from one level's ids [N] of each clip (16 kHz); -1 is no token.
+
+    Raises RequestError for a token below 0.
+    """
+    if token < 0:
+        raise RequestError(f"a token is at least 0, found {token}")
     rate_hz = SEMANTIC_RATE_HZ if family == "semantic" else FRAME_RATE_HZ
     occurrences: list[Occurrence] = []
     durations: Counter[int] = Counter()
@@ -97,7 +104,7 @@ def entry(ids: Sequence[Tensor], clips: Sequence[Waveform], token: int, family: 
 def entry_in(timelines: Sequence[Timeline], token: int, family: str, level: int) -> Entry:
     """`entry` over timelines: of each one the family's first lane; `level` is numbered as its lane shows it.
 
-    Raises RequestError where no timeline has such a level.
+    Raises RequestError where no timeline has such a level, or for a token below 0.
     """
     ids = [_level_ids(timeline, family, level) for timeline in timelines]
     if not any(len(own) for own in ids):
@@ -120,7 +127,7 @@ def _most_frequent(counts: Counter[int]) -> tuple[tuple[int, int], ...]:
 
 def _profiles(present: Sequence[Tensor], clips: Sequence[Waveform], hops: int) -> tuple[Tensor | None, Tensor | None]:
     """Mean log-mel [80] and share by pitch class [12] of the 10 ms hops within the positions marked in present [N]."""
-    mels, energies = [], []
+    mels, energy = [], torch.zeros(12)
     for mask, clip in zip(present, clips, strict=True):
         if not bool(mask.any()):
             continue
@@ -128,19 +135,20 @@ def _profiles(present: Sequence[Tensor], clips: Sequence[Waveform], hops: int) -
         mel = log_mel(samples, NUM_MELS, hop_length=HOP)[0]
         hop_mask = mask.repeat_interleave(hops)[: mel.shape[1]]
         mels.append(mel[:, : len(hop_mask)][:, hop_mask])
-        energies.append(_chroma(samples)[:, : len(hop_mask)][:, hop_mask])
+        energy += _chroma(samples[0], hop_mask.nonzero()[:, 0])
     if not mels:
         return None, None
-    energy = torch.cat(energies, dim=1).sum(dim=1)
     return torch.cat(mels, dim=1).mean(dim=1), energy / energy.sum().clamp_min(1e-12)
 
 
-def _chroma(samples: Tensor) -> Tensor:
-    """[1, T] at 16 kHz -> [12, T // 160 + 1] energy of the pitch classes, C first, in windows of 256 ms."""
+def _chroma(samples: Tensor, hops: Tensor) -> Tensor:
+    """[T] at 16 kHz -> [12] energy of the pitch classes, C first, in windows of 256 ms around the hops [K] named."""
     window = torch.hann_window(CHROMA_FFT)
-    spectrum = torch.stft(samples, CHROMA_FFT, HOP, window=window, pad_mode="constant", return_complex=True)[0]
+    windows = F.pad(samples, (CHROMA_FFT // 2, CHROMA_FFT // 2)).unfold(0, CHROMA_FFT, HOP)
+    power = torch.zeros(CHROMA_FFT // 2 + 1)
+    for some in hops.split(_CHROMA_HOPS):
+        power += torch.fft.rfft(windows[some] * window).abs().square().sum(dim=0)
     hertz = torch.arange(1, CHROMA_FFT // 2 + 1) * SAMPLE_RATE_HZ / CHROMA_FFT
     pitch_class = (69 + 12 * torch.log2(hertz / 440.0)).round().long() % 12
     heard = (hertz >= CHROMA_HZ[0]) & (hertz <= CHROMA_HZ[1])
-    energy = spectrum[1:][heard].abs().square()
-    return torch.zeros(12, energy.shape[1]).index_add_(0, pitch_class[heard], energy)
+    return torch.zeros(12).index_add_(0, pitch_class[heard], power[1:][heard])

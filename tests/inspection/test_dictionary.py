@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -46,6 +48,25 @@ def test_profiles_are_those_of_the_sound_where_the_token_is():
     assert high.pitch_classes.sum() == pytest.approx(1.0, abs=1e-4)
     assert high.mel_profile.shape == (80,)
     assert high.mel_profile.argmax() > low.mel_profile.argmax()
+
+
+def test_pitch_classes_of_many_stretches_are_those_of_the_whole_spectrogram():
+    clip = torch.randn(10 * RATE, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(500) % 3
+    found = entry([ids], [Waveform(clip)], 1, "coarse", 1).pitch_classes
+    spectrum = torch.stft(clip, 4096, 160, window=torch.hann_window(4096), pad_mode="constant", return_complex=True)
+    power = spectrum[:, :1000][:, (ids == 1).repeat_interleave(2)].abs().square().sum(dim=1)
+    expected = torch.zeros(12)
+    for index in range(1, 2049):
+        hertz = index * RATE / 4096
+        if 55.0 <= hertz <= 2100.0:
+            expected[round(69 + 12 * math.log2(hertz / 440.0)) % 12] += power[index]
+    assert torch.allclose(found, expected / expected.sum(), atol=1e-5)
+
+
+def test_what_is_no_token_is_refused():
+    with pytest.raises(RequestError, match="at least 0, found -1"):
+        entry([torch.tensor([-1, 2])], [Waveform(torch.zeros(640))], -1, "coarse", 1)
 
 
 def test_an_id_that_never_occurs_has_an_empty_entry():
