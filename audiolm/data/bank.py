@@ -6,6 +6,8 @@ levels of the layers are turned into a smooth response to velocity. Needs NumPy 
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +55,7 @@ class StoredBank:
             with np.load(path, allow_pickle=False) as arrays:
                 labels = {key: str(arrays[key]) for key in ("name", "licence") if key in arrays}
                 return cls(arrays["pcm"], arrays["starts"], arrays["roots"], arrays["velocities"], **labels)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{path}: not a sample bank ({error})") from error
 
 

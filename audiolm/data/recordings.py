@@ -1,4 +1,4 @@
-"""Any recordings as a corpus that is all test: real material beside the hold-out, never trained on."""
+"""Recordings as a corpus whose items are all of the split "test": real material beside the hold-out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """One item a file, at the models' level; its group is the file's name.
+    """One item a file, its mean taken out and at the models' level; id and group are the file's name without ending.
 
-    Raises: DataError for two files of one name; AudioError, of the first file that cannot be used.
+    All files are read before any is written. Raises: DataError for two files of one name, whatever their endings;
+    AudioError for the first that cannot be read, or that holds no sound.
     """
     names = [path.stem for path in args.files]
     if repeated := sorted({name for name in names if names.count(name) > 1}):

@@ -26,6 +26,7 @@ _ROOT_STEP = 3  # semitones
 _RATE_HZ = 44_100  # that of most fonts' samples: fluidsynth's own resampling would alias at 16 kHz
 _PAUSE_S = 1.0  # after each note, for its release
 _PEAK = 0.9
+_TIMEOUT_S = 300  # a key takes about a second
 _TICKS_A_BEAT = 1000  # a beat is a second
 _OPTIONS = ("-ni", "-q", "-R", "0", "-C", "0", "-g", "0.5", "-r", str(_RATE_HZ), "-O", "float", "-T", "wav")
 
@@ -59,16 +60,18 @@ def build(soundfont: Path, velocities: Sequence[float], max_s: float, licence: s
 def play(soundfont: Path, pitch: int, velocities: Sequence[int], note_s: float) -> list[np.ndarray]:
     """One key at each velocity, held for `note_s`, dry: float32 [T] each, at 16 kHz, from its attack on.
 
-    Raises: DataError when the program is missing or fails, or a note makes no sound.
+    Raises: DataError when the program is missing, fails or takes too long, or a note makes no sound.
     """
     with tempfile.TemporaryDirectory() as folder:
         score, sound = Path(folder) / "notes.mid", Path(folder) / "notes.wav"
         _score(pitch, velocities, note_s).save(score)
-        command = ["fluidsynth", *_OPTIONS, "-F", str(sound), str(soundfont), str(score)]
+        command = ["fluidsynth", *_OPTIONS, "-F", str(sound), str(soundfont.resolve()), str(score)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
         except FileNotFoundError as error:
             raise DataError("sound fonts need the program fluidsynth (Debian: package fluidsynth)") from error
+        except subprocess.TimeoutExpired as error:
+            raise DataError(f"fluidsynth took more than {_TIMEOUT_S} s for a key of {soundfont}") from error
         if done.returncode or not sound.is_file():
             raise DataError(f"fluidsynth failed on {soundfont}: {done.stderr.strip()[-300:]}")
         samples, rate_hz = soundfile.read(sound, dtype="float32", always_2d=True)

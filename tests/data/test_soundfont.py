@@ -2,12 +2,15 @@
 
 import stat
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from audiolm.data import soundfont
 from audiolm.data.__main__ import main
 from audiolm.data.bank import Bank, StoredBank
+from audiolm.errors import DataError
 
 PLAYER = """#!{python}
 import sys
@@ -15,6 +18,7 @@ import mido
 import numpy as np
 import soundfile
 rate_hz, out = int(sys.argv[sys.argv.index("-r") + 1]), sys.argv[sys.argv.index("-F") + 1]
+assert sys.argv[-2].startswith("/")  # a name such as -x.sf2 would be an option
 sound, now_s = np.zeros(0), 0.0
 for message in mido.MidiFile(sys.argv[-1]):
     now_s += message.time
@@ -82,6 +86,32 @@ def test_a_sound_font_comes_with_its_licence(tmp_path, capsys):
     assert "needs --licence" in capsys.readouterr().err
     assert main(["piano-bank", "--soundfont", font, "--out", out, "--licence", "x"]) == 1
     assert "piano.sf2: no such file" in capsys.readouterr().err
+
+
+def test_a_player_that_takes_too_long_is_stopped(play, monkeypatch, capsys):
+    monkeypatch.setattr("audiolm.data.soundfont._TIMEOUT_S", 0.2)
+    assert play("__import__('time').sleep(60)") == 1
+    assert "took more than 0.2 s" in capsys.readouterr().err
+
+
+def test_a_font_whose_name_looks_like_an_option_is_played(play, tmp_path, monkeypatch):
+    (tmp_path / "-x.sf2").touch()
+    monkeypatch.chdir(tmp_path)
+    assert play("0.2") == 0  # makes the player
+    assert len(soundfont.play(Path("-x.sf2"), 60, [64], 0.5)) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
+def test_a_damaged_bank_is_refused(damage, tmp_path):
+    path = tmp_path / "bank.npz"
+    pcm = np.random.default_rng(0).integers(-9999, 9999, size=9999).astype(np.int16)
+    StoredBank(pcm, np.array([0, 9999]), np.array([60]), np.array([64.0])).write(path)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    changed = whole[:middle] + bytes(64) + whole[middle + 64 :]
+    path.write_bytes({"cut": whole[:middle], "changed": changed, "empty": b""}[damage])
+    with pytest.raises(DataError, match="not a sample bank"):
+        StoredBank.read(path)
 
 
 def test_a_bank_that_names_no_instrument_is_salamander_s(tmp_path):
