@@ -47,19 +47,22 @@ def run(args: argparse.Namespace) -> None:
 def read_log(folder: Path) -> Curves:
     """What a resumed run did again replaces what it had done after its last save; a half-written line is left out.
 
-    Raises TrainingError where there is no log, or nothing in it.
+    Raises TrainingError where there is no log, nothing in it, or a row whose figures are no numbers.
     """
     try:
         lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{folder}: no readable {LOG_FILE}; not a training run ({error})") from error
     points: dict[str, list[tuple[float, float, float]]] = {"train": [], "valid": []}
-    for line in lines:
+    for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            kind, step, seconds, loss = row["kind"], row["step"], row["seconds"], _loss(row)
+            kind, step, seconds, loss = str(row["kind"]), row["step"], row["seconds"], _loss(row)
         except (ValueError, KeyError, TypeError):
             continue
+        if not all(isinstance(value, int | float) for value in (step, seconds, 0 if loss is None else loss)):
+            found = ", ".join(map(repr, (step, seconds, loss)))
+            raise TrainingError(f"{folder / LOG_FILE}:{number}: step, seconds and loss must be numbers, found {found}")
         for kept in points.values():
             while kept and kept[-1][0] > step:
                 kept.pop()

@@ -54,6 +54,18 @@ def test_a_half_written_line_is_left_out_and_an_empty_log_refused(tmp_path):
         read_log(tmp_path)
 
 
+@pytest.mark.parametrize("row", [{"step": "2"}, {"seconds": None}, {"main_loss": [1.0]}])
+def test_figures_that_are_no_numbers_are_named_by_their_line(tmp_path, row):
+    folder = write_log(tmp_path / "a", [trained(1, 9.0), trained(2, 5.0) | row])
+    with pytest.raises(TrainingError, match=r"log.jsonl:2: step, seconds and loss must be numbers, found"):
+        read_log(folder)
+
+
+@pytest.mark.parametrize("row", [[], 3, {"kind": ["train"], "step": 2, "seconds": 1.0, "loss": 1.0}])
+def test_rows_of_another_kind_are_left_out(tmp_path, row):
+    assert len(read_log(write_log(tmp_path / "a", [trained(1, 9.0), row])).train) == 1
+
+
 def test_a_picture_of_another_kind_is_refused(tmp_path, capsys):
     folder = write_log(tmp_path / "a", [trained(1, 9.0)])
     assert main(["curves", str(folder), "--out", str(tmp_path / "curves.doc")]) == 2
