@@ -11,6 +11,7 @@ from audiolm.checkpoints.tensors import read_bytes
 from audiolm.errors import CheckpointError
 
 MAX_PICTURE_BYTES = 2**20
+MAX_PICTURES = 8  # of a card
 SUFFIXES = {".png": (b"\x89PNG\r\n\x1a\n", "image/png"), ".jpg": (b"\xff\xd8\xff", "image/jpeg")}
 _NAME = r"[A-Za-z0-9][\w.-]{0,80}\.(?:png|jpg)"  # of this folder: no separators, no addresses
 _SHOWN = re.compile(rf"!\[([^\]\n]*)\]\(({_NAME})\)", re.ASCII)
@@ -34,23 +35,33 @@ def read_picture(path: Path) -> bytes:
 
 
 def read_pictures(folder: Path, card: str) -> dict[str, bytes]:
-    """The files in `folder` that the card shows. Raises CheckpointError like `read_picture`."""
+    """The files in `folder` that the card shows. Raises CheckpointError like `read_picture`, and for too many."""
+    _require_few(str(folder), card)
     return {name: read_picture(folder / name) for name in picture_names(card)}
 
 
 def require_pictures(where: str, card: str, pictures: Mapping[str, bytes]) -> None:
-    """Raises CheckpointError unless the pictures are those that the card shows."""
+    """Raises CheckpointError unless the pictures are those that the card shows, `MAX_PICTURES` at most."""
+    _require_few(where, card)
     if missing := [name for name in picture_names(card) if name not in pictures]:
         raise CheckpointError(f"{where}: the card shows {', '.join(missing)}, which is not there")
     if unused := sorted(set(pictures) - set(picture_names(card))):
         raise CheckpointError(f"{where}: the card does not show {', '.join(unused)}")
 
 
+def _require_few(where: str, card: str) -> None:
+    if (found := len(picture_names(card))) > MAX_PICTURES:
+        raise CheckpointError(f"{where}: a card shows at most {MAX_PICTURES} pictures, found {found}")
+
+
 def with_pictures(card: str, folder: Path) -> str:
-    """The card as one text, for a page: its pictures as data URIs, or their captions where a picture is unusable."""
+    """The card as one text, for a page: its first pictures as data URIs, or their captions where one is unusable."""
+    usable = picture_names(card)[:MAX_PICTURES]
 
     def shown(match: re.Match[str]) -> str:
         caption, name = match.groups()
+        if name not in usable:
+            return f"({caption})"
         try:
             content = read_picture(folder / name)
         except CheckpointError:

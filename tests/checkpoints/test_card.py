@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from audiolm.checkpoints import card
-from audiolm.checkpoints.pictures import picture_names, read_picture, with_pictures
+from audiolm.checkpoints.pictures import picture_names, read_picture, read_pictures, require_pictures, with_pictures
 from audiolm.errors import CheckpointError
 
 FACTS: dict[str, Any] = {
@@ -148,6 +148,21 @@ def test_what_is_no_picture_is_refused(name: str, content: bytes | None, message
         (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=message):
         read_picture(tmp_path / name)
+
+
+def test_a_card_shows_eight_pictures_at_most(tmp_path: Path):
+    names = [f"{index}.png" for index in range(9)]
+    text = " ".join(f"![{name}]({name})" for name in names)
+    for name in names:
+        (tmp_path / name).write_bytes(PNG)
+    assert with_pictures(text, tmp_path).count("data:") == 8
+    assert with_pictures(text, tmp_path).endswith("(8.png)")
+    for refused in (
+        lambda: read_pictures(tmp_path, text),
+        lambda: require_pictures("here", text, dict.fromkeys(names, PNG)),
+    ):
+        with pytest.raises(CheckpointError, match="at most 8 pictures, found 9"):
+            refused()
 
 
 def test_only_pictures_beside_the_card_are_its_pictures(tmp_path: Path):
