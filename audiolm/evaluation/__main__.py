@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, command: str) -> Report:
     """Prints each row as soon as it is measured. A listening report comes alone unless rows are asked for."""
+    if args.against is not None and args.listening is None:
+        raise EvaluationError("--against sets a second checkpoint's continuations beside: give --listening too")
     usual = rows.of_domain(args.domain) if args.listening is None else []
     wanted = usual if args.rows is None else args.rows.split(",")
     if unknown := [row for row in wanted if row not in rows.ROWS]:

@@ -243,3 +243,8 @@ def test_continuations_are_sampled_as_the_checkpoint_says_unless_told_otherwise(
     assert _request(args, Subject("a checkpoint", models=models)).coarse == own["coarse"]
     args = _parser().parse_args(["piano", "--checkpoint", "x", "--temperatures", "0.1", "0.2", "0.3"])
     assert _request(args, Subject("a checkpoint", models=models)).coarse == SamplingConfig(0.2, 5, 0.8)
+
+
+def test_a_second_checkpoint_without_a_page_to_listen_to_is_refused(capsys):
+    assert main(["speech", "--checkpoint", "none", "--against", "another"]) == 2
+    assert "give --listening too" in capsys.readouterr().err
