@@ -215,8 +215,8 @@ class FrameDecoder(nn.Module):
 
 
 def _rounded(log_magnitudes: Tensor) -> Tensor:
-    """To 1/64 nat (0.14 dB): the search for phases would make a difference in the last digit audible, such as between
-    a stream's chunks and the whole."""
+    """To 1/64 nat (0.14 dB): the search for phases makes a difference in the last digit audible, such as between a
+    stream's chunks and the whole; rounded, it rarely is one (only where a value lies at the edge of a step)."""
     return torch.round(log_magnitudes * 64.0) / 64.0
 
 
