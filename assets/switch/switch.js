@@ -148,6 +148,7 @@ class Switch extends HTMLElement {
   #deck = new Deck(() => this.#changed());
 
   connectedCallback() {
+    this.setAttribute("role", "group");
     this.#signal = new AbortController();
     const options = { signal: this.#signal.signal, capture: true };
     document.addEventListener("play", () => this.#deck.playing && this.#deck.pause(), options);
@@ -300,6 +301,7 @@ class Snippets extends HTMLElement {
   #endS = 0;
 
   connectedCallback() {
+    this.setAttribute("role", "group");
     this.#audio.ontimeupdate = () => this.#audio.currentTime >= this.#endS && this.#audio.pause();
     this.append(this.#audio);
   }
