@@ -51,9 +51,9 @@ def inspected_text(inspected: Inspected) -> str:
 
 
 def clip_name(inspected: Inspected, file_name: str) -> str:
-    """What to call the clip in a list: a run by its seed, everything else by its file."""
+    """What to call the clip in a list: a continuation by its number, everything else by its file."""
     made = inspected.made
-    return file_name[:24] if made is None else f"seed {made.receipt.request.seed}, row {made.receipt.row}"
+    return file_name[:24] if made is None else f"Continuation {made.receipt.row + 1}"
 
 
 def inspected_heading(inspected: Inspected) -> str:

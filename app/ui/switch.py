@@ -25,9 +25,11 @@ watch("value", () => shown.show(props.value));
 
 
 def switch_head() -> str:
-    """Style and script of the elements, as markup for the page's head."""
-    style, script = ((ASSETS / "switch" / name).read_text(encoding="utf-8") for name in ("switch.css", "switch.js"))
-    return f'<style>{style}</style>\n<script type="module">{script}</script>'
+    """Style and script of the elements, as markup for the page's head; the two files are one module."""
+    names = ("switch.css", "deck.js", "switch.js")
+    style, *script = ((ASSETS / "switch" / name).read_text(encoding="utf-8") for name in names)
+    code = "\n".join(script)
+    return f'<style>{style}</style>\n<script type="module">{code}</script>'
 
 
 def switch_view(label: str, elem_id: str) -> gr.HTML:

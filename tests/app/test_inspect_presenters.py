@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,6 +52,12 @@ def test_a_generated_clip_is_labelled_and_its_parts_are_told(inspected):
     assert "3.0 s prompt + 3.0 s" in html
     recording = replace(inspected, timeline=make_timeline(6.0, prompt_s=0.0))
     assert "GENERATED" not in presenters.inspected_heading(recording)
+
+
+def test_a_clip_is_called_by_its_number_in_the_page_or_by_its_file(inspected):
+    assert presenters.clip_name(inspected, "x" * 80) == "x" * 24
+    made = SimpleNamespace(receipt=SimpleNamespace(row=1))
+    assert presenters.clip_name(replace(inspected, made=made), "whole") == "Continuation 2"
 
 
 def test_doubt_is_told_of_prompt_and_continuation_apart(inspected):
