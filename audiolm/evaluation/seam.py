@@ -26,7 +26,9 @@ def measure(inputs: Inputs) -> RowReport:
     shifted = [*samples[1:], *samples[:1]]
     joins = {
         "share of continuations": ((one.prompt, one.continuation) for one in samples),
-        "originals at the same instant": ((one.prompt, one.original[len(one.prompt) :]) for one in samples),
+        "originals at the same instant": (
+            (one.original[: len(one.prompt)], one.original[len(one.prompt) :]) for one in samples
+        ),
         "others' continuations": (
             (one.prompt, other.continuation) for one, other in zip(samples, shifted, strict=True) if one is not other
         ),

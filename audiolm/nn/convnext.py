@@ -72,7 +72,10 @@ class FrameEncoder(nn.Module):
         """[B, T] -> complex [B, n_fft / 2 + 1, 2F], the frames that latents stand for."""
         config = self.config
         margin = (config.n_fft - config.hop_length) // 2
-        padded = F.pad(waveforms.float(), (margin, margin + -waveforms.shape[-1] % SAMPLES_PER_FRAME))
+        padded = F.pad(waveforms.float(), (0, -waveforms.shape[-1] % SAMPLES_PER_FRAME))
+        # Magnitudes of a sound cut off have all frequencies, which phases cannot take out again: it is mirrored instead.
+        mirrored = config.phase == "reconstructed" and padded.shape[-1] > margin
+        padded = F.pad(padded, (margin, margin), mode="reflect" if mirrored else "constant")
         return torch.stft(
             padded, config.n_fft, config.hop_length, window=self.window, center=False, return_complex=True
         )
