@@ -73,7 +73,7 @@ class FrameEncoder(nn.Module):
         config = self.config
         margin = (config.n_fft - config.hop_length) // 2
         padded = F.pad(waveforms.float(), (0, -waveforms.shape[-1] % SAMPLES_PER_FRAME))
-        # Magnitudes of a sound cut off have all frequencies, which phases cannot take out again: it is mirrored instead.
+        # A sound that is cut off has all frequencies, and phases cannot take them out again: it is mirrored instead.
         mirrored = config.phase == "reconstructed" and padded.shape[-1] > margin
         padded = F.pad(padded, (margin, margin), mode="reflect" if mirrored else "constant")
         return torch.stft(
