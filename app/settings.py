@@ -33,6 +33,7 @@ class Settings:
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
     prompts_folder: Path = ASSETS / "prompts"
     css_file: Path = ASSETS / "studio.css"
+    studies_folder: Path = Path.home() / ".audiolm" / "studies"  # outside of everything that is served
 
 
 def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -61,6 +62,13 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         default=None,
         help="let visitors name a folder or Hub id (default: only when serving this machine alone)",
     )
+    parser.add_argument(
+        "--studies",
+        type=Path,
+        default=Settings.studies_folder,
+        metavar="FOLDER",
+        help="where listening studies and their answers are kept (default: %(default)s)",
+    )
     values = parser.parse_args(arguments)
     if not 0 <= values.port <= 65535:
         parser.error(f"--port must be 0..65535, found {values.port}")
@@ -74,4 +82,5 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         checkpoints=tuple(values.checkpoints),
         threads=values.threads,
         other_checkpoints=others,
+        studies_folder=values.studies,
     )
