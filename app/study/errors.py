@@ -33,12 +33,20 @@ class ConflictError(StudyError):
     """The trial has another answer already, or the key belongs to another answer [409]; ask for the next trial."""
 
 
-class StudyFullError(StudyError):
-    """Every place is taken, or the study is closed [403]; `code` is what a recruiting platform is told."""
+class LapsedError(StudyError):
+    """The session was idle for too long and its place has been filled [410]; code and redirect as StudyFullError."""
 
-    def __init__(self, message: str, code: str = "") -> None:
+    def __init__(self, message: str, code: str = "", redirect: str = "") -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.redirect = code, redirect
+
+
+class StudyFullError(StudyError):
+    """Every place is taken, or the study is closed [403]; `code` and `redirect` are what the platform is told."""
+
+    def __init__(self, message: str, code: str = "", redirect: str = "") -> None:
+        super().__init__(message)
+        self.code, self.redirect = code, redirect
 
 
 class IncompleteError(StudyError):

@@ -10,8 +10,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-CONSENT, RUNNING, COMPLETE, SCREENED_OUT, LAPSED = "consent", "running", "complete", "screened_out", "lapsed"
-STATES = (CONSENT, RUNNING, COMPLETE, SCREENED_OUT, LAPSED)
+CONSENT, DECLINED, RUNNING, COMPLETE = "consent", "declined", "running", "complete"
+SCREENED_OUT, LAPSED = "screened_out", "lapsed"
+STATES = (CONSENT, DECLINED, RUNNING, COMPLETE, SCREENED_OUT, LAPSED)
 
 PHASES = ("headphones", "level", "practice", "main", "comment")
 
@@ -25,10 +26,11 @@ class View:
 
 @dataclass(frozen=True)
 class Session(View):
-    """Where a participant stands. State "consent": nothing is stored yet, and id and token are empty.
+    """Where a participant stands. States "consent" and "declined": nothing is stored, and id and token are empty.
 
     `token` is the browser's secret for all further calls (keep it in a cookie: HttpOnly, SameSite=Strict, or in the
-    page; never in a URL). `code` and `redirect` are set once the state is complete, screened_out or lapsed.
+    page; never in a URL). `code` and `redirect` are set once the state is declined, complete,
+    screened_out or lapsed.
     """
 
     study_id: str
@@ -134,5 +136,4 @@ class StudyPage(View):
     contact: str
     kind: str
     minutes: int
-    code_no_consent: str = ""
-    redirect_no_consent: str = ""
+    headphones: bool
