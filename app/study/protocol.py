@@ -60,7 +60,7 @@ def quotas(study: Study) -> tuple[int, ...]:
 
 
 def order(study: Study, participant_key: str, cell: int) -> tuple[PlannedTrial, ...]:
-    """Every step of a session but the comment: headphones, level, practice, then the rest with checks between.
+    """Every step of a session but the comment: level, headphones, practice, then the rest with checks between.
 
     Raises ValueError for a cell the study does not have.
     """
@@ -72,8 +72,8 @@ def order(study: Study, participant_key: str, cell: int) -> tuple[PlannedTrial, 
     scored = draw.shuffled(study.trial(one) for one in sides)
     checks = draw.shuffled((*study.of_role(ATTENTION), *study.of_role(TRAP)))
     steps = [
-        *draw.shuffled(study.of_role(HEADPHONES)),
         *study.of_role(LEVEL),
+        *draw.shuffled(study.of_role(HEADPHONES)),
         *draw.shuffled(study.of_role(PRACTICE)),
         *_spread(scored, checks, draw),
     ]
