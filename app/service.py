@@ -30,6 +30,8 @@ from app.schemas import (
     VoicesRequest,
 )
 from app.settings import Settings
+from app.study.clips import render
+from app.study.recipe import Recipe
 from audiolm.audio import files
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.config import DOMAINS
@@ -194,6 +196,13 @@ class Service:
             yield (yield from versions.leave_out(pipeline, clip, request, folder))
 
         return self._runs.start(steps)
+
+    def make_study(self, recipe: Recipe) -> Events:
+        """Yields Waiting and Progress, at last one Rendered: a listening study with its clips.
+
+        Raises RequestError, AudioError, CheckpointError, PreflightError, DeviceMemoryError.
+        """
+        return self._runs.start(lambda folder: render(self.offer, recipe))
 
     def _open(self, request: ClipRequest) -> Generator[Loading, None, tuple[CheckpointInfo, Pipeline, Clip]]:
         """The clip, at most MAX_CLIP_S of it, and the checkpoint that reads it."""

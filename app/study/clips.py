@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from app.offer import Offer
-from app.study.definition import Checked, Study
-from audiolm.events import Progress
+from app.schemas import CheckpointChoice
+from app.study.assembly import Item, Sound, assemble
+from app.study.definition import TRUTH_KINDS, DetectorScore, Study
+from app.study.mastering import low_passed
+from app.study.preflight import require_fit
+from app.study.presets import CODEC, CONTINUATION, LOW_PASS, Version
+from app.study.recipe import Recipe
+from audiolm.audio import files
+from audiolm.config import SAMPLE_RATE_HZ
+from audiolm.errors import AudioTooShortError
+from audiolm.events import Progress, Result
+from audiolm.pipeline import Pipeline
+from audiolm.receipt import derive_seed, hash_waveform
+from audiolm.request import ContinuationRequest
+from audiolm.streams import Waveform
 
-SOURCES = ("recording", "codec", "continuation")
-
-
-@dataclass(frozen=True)
-class Version(Checked):
-    """A condition: what is made of a prompt. `levels` are those of "codec" (0: all), `ablation` of "continuation"."""
-
-    name: str
-    source: str
-    checkpoint: str = ""
-    ablation: str = ""
-    levels: int = 0
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a researcher chooses. Empty `versions` and lengths of 0 are the preset's. `prompts` are recordings at least
-    `clip_s` long; the last `num_practice` of them serve practice, attention and trap trials and are never scored."""
-
-    preset: str
-    checkpoint: str
-    prompts: tuple[Path, ...]
-    title: str = ""
-    versions: tuple[Version, ...] = ()
-    clip_s: float = 0.0
-    prompt_s: float = 0.0
-    seed: int = 0
-    num_practice: int = 1
-    target_sessions: int = 0
-    trials_per_session: int = 0
-    watermark: bool = True
+Rendering = Generator[Progress, None, Sound]
 
 
 @dataclass(frozen=True)
@@ -53,8 +38,106 @@ class Rendered:
 
 
 def render(offer: Offer, recipe: Recipe) -> Iterator[Progress | Rendered]:
-    """Yields Progress, at last one Rendered; `Library.add` keeps it. Behind `Service.make_study`, which takes turns.
+    """Yields Progress, at last one Rendered; `Library.add` keeps it.
 
     Raises RequestError, AudioError, CheckpointError, PreflightError, DeviceMemoryError.
     """
-    raise NotImplementedError
+    preset, recipe = recipe.resolved()
+    total = len(recipe.prompts) * len(recipe.versions)
+    items: list[Item] = []
+    for item, path in enumerate(recipe.prompts):
+        recording = _read(path, recipe.clip_s)
+        made: list[Sound] = []
+        for version in recipe.versions:
+            done = item * len(recipe.versions) + len(made)
+            yield Progress("clips", done, total, 0.0)
+            pipeline = _pipeline(offer, version.checkpoint or recipe.checkpoint)
+            work = _render(pipeline, recording, version, recipe, item)
+            made.append((yield from _counted(work, done, total)))
+        items.append(Item(f"{item + 1:03d} {path.stem}"[:100], tuple(made)))
+    judge = None
+    if preset.kind in TRUTH_KINDS:
+        judge = _Judge(_pipeline(offer, recipe.checkpoint), round(recipe.prompt_s * SAMPLE_RATE_HZ))
+    study, clips, owner_token = assemble(preset, recipe, items, judge)
+    require_fit(study, clips)
+    yield Progress("clips", total, total, 0.0)
+    yield Rendered(study, clips, owner_token)
+
+
+class _Judge:
+    """The detector of the recipe's checkpoint, on what comes after the prompt."""
+
+    def __init__(self, pipeline: Pipeline, start: int) -> None:
+        self._pipeline, self._start = pipeline, start
+
+    def __call__(self, samples: Tensor) -> DetectorScore | None:
+        """samples [T] as they are heard -> the score; None where the checkpoint has no detector."""
+        if self._pipeline.models.detector is None:
+            return None
+        verdict = self._pipeline.detect(Waveform(samples[self._start :].float()))
+        sha256 = self._pipeline.models.info.components["detector"].hash
+        return DetectorScore(
+            verdict.label, verdict.probability, verdict.threshold, verdict.reason[:500], verdict.scope[:500], sha256
+        )
+
+
+def _read(path: Path, clip_s: float) -> Waveform:
+    recording = files.read_waveform(path, max_s=clip_s)
+    if recording.samples.shape[0] < round(clip_s * SAMPLE_RATE_HZ):
+        raise AudioTooShortError(f"{path.name}: {clip_s:g} s are needed, found {recording.duration_s:.2f} s")
+    return recording
+
+
+def _pipeline(offer: Offer, checkpoint: str) -> Pipeline:
+    return offer.load(CheckpointChoice.parse(checkpoint))[1]
+
+
+def _counted(work: Rendering, done: int, total: int) -> Rendering:
+    """The work's own progress, told as that of the whole: often enough to be stopped."""
+    try:
+        while True:
+            next(work)
+            yield Progress("clips", done, total, 0.0)
+    except StopIteration as end:
+        return end.value
+
+
+def _render(pipeline: Pipeline, recording: Waveform, version: Version, recipe: Recipe, item: int) -> Rendering:
+    info = pipeline.models.info
+    origin = {"source": version.source, "recording_sha256": hash_waveform(recording)}
+    if version.source in (CODEC, CONTINUATION):
+        origin |= {"checkpoint": info.name, "checkpoint_sha256": info.sha256}
+    samples = recording.samples
+    if version.source == CODEC:
+        levels = version.levels or pipeline.num_levels
+        origin["levels"] = str(levels)
+        samples = pipeline.reconstruct(recording, levels).samples
+    elif version.source == CONTINUATION:
+        samples = yield from _continued(pipeline, recording, version, recipe, derive_seed(recipe.seed, "item", item))
+        origin |= {"seed": str(derive_seed(recipe.seed, "item", item)), "ablation": version.ablation}
+        origin["prompt_s"] = f"{recipe.prompt_s:g}"
+    elif version.source == LOW_PASS:
+        origin["cutoff_hz"] = f"{version.cutoff_hz:g}"
+        samples = low_passed(samples, version.cutoff_hz)
+    yield Progress(version.source, 1, 1, 0.0)
+    return Sound(
+        version, samples, version.source == CONTINUATION, {name: text for name, text in origin.items() if text}
+    )
+
+
+def _continued(
+    pipeline: Pipeline, recording: Waveform, version: Version, recipe: Recipe, seed: int
+) -> Generator[Progress, None, Tensor]:
+    """Samples [T] of `clip_s`: the prompt through the codec and its continuation, as originals go through the codec."""
+    request = ContinuationRequest(
+        prompt_s=recipe.prompt_s,
+        continuation_s=recipe.clip_s - recipe.prompt_s,
+        num_continuations=1,
+        seed=seed,
+        **pipeline.models.info.sampling,
+    )
+    for event in pipeline.continue_prompt(recording, request, version.ablation):
+        if isinstance(event, Result):
+            return event.continuations[0].waveform.samples
+        yield Progress("continuation", 0, 1, 0.0)
+    raise AssertionError("a run ends with its result")

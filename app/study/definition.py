@@ -54,16 +54,16 @@ _HEX_PATTERN = r"([0-9a-f]{64})?"
 _ITEM_PATTERN = r"[^\x00-\x1f]{1,100}"
 
 
-def _text(default: str = dataclasses.MISSING, longest: int = 4000, pattern: str = "") -> Any:
+def text(default: str = dataclasses.MISSING, longest: int = 4000, pattern: str = "") -> Any:
     metadata: dict[str, Any] = {"maxLength": longest} | ({"pattern": f"^{pattern}$"} if pattern else {})
     return field(default=default, metadata=metadata)
 
 
-def _choice(options: tuple[str, ...], default: str = dataclasses.MISSING) -> Any:
+def choice(options: tuple[str, ...], default: str = dataclasses.MISSING) -> Any:
     return field(default=default, metadata={"enum": options})
 
 
-def _number(default: float = dataclasses.MISSING, low: float | None = None, high: float | None = None) -> Any:
+def number(default: float = dataclasses.MISSING, low: float | None = None, high: float | None = None) -> Any:
     limits = {"minimum": low, "maximum": high}
     return field(default=default, metadata={name: value for name, value in limits.items() if value is not None})
 
@@ -86,12 +86,12 @@ class Checked(Config):
 class DetectorScore(Checked):
     """What the checkpoint's detector said of a clip as it is heard. `probability` is None where it was withheld."""
 
-    label: str = _choice(("original", "generated", "uncertain", "withheld"))
-    probability: float | None = _number(None, 0.0, 1.0)
-    threshold: float = _number(0.5, 0.0, 1.0)
-    reason: str = _text("", 500)
-    scope: str = _text("", 500)
-    model_sha256: str = _text("", 64, _HEX_PATTERN)
+    label: str = choice(("original", "generated", "uncertain", "withheld"))
+    probability: float | None = number(None, 0.0, 1.0)
+    threshold: float = number(0.5, 0.0, 1.0)
+    reason: str = text("", 500)
+    scope: str = text("", 500)
+    model_sha256: str = text("", 64, _HEX_PATTERN)
 
     @property
     def forced(self) -> str:
@@ -109,15 +109,15 @@ class Clip(Checked):
     real-or-synthetic asks for. `origin` says how the clip was made (checkpoint, seed, prompt hash, …).
     """
 
-    id: str = _text(longest=64, pattern=_ID_PATTERN)
-    sha256: str = _text(longest=64, pattern=r"[0-9a-f]{64}")
-    item: str = _text(longest=100, pattern=_ITEM_PATTERN)
-    condition: str = _text(longest=100, pattern=_ITEM_PATTERN)
-    num_samples: int = _number(low=1)
-    loudness_lufs: float = _number(low=-70.0, high=10.0)
+    id: str = text(longest=64, pattern=_ID_PATTERN)
+    sha256: str = text(longest=64, pattern=r"[0-9a-f]{64}")
+    item: str = text(longest=100, pattern=_ITEM_PATTERN)
+    condition: str = text(longest=100, pattern=_ITEM_PATTERN)
+    num_samples: int = number(low=1)
+    loudness_lufs: float = number(low=-70.0, high=10.0)
     generated: bool = False
-    sample_rate_hz: int = _number(SAMPLE_RATE_HZ, 8000, 192_000)
-    num_channels: int = _number(1, 1, 2)
+    sample_rate_hz: int = number(SAMPLE_RATE_HZ, 8000, 192_000)
+    num_channels: int = number(1, 1, 2)
     detector: DetectorScore | None = None
     origin: dict[str, str] = field(default_factory=dict)
 
@@ -148,12 +148,12 @@ class Trial(Checked):
     BEEPS. `instruction` is shown above the question (attention: which answer to give).
     """
 
-    id: str = _text(longest=64, pattern=_ID_PATTERN)
-    clips: tuple[str, ...] = _text(longest=64, pattern=_ID_PATTERN)
-    role: str = _choice(ROLES, SCORED)
-    reference: str = _text("", 64)
-    expected: str = _text("", 20)
-    instruction: str = _text("", 500)
+    id: str = text(longest=64, pattern=_ID_PATTERN)
+    clips: tuple[str, ...] = text(longest=64, pattern=_ID_PATTERN)
+    role: str = choice(ROLES, SCORED)
+    reference: str = text("", 64)
+    expected: str = text("", 20)
+    instruction: str = text("", 500)
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,9 @@ class Checks(Checked):
     trap trials are kept, and left out of the analysis.
     """
 
-    headphone_pass: int = _number(0, 0, 24)
-    must_play: float = _number(1.0, 0.0, 1.0)
-    max_failed: int = _number(0, 0, 24)
+    headphone_pass: int = number(0, 0, 24)
+    must_play: float = number(1.0, 0.0, 1.0)
+    max_failed: int = number(0, 0, 24)
     practice_feedback: bool = False
 
 
@@ -179,36 +179,36 @@ class Plan(Checked):
     session without a request for `idle_minutes` gives its place to the next participant.
     """
 
-    target_sessions: int = _number(24, 1, 100_000)
-    trials_per_session: int = _number(0, 0, 500)
+    target_sessions: int = number(24, 1, 100_000)
+    trials_per_session: int = number(0, 0, 500)
     one_version: bool = True
-    idle_minutes: float = _number(30.0, 1.0, 10_080.0)
-    equivalence_margin: float = _number(0.05, 0.001, 0.499)
+    idle_minutes: float = number(30.0, 1.0, 10_080.0)
+    equivalence_margin: float = number(0.05, 0.001, 0.499)
 
 
 @dataclass(frozen=True)
 class Texts(Checked):
     """What a participant reads, as plain text (never HTML). `labels` replace those of OPTIONS, in their order."""
 
-    title: str = _text("Listening study", 200)
-    introduction: str = _text("", 8000)
-    consent: str = _text("", 8000)
-    question: str = _text("", 500)
-    instructions: str = _text("", 4000)
-    labels: tuple[str, ...] = _text((), 100)
-    debrief: str = _text("", 4000)
-    contact: str = _text("", 500)
+    title: str = text("Listening study", 200)
+    introduction: str = text("", 8000)
+    consent: str = text("", 8000)
+    question: str = text("", 500)
+    instructions: str = text("", 4000)
+    labels: tuple[str, ...] = text((), 100)
+    debrief: str = text("", 4000)
+    contact: str = text("", 500)
 
 
 @dataclass(frozen=True)
 class Codes(Checked):
     """Completion codes of a recruiting platform, one an outcome; `redirect` is an https address with {code} in it."""
 
-    complete: str = _text("", 64, r"[0-9A-Za-z_-]*")
-    screened_out: str = _text("", 64, r"[0-9A-Za-z_-]*")
-    no_consent: str = _text("", 64, r"[0-9A-Za-z_-]*")
-    full: str = _text("", 64, r"[0-9A-Za-z_-]*")
-    redirect: str = _text("", 500)
+    complete: str = text("", 64, r"[0-9A-Za-z_-]*")
+    screened_out: str = text("", 64, r"[0-9A-Za-z_-]*")
+    no_consent: str = text("", 64, r"[0-9A-Za-z_-]*")
+    full: str = text("", 64, r"[0-9A-Za-z_-]*")
+    redirect: str = text("", 500)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -228,10 +228,10 @@ class Study(Checked):
     Raises DefinitionError where the parts contradict each other.
     """
 
-    id: str = _text(longest=64, pattern=_ID_PATTERN)
-    kind: str = _choice(KINDS)
-    seed: int = _number(low=0, high=2**53 - 1)
-    conditions: tuple[str, ...] = _text(longest=100, pattern=_ITEM_PATTERN)
+    id: str = text(longest=64, pattern=_ID_PATTERN)
+    kind: str = choice(KINDS)
+    seed: int = number(low=0, high=2**53 - 1)
+    conditions: tuple[str, ...] = text(longest=100, pattern=_ITEM_PATTERN)
     clips: tuple[Clip, ...] = ()
     trials: tuple[Trial, ...] = ()
     texts: Texts = field(default_factory=Texts)
@@ -239,11 +239,11 @@ class Study(Checked):
     plan: Plan = field(default_factory=Plan)
     codes: Codes = field(default_factory=Codes)
     allow_tie: bool = False
-    preset: str = _text("", 64)
-    owner_token_sha256: str = _text("", 64, _HEX_PATTERN)
-    created_utc: str = _text("", 40)
-    code_version: str = _text("", 100)
-    format: int = _number(FORMAT, FORMAT, FORMAT)
+    preset: str = text("", 64)
+    owner_token_sha256: str = text("", 64, _HEX_PATTERN)
+    created_utc: str = text("", 40)
+    code_version: str = text("", 100)
+    format: int = number(FORMAT, FORMAT, FORMAT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
