@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from app.schemas import (
 )
 from app.settings import Settings
 from app.study.clips import render
+from app.study.library import Library
 from app.study.recipe import Recipe
 from audiolm.audio import files
 from audiolm.checkpoints import CheckpointInfo
@@ -61,6 +63,11 @@ class Service:
             torch.set_num_threads(settings.threads)
         self.offer = Offer(settings, self.device)
         self._runs = Runs(self.device)
+
+    @cached_property
+    def library(self) -> Library:
+        """The listening studies that are kept here. Raises StoreError."""
+        return Library(self.settings.studies_folder)
 
     def prompts(self) -> dict[str, list[Path]]:
         """Domain -> example prompts: files named speech_… or piano_… in the prompts folder."""

@@ -19,7 +19,8 @@ class Settings:
     `checkpoints` are names of embedded ones, folders of one checkpoint, folders of several, or Hub ids
     (`org/name` or `org/name@revision`); empty means the embedded ones. `other_checkpoints` says whether a visitor may
     name a folder or a Hub id in the page: on by default only where the page is not served to other machines, since it
-    makes this machine read folders and download from the Hub for whoever asks.
+    makes this machine read folders and download from the Hub for whoever asks. `studies_in_page` says whether a visitor
+    may make listening studies and see the owners' links of all that are here: on by default as the one before.
     """
 
     host: str = "127.0.0.1"
@@ -33,6 +34,7 @@ class Settings:
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
     prompts_folder: Path = ASSETS / "prompts"
     css_file: Path = ASSETS / "studio.css"
+    studies_in_page: bool = True
     studies_folder: Path = Path.home() / ".audiolm" / "studies"  # outside of everything that is served
 
 
@@ -69,18 +71,25 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         metavar="FOLDER",
         help="where listening studies and their answers are kept (default: %(default)s)",
     )
+    parser.add_argument(
+        "--studies-in-page",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="let visitors make studies and see the owners' links (default: only when serving this machine alone)",
+    )
     values = parser.parse_args(arguments)
     if not 0 <= values.port <= 65535:
         parser.error(f"--port must be 0..65535, found {values.port}")
     if values.threads is not None and values.threads < 1:
         parser.error(f"--threads must be at least 1, found {values.threads}")
-    others = values.host in LOOPBACK_HOSTS if values.other_checkpoints is None else values.other_checkpoints
+    alone = values.host in LOOPBACK_HOSTS
     return Settings(
         host=values.host,
         port=values.port,
         device=values.device,
         checkpoints=tuple(values.checkpoints),
         threads=values.threads,
-        other_checkpoints=others,
+        other_checkpoints=alone if values.other_checkpoints is None else values.other_checkpoints,
+        studies_in_page=alone if values.studies_in_page is None else values.studies_in_page,
         studies_folder=values.studies,
     )

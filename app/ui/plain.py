@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from app.presenters import notice_html
+from app.study.errors import StudyError
 from audiolm.errors import (
     AudioError,
     AudioLMError,
@@ -34,6 +35,7 @@ TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
     (CheckpointError, "This checkpoint cannot be used"),
     (DeviceMemoryError, "Not enough memory"),
     (RequestError, "This cannot be done as asked"),
+    (StudyError, "This study cannot be made"),
 )
 NOT_TAKEN = (
     "The server did not take this run: too many others may be waiting, or a number is beyond its limits. "
