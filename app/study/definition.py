@@ -253,6 +253,8 @@ class Study(Checked):
         self._require(bool(self.of_role(SCORED)), "there is no scored trial")
         self._require(not self.texts.labels or len(self.texts.labels) == len(OPTIONS[self.kind]), "labels do not fit")
         self._require(not self.allow_tie or self.kind == AB, "only ab allows a tie")
+        scored = {self.clip(one).condition for trial in self.of_role(SCORED) for one in trial.clips if self._has(one)}
+        self._require(scored <= set(self.conditions), f"conditions must name {', '.join(sorted(scored))}")
         screening = len(self.of_role(HEADPHONES))
         self._require(self.checks.headphone_pass <= screening, f"headphone_pass is more than {screening} trials")
         for trial in self.trials:
@@ -285,6 +287,9 @@ class Study(Checked):
     def trial(self, trial_id: str) -> Trial:
         """Raises KeyError."""
         return self._trials_by_id[trial_id]
+
+    def _has(self, clip_id: str) -> bool:
+        return clip_id in self._clips_by_id
 
     @cached_property
     def _clips_by_id(self) -> dict[str, Clip]:
