@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from app.study.definition import (
@@ -21,7 +22,6 @@ from app.study.definition import (
 )
 from app.study.errors import AnswerError
 from app.study.protocol import PlannedTrial
-from audiolm.config import Config
 
 COMMENT = "comment"
 """The role of the last step."""
@@ -33,7 +33,7 @@ _FIELDS = {"value", "scores", "text", "plays", "listened_s", "response_s"}
 
 
 @dataclass(frozen=True)
-class Answer(Config):
+class Answer:
     """A checked answer; fields as in `app.study.records.AnswerRecord`, `scores` in the order presented."""
 
     value: str
@@ -42,6 +42,14 @@ class Answer(Config):
     plays: tuple[int, ...]
     listened_s: tuple[float, ...]
     response_s: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Answer:
+        """What `to_json` wrote."""
+        return cls(**{name: tuple(one) if isinstance(one, list) else one for name, one in json.loads(text).items()})
 
 
 def sounds(study: Study, planned: PlannedTrial) -> tuple[str, ...]:

@@ -9,9 +9,11 @@ the checks. Everything is sorted by SHA-256, so that an order is the same on eve
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import chain, zip_longest
 
 from app.study.definition import (
@@ -27,7 +29,6 @@ from app.study.definition import (
     Study,
     Trial,
 )
-from audiolm.config import Config
 
 _SIDES = {AB: 2, ABX: 4}
 _ANSWERING_S = 6.0  # beside the listening
@@ -35,7 +36,7 @@ _REPLAYED = 1.3  # how often a clip is heard, on average
 
 
 @dataclass(frozen=True)
-class PlannedTrial(Config):
+class PlannedTrial:
     """One step of a session: the trial, and its clips by id in the order presented (the open reference is not in it).
 
     `side` says what stands where: ab "one" or "other" is the first; abx "x=a" or "x=b", with clips (A, B, X); else "".
@@ -46,6 +47,16 @@ class PlannedTrial(Config):
     role: str
     clips: tuple[str, ...]
     side: str = ""
+
+
+def plan_to_json(plan: Sequence[PlannedTrial]) -> str:
+    return json.dumps([asdict(planned) for planned in plan])
+
+
+@lru_cache(maxsize=256)
+def plan_from_json(text: str) -> tuple[PlannedTrial, ...]:
+    """What `plan_to_json` wrote."""
+    return tuple(PlannedTrial(**{**one, "clips": tuple(one["clips"])}) for one in json.loads(text))
 
 
 def num_cells(study: Study) -> int:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from app.study.answers import Answer, sounds
 from app.study.definition import ATTENTION, HEADPHONES, TRAP, Study
-from app.study.protocol import PlannedTrial
+from app.study.protocol import PlannedTrial, plan_from_json
 from app.study.views import COMPLETE, LAPSED, RUNNING
 
 
@@ -92,7 +92,7 @@ def read_records(db: sqlite3.Connection, study: Study, now_s: float) -> StudyRec
 
 
 def _answers_of(db: sqlite3.Connection, study: Study, row: sqlite3.Row) -> list[AnswerRecord]:
-    plan = [PlannedTrial.from_dict(one) for one in json.loads(row["plan"])]
+    plan = plan_from_json(row["plan"])
     found = db.execute(
         "SELECT answers.*, first_s, times FROM answers JOIN presentations USING (session, step)"
         " WHERE session = ? ORDER BY step",
@@ -102,7 +102,7 @@ def _answers_of(db: sqlite3.Connection, study: Study, row: sqlite3.Row) -> list[
 
 
 def _answer_of(study: Study, session: str, planned: PlannedTrial, kept: sqlite3.Row) -> AnswerRecord:
-    answer = Answer.from_dict(json.loads(kept["answer"]))
+    answer = Answer.from_json(kept["answer"])
     return AnswerRecord(
         session=session,
         index=planned.index,
@@ -140,7 +140,7 @@ def _session_of(study: Study, row: sqlite3.Row, answers: Sequence[AnswerRecord],
         headphones_correct=sum(bool(answer.correct) for answer in answers if answer.role == HEADPHONES),
         failed_checks=failed,
         num_answers=len(answers),
-        total=len(json.loads(row["plan"])),
+        total=len(plan_from_json(row["plan"])),
         excluded=excluded,
         code_version=row["code_version"],
         external_ids=json.loads(row["external"]),

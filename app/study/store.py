@@ -276,7 +276,7 @@ class Store:
         plan = protocol.order(study, session_id, cell)
         plan = (*plan, PlannedTrial(len(plan), "", COMMENT, ()))
         values = (session_id, study.id, secrets.token_hex(16), json.dumps(dict(ids)), cell)
-        values += (json.dumps([one.to_dict() for one in plan]), RUNNING, now, now, None, code_version())
+        values += (protocol.plan_to_json(plan), RUNNING, now, now, None, code_version())
         db.execute(f"INSERT INTO sessions VALUES ({', '.join('?' * len(values))})", values)
         return _session_row(db, session_id)
 
@@ -384,7 +384,7 @@ class Store:
             raise AnswerError("this step has not been presented yet")
         now = self._clock()
         answer = read_answer(self.study(row["study"]), planned, payload, now - shown["first_s"])
-        kept = json.dumps(answer.to_dict(), ensure_ascii=False)
+        kept = answer.to_json()
         values = (row["id"], planned.index, idempotency_key, kept, _digest(kept), now)
         db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?)", values)
 
@@ -438,7 +438,7 @@ def _session_row(db: sqlite3.Connection, session_id: str) -> sqlite3.Row | None:
 
 
 def _plan(row: sqlite3.Row) -> tuple[PlannedTrial, ...]:
-    return tuple(PlannedTrial.from_dict(one) for one in json.loads(row["plan"]))
+    return protocol.plan_from_json(row["plan"])
 
 
 def _position(db: sqlite3.Connection, session_id: str) -> int:
@@ -447,7 +447,7 @@ def _position(db: sqlite3.Connection, session_id: str) -> int:
 
 def _answers(db: sqlite3.Connection, session_id: str) -> dict[int, Answer]:
     found = db.execute("SELECT step, answer FROM answers WHERE session = ? ORDER BY step", (session_id,))
-    return {row["step"]: Answer.from_dict(json.loads(row["answer"])) for row in found}
+    return {row["step"]: Answer.from_json(row["answer"]) for row in found}
 
 
 def _digest(text: str) -> str:

@@ -19,8 +19,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    store = Store(tmp_path / "studies.sqlite3", clock)
+def store(quick_folder: Path, clock: Clock) -> Iterator[Store]:
+    store = Store(quick_folder / "studies.sqlite3", clock)
     yield store
     store.close()
 

@@ -53,10 +53,11 @@ class Clock:
 
 
 class Maker:
-    """Puts a study together clip by clip; the clips' files are in `files`."""
+    """Puts a study together clip by clip; the clips' files are in `files`. Loudness is measured only where asked for."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, measured: bool = False) -> None:
         self.generator = np.random.default_rng(seed)
+        self.measured = measured
         self.clips: list[Clip] = []
         self.trials: list[Trial] = []
         self.files: dict[str, bytes] = {}
@@ -66,7 +67,7 @@ class Maker:
         content = headphones.wav(noise)
         clip_id = f"c{len(self.clips):03d}-{self.generator.integers(2**32):08x}"
         sha256 = hashlib.sha256(content).hexdigest()
-        loudness = loudness_of(content)
+        loudness = loudness_of(content) if self.measured else -23.0
         self.clips.append(Clip(clip_id, sha256, item, condition, NUM_SAMPLES, loudness, generated, detector=detector))
         self.files[clip_id] = content
         return clip_id
@@ -83,9 +84,10 @@ def make_study(
     with_checks: bool = False,
     seed: int = 7,
     study_id: str = "a-study",
+    measured: bool = False,
 ) -> tuple[Study, dict[str, bytes]]:
     """A study of `items` items and its files; `with_checks` adds level, headphone, practice, attention, trap trials."""
-    maker = Maker(seed)
+    maker = Maker(seed, measured)
     conditions = {AB: ("one", "other"), ABX: ("one", "other"), MOS: ("plain", "coded", "made")}.get(kind)
     conditions = (HIDDEN, MID, "coded") if kind == MUSHRA else conditions or ("original", "generated")
     for number in range(items):
@@ -155,14 +157,3 @@ def take_part(store: Store, study: Study, name: str, choose: Choose | None = Non
         store.answer(token, view.key, payload(view, choose), secrets.token_hex(8))
         answered += 1
     return token
-
-
-def knowing(store: Store, token_of: Callable[[], str], study: Study, right: Callable[[str], bool]) -> Choose:
-    """Chooses the right answer where `right(clip id)` says so: a participant that looks into the study file."""
-
-    def choose(view: TrialView) -> Mapping[str, Any]:
-        clip = study.clip(store.clip(token_of(), view.clips[0].handle)[1])
-        wanted = clip.truth if right(clip.id) else ("original" if clip.generated else "generated")
-        return {"value": wanted}
-
-    return choose

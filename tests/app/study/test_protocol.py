@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from app.study import protocol
 from app.study.definition import AB, ABX, MOS, MUSHRA, REAL_OR_SYNTHETIC, SCORED, Plan
 from tests.app.study.studies import make_study
 
+ROOT = Path(__file__).resolve().parents[3]
 KINDS = (REAL_OR_SYNTHETIC, AB, ABX, MOS, MUSHRA)
 
 
@@ -72,8 +74,9 @@ def test_the_order_is_the_same_in_another_process():
         "print([p.trial for p in protocol.order(make_study(with_checks=True)[0], 'key', 1)])"
     )
     study, _ = make_study(with_checks=True)
+    environment = {"PYTHONHASHSEED": "5"}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "5"}
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip() == str([planned.trial for planned in protocol.order(study, "key", 1)])
 
