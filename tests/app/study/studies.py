@@ -53,7 +53,7 @@ class Clock:
 
 
 class Maker:
-    """Puts a study together clip by clip; the clips' files are in `files`. Loudness is measured only where asked for."""
+    """Puts a study together clip by clip; their files are in `files`. Loudness is measured only where asked for."""
 
     def __init__(self, seed: int = 0, measured: bool = False) -> None:
         self.generator = np.random.default_rng(seed)
