@@ -48,7 +48,7 @@ def preflight_html(study: Study, report: Preflight) -> str:
 
 
 def _code_rows(codes: Codes) -> list[tuple[str, str]]:
-    names = (("complete", "Code: complete"), ("screened_out", "screened out"), ("no_consent", "did not agree"))
+    names = (("complete", "Code at the end"), ("screened_out", "Screened out"), ("no_consent", "Did not agree"))
     return [(label, getattr(codes, name)) for name, label in names if getattr(codes, name)]
 
 

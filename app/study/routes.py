@@ -6,6 +6,7 @@ an address. Sounds are answered alike whatever they hold: the same headers, no n
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -16,8 +17,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.routing import Mount
 
 from app.settings import ASSETS
-from app.study import errors
+from app.study import errors, statistics
 from app.study.analysis import analyse
+from app.study.definition import Clip
 from app.study.export import export_files, export_zip, methods
 from app.study.library import Library
 from app.study.store import MAX_KEY
@@ -202,17 +204,25 @@ def _owner_routes(library: Library) -> APIRouter:
         return FileResponse(PAGES / "results.html")
 
     @router.get("/api/results")
-    def results(study_id: str, token: Bearer) -> dict[str, Any]:
+    def results(study_id: str, token: Bearer, mixed: bool = False) -> dict[str, Any]:
         owned(study_id, token)
         records = store.results(study_id)
-        judged = {clip.id: clip.detector.probability for clip in records.study.clips if clip.detector}
+        found = analyse(records, with_mixed=mixed)
         return {
-            **analyse(records).to_dict(),
-            "methods": methods(records),
+            **found.to_dict(),
+            "methods": methods(records, found),
             "closed": records.closed,
             "margin": records.study.plan.equivalence_margin,
-            "detector": {clip: probability for clip, probability in judged.items() if probability is not None},
+            "clip_facts": {clip.id: _facts(clip) for clip in records.study.clips},
         }
+
+    @router.get("/api/planner")
+    def planner(study_id: str, token: Bearer, margin: float, power: float, design_effect: float) -> dict[str, Any]:
+        owned(study_id, token)
+        try:
+            return dataclasses.asdict(statistics.planner(margin, power, design_effect))
+        except ValueError as error:
+            raise errors.AnswerError(str(error)) from error
 
     @router.get("/api/export")
     def archive(study_id: str, token: Bearer, ids: bool = False) -> Response:
@@ -234,3 +244,9 @@ def _owner_routes(library: Library) -> APIRouter:
         return {"closed": store.results(study_id).closed}
 
     return router
+
+
+def _facts(clip: Clip) -> dict[str, Any]:
+    """What the owner is told of a clip beside its ratings. `probability` is the detector's, of being generated."""
+    probability = clip.detector.probability if clip.detector else None
+    return {"item": clip.item, "condition": clip.condition, "generated": clip.generated, "probability": probability}

@@ -31,18 +31,22 @@ from app.ui.picker import Picker
 from app.ui.plain import QUIET
 from app.ui.runner import Updates, build_run_controls, follow, wire
 
-PURPOSE = (
-    "Make a blind listening study: your recordings, what the checkpoint makes of them, a protocol. Participants get a "
-    "link; you get another one, with results as they come in. Everything stays on this machine."
-)
+EMPTY = """
+<div class="empty">
+  <ol>
+    <li><strong>Give recordings</strong> At least two, each as long as a clip. The last ones are for practice.</li>
+    <li><strong>Choose</strong> a protocol: what is compared, and what listeners are asked.</li>
+    <li><strong>Make the study</strong> The checkpoint picked above makes the clips, equal in length and loudness.</li>
+  </ol>
+  <p>You get a link for participants, and a secret one for yourself with the results as they come in. Answers stay on
+    this machine. Listeners give their consent first, can withdraw, and never learn which clip is which.</p>
+</div>
+"""
 ELSEWHERE = (
     "This page is open to other machines, so studies are not made here. Make them on the command line, with "
     "`python -m app.study new`, or start the app with `--studies-in-page`. Those that exist are served all the same."
 )
-RECORDINGS_NOTE = (
-    "Upload at least two recordings, each as long as a clip; the last ones are for practice and checks. Your right to "
-    "play them to others is up to you."
-)
+RIGHTS = "Play to others only what you may play to others."
 FULL_ADDRESS = "path => (!path || path.includes('://')) ? path : new URL(path, window.location.href).href"
 
 
@@ -53,15 +57,16 @@ class Links:
     participant: gr.Textbox
     platform: gr.Textbox
     owner: gr.Textbox
+    empty: gr.HTML
     report: gr.HTML
     kept: gr.HTML
 
     def components(self) -> list[Any]:
-        return [self.participant, self.platform, self.owner, self.report, self.kept]
+        return [self.participant, self.platform, self.owner, self.empty, self.report, self.kept]
 
     def cleared(self) -> Updates:
         hidden = {box: gr.update(value="", visible=False) for box in (self.participant, self.platform, self.owner)}
-        return {**hidden, self.report: ""}
+        return {**hidden, self.report: "", self.empty: ""}
 
 
 def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
@@ -69,7 +74,6 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
     if not service.settings.studies_in_page:
         gr.Markdown(ELSEWHERE, elem_classes="note")
         return
-    gr.Markdown(PURPOSE, elem_classes="note")
     with gr.Row(elem_classes="columns"):
         with gr.Column(scale=5, min_width=320):
             preset = gr.Dropdown(
@@ -81,7 +85,7 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
             )
             summary = gr.HTML(preset_html(PRESETS[preset.value]), elem_classes="note")
             recordings = uploaded_recordings("Recordings", "study-recordings")
-            gr.Markdown(RECORDINGS_NOTE, elem_classes="note")
+            gr.Markdown(RIGHTS, elem_classes="note")
             numbers = _build_numbers()
             words = _build_words()
         with gr.Column(scale=6, min_width=320):
@@ -92,7 +96,7 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
 
     def run(recordings: list[str] | None, checkpoint: str | None, preset: str, *values: Any) -> Iterator[Updates]:
         fields = dict(zip(STUDY_FIELDS, values[: len(STUDY_FIELDS)], strict=True))
-        wording = Wording(*values[len(STUDY_FIELDS) :])
+        wording = Wording(*((text or "").strip() for text in values[len(STUDY_FIELDS) :]))
 
         def events() -> Iterator[Any]:
             wording.check()
@@ -122,11 +126,11 @@ class Wording:
     def check(self) -> None:
         """Raises DefinitionError: too long, or no address to return to."""
         Texts(title=self.title, consent=self.consent, contact=self.contact)
-        Codes(redirect=self.back_to.strip())
+        Codes(redirect=self.back_to)
 
     def put_into(self, study: Study) -> Study:
-        own = {name: text for name in ("consent", "contact") if (text := getattr(self, name).strip())}
-        codes = replace(study.codes, redirect=self.back_to.strip())
+        own = {name: text for name in ("consent", "contact") if (text := getattr(self, name))}
+        codes = replace(study.codes, redirect=self.back_to)
         return replace(study, texts=replace(study.texts, **own), codes=codes)
 
 
@@ -161,7 +165,8 @@ def _build_links(service: Service) -> Links:
     }
     for box in boxes.values():
         box.change(None, box, box, js=FULL_ADDRESS, **QUIET)
-    return Links(**boxes, report=gr.HTML(elem_id="study-report"), kept=gr.HTML(elem_id="study-kept"))
+    parts = {"empty": gr.HTML(EMPTY), "report": gr.HTML(), "kept": gr.HTML(elem_id="study-kept")}
+    return Links(**boxes, **parts)
 
 
 def _follow_preset(preset: gr.Dropdown, summary: gr.HTML, numbers: dict[str, Any], words: list[gr.Textbox]) -> None:
@@ -189,7 +194,7 @@ def _recipe(
     """Raises RequestError."""
     numbers = checked(fields, STUDY_FIELDS, {})
     prompts = tuple(Path(recording) for recording in recordings or ())
-    return Recipe(preset, checkpoint or "", prompts, title.strip(), **numbers)
+    return Recipe(preset, checkpoint or "", prompts, title, **numbers)
 
 
 def _shown(links: Links, study: Study, report: str, owner_token: str, service: Service) -> Updates:

@@ -127,7 +127,7 @@ function consent() {
     make("p", {}, `It takes about ${texts.minutes} ${texts.minutes === 1 ? "minute" : "minutes"}.`),
     make("h2", {}, "Your consent"),
     paragraphs(texts.consent),
-    make("p", {}, "Nothing about you is stored before you agree. You may withdraw at any time: everything stored about you is then erased."),
+    make("p", {}, "Nothing about you is stored before you agree."),
     make("label", { class: "tick" }, tick, make("span", {}, "I have read this, and I agree to take part.")),
     row(decline, agree),
   );

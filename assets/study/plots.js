@@ -2,7 +2,9 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const ROW = 30;
+const STACKED_ROW = 46; // narrow: the label stands above its line
 const AXIS = 34;
+const LETTER = 7.4;
 
 function draw(tag, attributes, text) {
   const node = document.createElementNS(SVG, tag);
@@ -13,7 +15,7 @@ function draw(tag, attributes, text) {
 
 /**
  * Rows of `{label, value, low, high, kind, other}`: a dot with a whisker each, and where given a diamond at `other`.
- * `from` and `to` are the axis's ends, `show(value)` its words; `marks` are dashed lines `{at, label}`, `band` a shaded
+ * `from` and `to` are the axis's ends, `show(value)` and, shorter, `tick(value)` its words; `marks` are dashed lines `{at, label}`, `band` a shaded
  * stretch `{low, high, label}`; `title` is what a screen reader says of the whole.
  */
 export function intervalPlot(container, plot) {
@@ -21,31 +23,35 @@ export function intervalPlot(container, plot) {
   new ResizeObserver(paint).observe(container);
 }
 
-function picture({ rows, from, to, show, marks = [], band = null, title }, width) {
-  const left = Math.min(Math.max(...rows.map(({ label }) => label.length), 4) * 7.4 + 16, width * 0.38);
+function picture({ rows, from, to, show, tick, marks = [], band = null, title }, width) {
+  const wanted = Math.max(...rows.map(({ label }) => label.length), 4) * LETTER + 16;
+  const stacked = wanted > width * 0.38;
+  const [left, step] = stacked ? [10, STACKED_ROW] : [wanted, ROW];
   const top = marks.length ? 24 : 8;
-  const bottom = top + rows.length * ROW;
+  const bottom = top + rows.length * step;
   const x = (value) => left + ((Math.min(Math.max(value, from), to) - from) / (to - from)) * (width - left - 22);
   const svg = draw("svg", { class: "plot", width, height: bottom + AXIS, role: "img", "aria-label": title });
   if (band) svg.append(draw("rect", { class: "band", x: x(band.low), y: top, width: x(band.high) - x(band.low), height: bottom - top }));
   for (const value of ticks(from, to, width < 420 ? 4 : 6)) {
     svg.append(draw("line", { class: "grid", x1: x(value), x2: x(value), y1: top, y2: bottom }));
-    svg.append(draw("text", { class: "tick", x: x(value), y: bottom + 18, "text-anchor": "middle" }, show(value)));
+    svg.append(draw("text", { class: "tick", x: x(value), y: bottom + 18, "text-anchor": "middle" }, tick(value)));
   }
   for (const { at, label } of marks) {
     svg.append(draw("line", { class: "mark", x1: x(at), x2: x(at), y1: top - 4, y2: bottom }));
     const anchor = x(at) > width - 80 ? "end" : "middle";
     svg.append(draw("text", { class: "tick", x: x(at), y: top - 9, "text-anchor": anchor }, label));
   }
-  rows.forEach((row, index) => svg.append(line(row, top + (index + 0.5) * ROW, x, left, show)));
+  rows.forEach((row, index) => {
+    const y = top + (index + (stacked ? 0.75 : 0.5)) * step;
+    const label = stacked ? { x: 0, y: y - 15, "text-anchor": "start" } : { x: left - 10, y: y + 4, "text-anchor": "end" };
+    svg.append(line(row, y, x, label, show));
+  });
   return svg;
 }
 
-function line(row, y, x, left, show) {
+function line(row, y, x, label, show) {
   const group = draw("g", { class: row.kind ?? "humans" });
-  const shown = Math.floor((left - 12) / 7.2);
-  const label = row.label.length > shown ? `${row.label.slice(0, shown - 1)}…` : row.label;
-  group.append(draw("text", { class: "label", x: left - 10, y: y + 4, "text-anchor": "end" }, label));
+  group.append(draw("text", { class: "label", ...label }, row.label));
   if (row.low !== undefined && row.low !== null) {
     group.append(draw("line", { class: "whisker", x1: x(row.low), x2: x(row.high), y1: y, y2: y }));
     for (const end of [row.low, row.high]) group.append(draw("line", { class: "whisker", x1: x(end), x2: x(end), y1: y - 5, y2: y + 5 }));

@@ -37,18 +37,13 @@ async function refresh() {
 
 /** How this study's answers are counted: the axis, and values in words. */
 function scaleOf(kind) {
-  if (kind === "mos") return { from: 1, to: 5, show: (value) => value.toFixed(2), ticks: (value) => value.toFixed(1) };
-  if (kind === "mushra") return { from: 0, to: 100, show: (value) => value.toFixed(1), ticks: (value) => value.toFixed(0) };
-  return { from: 0, to: 1, show: (value) => `${(100 * value).toFixed(1)} %`, ticks: (value) => `${Math.round(100 * value)} %` };
+  if (kind === "mos") return { from: 1, to: 5, show: (value) => value.toFixed(2), tick: (value) => value.toFixed(1) };
+  if (kind === "mushra") return { from: 0, to: 100, show: (value) => value.toFixed(1), tick: (value) => value.toFixed(0) };
+  return { from: 0, to: 1, show: (value) => `${(100 * value).toFixed(1)} %`, tick: (value) => `${Math.round(100 * value)} %` };
 }
 
 function card(title, ...parts) {
   return make("section", { class: "card" }, make("h2", {}, title), parts.flat().filter(Boolean));
-}
-
-function full(section) {
-  section.classList.add("full");
-  return section;
 }
 
 function table(caption, heads, rows) {
@@ -84,15 +79,19 @@ function show(results) {
   page.state.classList.toggle("closed", results.closed);
   const scale = scaleOf(results.kind);
   const kept = page.main.querySelector("#planner");
+  const open = new Set([...page.main.querySelectorAll("details[open]")].map(nameOf));
   page.main.replaceChildren(
-    full(counted(results.counts)),
-    full(found(results, scale)),
-    ...[conditions(results, scale), clips(results, scale), raters(results, scale), left(results.counts)].filter(Boolean),
-    kept ?? planner(results),
-    methods(results),
-    exports(),
-    manage(results),
+    counted(results.counts),
+    found(results, scale),
+    make("div", { class: "cards" }, [conditions(results, scale), clips(results, scale), raters(results, scale), left(results.counts)].filter(Boolean)),
+    make("div", { class: "cards" }, [kept ?? planner(results), methods(results), exports(), manage(results)].filter(Boolean)),
   );
+  for (const details of page.main.querySelectorAll("details")) details.open = open.has(nameOf(details));
+}
+
+/** What a part to open is called, so that it stays open when the page is drawn anew. */
+function nameOf(details) {
+  return `${details.closest("section").querySelector("h2").textContent}: ${details.querySelector("summary").textContent}`;
 }
 
 function counted(counts) {
@@ -104,30 +103,48 @@ function counted(counts) {
     ["Dropped out", counts.lapsed],
     ["Did not agree", counts.declined],
     ["Withdrawn", counts.withdrawn],
-    ["Left out of the analysis", counts.excluded],
+    ["Failed the checks", counts.excluded],
   ];
   return card("Participants", make("dl", { class: "counts" }, tiles.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value instanceof Node ? value : String(value))))));
 }
 
+const OFF_SCALE = /^d'$| minus /; // sensitivity and differences are no rates or scores
+
 function found(results, scale) {
-  const rows = results.figures.filter(({ value }) => value !== null).map((figure) => ({ ...figure, label: figure.name }));
-  if (results.paper) rows.push({ ...results.paper, label: results.paper.name, kind: "paper" });
-  const notes = [...results.notes, ...results.figures.filter(({ note }) => note).map(({ name, note }) => `${name}: ${note}`)];
-  const tests = results.tests.map((test) =>
-    make("li", {}, make("strong", {}, test.decision), make("small", {}, `${test.name}, ${probability(test.p_value)}, n = ${test.n}${test.note ? `. ${test.note}` : ""}`)),
-  );
-  const legend = results.paper ? make("ul", { class: "legend" }, make("li", {}, "this study"), make("li", { class: "paper" }, "AudioLM, Borsos et al. 2023")) : null;
+  const drawn = results.figures.filter(({ name, value }) => value !== null && !OFF_SCALE.test(name)).map((figure) => ({ ...figure, label: figure.name }));
+  if (!drawn.length) return card("Result", make("p", {}, "No ratings yet: those of people who finished and passed their checks are counted."));
+  const [first] = drawn;
+  const headline = make("p", { class: "headline" }, make("b", {}, scale.show(first.value)), ` ${first.name}, 95 % interval ${interval(first, scale)}, ${first.n} ratings`);
+  if (results.paper) drawn.push({ ...results.paper, label: results.paper.name, kind: "paper" });
+  const near = guides(results).band ? make("li", { class: "near" }, `within ${100 * results.margin} points of chance`) : null;
+  const paper = results.paper ? make("li", { class: "paper" }, results.paper.name) : null;
+  const legend = make("ul", { class: "legend" }, make("li", {}, "this study"), ...[paper, near].filter(Boolean));
+  const tests = results.tests.map(({ name, p_value: p, n, decision, note }) => make("li", {}, make("strong", {}, decision), make("small", {}, `${name}: ${probability(p)}, n = ${n}; ${note}`)));
   return card(
     "Result",
-    rows.length ? plotted("Result", rows, scale, guides(results)) : make("p", {}, "No answers yet."),
-    rows.length ? legend : null,
+    headline,
+    plotted("Result", drawn, scale, guides(results)),
+    legend,
     make("ul", { class: "tests" }, tests),
-    notes.map((note) => make("p", { class: "note" }, note)),
+    everyFigure(results),
+    results.notes.length ? make("button", { type: "button", on: { click: withMixed } }, "Fit the mixed-effects model") : null,
   );
 }
 
+function everyFigure({ figures }) {
+  const number = (value) => (value === null ? "–" : value.toFixed(3));
+  const rows = figures.map(({ name, value, low, high, n, note }) => [name, number(value), low === null ? "–" : `${number(low)} to ${number(high)}`, String(n), note]);
+  return make("details", {}, make("summary", {}, "Every figure, and how it was made"), table("Every figure", ["", "value", "95 % interval", "n", "how"], rows));
+}
+
+/** The model takes seconds: it is fitted when asked for, and stays until the results change. */
+async function withMixed(event) {
+  event.target.disabled = true;
+  event.target.textContent = "Fitting…";
+  show(await (await ask("results?mixed=true")).json());
+}
+
 function probability(value) {
-  if (value === null) return "no p";
   return value < 0.001 ? "p < 0.001" : `p = ${value.toFixed(3)}`;
 }
 
@@ -146,11 +163,19 @@ function conditions({ conditions: rows, ...results }, scale) {
   return card("By condition", plotted("By condition", rows.map((row) => ({ ...row, label: row.name })), scale, guides(results)));
 }
 
-function clips({ clips: rows, detector, ...results }, scale) {
+/** For real-or-synthetic, how often a clip was called generated, beside the detector's probability of the same. */
+function clips({ clips: rows, clip_facts: facts, ...results }, scale) {
   if (!rows.length) return null;
-  const judged = ordered(rows).map((row) => ({ ...row, label: row.name, other: detector[row.name] }));
-  const legend = Object.keys(detector).length ? make("ul", { class: "legend" }, make("li", {}, "listeners"), make("li", { class: "machine" }, "the detector's score")) : null;
-  return card("By clip", plotted("By clip", judged, scale, guides(results)), legend);
+  const asksOrigin = ["real_or_synthetic", "human_against_detector"].includes(results.kind);
+  const shown = rows.map((row) => {
+    const { item, condition, generated, probability } = facts[row.name];
+    const turned = asksOrigin && !generated ? { value: 1 - row.value, low: 1 - row.high, high: 1 - row.low } : {};
+    const other = asksOrigin && probability !== null ? { other: probability } : {};
+    return { ...row, ...turned, ...other, label: `${item}, ${condition}` };
+  });
+  const title = asksOrigin ? "By clip: called generated" : "By clip";
+  const legend = shown.some(({ other }) => other !== undefined) ? make("ul", { class: "legend" }, make("li", {}, "listeners"), make("li", { class: "machine" }, "the detector's score")) : null;
+  return card(title, plotted(title, shown, scale, asksOrigin ? {} : guides(results)), legend);
 }
 
 function raters({ raters: rows, ...results }, scale) {
@@ -171,23 +196,28 @@ function left({ drop_out_by_step: steps }) {
   return card("Not complete, by answers given", make("div", { class: "bars" }, bars.flat().filter(Boolean)));
 }
 
-function planner({ margin }) {
-  const fields = { margin: ["Margin, ± points", 100 * margin, 0.5, 45, 0.5], rate: ["Expected rate, %", 50, 1, 99, 1] };
+function planner({ margin, kind }) {
+  if (["mos", "mushra"].includes(kind)) return null;
+  const fields = { margin: ["Margin, ± points", 100 * margin, 0.2, 49, 0.1], power: ["Power, %", 90, 50, 99, 1], design_effect: ["Design effect", 1, 1, 50, 0.1] };
   const inputs = Object.fromEntries(
     Object.entries(fields).map(([name, [, value, min, max, step]]) => [name, make("input", { type: "number", value, min, max, step, on: { input: update } })]),
   );
-  const answer = make("p", { role: "status" });
+  const answer = make("div", { role: "status" });
   async function update() {
-    const query = new URLSearchParams(Object.entries(inputs).map(([name, input]) => [name, String(Number(input.value) / 100)]));
+    const values = { margin: inputs.margin.value / 100, power: inputs.power.value / 100, design_effect: Number(inputs.design_effect.value) };
     try {
-      answer.textContent = (await (await ask(`planner?${query}`)).json()).sentence;
+      const plan = await (await ask(`planner?${new URLSearchParams(values)}`)).json();
+      answer.replaceChildren(
+        make("p", {}, make("b", {}, plan.ratings.toLocaleString()), ` ratings show a rate of 50 % to lie within ± ${inputs.margin.value} points of it (exact test: power ${(100 * plan.exact_power).toFixed(1)} %; ${plan.ratings_exact.toLocaleString()} for ${inputs.power.value} % and more).`),
+        make("p", {}, make("b", {}, plan.ratings_interval.toLocaleString()), " ratings make a 95 % interval of that half-width."),
+      );
     } catch (error) {
       answer.textContent = error.message;
     }
   }
   update();
   const labels = Object.entries(fields).map(([name, [label]]) => make("label", { class: "field" }, label, inputs[name]));
-  const section = card("How many ratings?", make("div", { class: "inputs" }, labels), answer);
+  const section = card("How many ratings?", make("div", { class: "inputs" }, labels), answer, make("p", { class: "note" }, "Ratings of one listener, and of one clip, are alike: the design effect says by how much that costs ratings."));
   section.id = "planner";
   return section;
 }
