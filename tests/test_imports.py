@@ -39,6 +39,7 @@ APP_MAY_NAME = {"audiolm.detector.Verdict"}
 HOMES = {
     "gradio": ("app/ui/", "app.py"),
     "sqlite3": ("app/study/",),
+    "statsmodels": ("app/study/",),
     "huggingface_hub": ("audiolm/checkpoints/hub.py",),
     "soundfile": ("audiolm/audio/files.py", "audiolm/data/"),
     "librosa": ("audiolm/inspection/", "audiolm/evaluation/", "app/"),

@@ -12,6 +12,7 @@ from scipy.special import expit
 
 from audiolm.intervals import Z_95
 
+_START_SD = np.exp(-0.5)  # statsmodels' own start varies at random around it, and so would the last digits
 MAX_RATINGS = 2000  # a linear model of crossed effects takes minutes beyond
 """Of a linear model; the logistic one has no limit."""
 
@@ -56,7 +57,7 @@ def mixed_rate(correct: Sequence[bool], raters: Sequence[str], clips: Sequence[s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = BinomialBayesMixedGLM(np.asarray(correct, dtype=float), np.ones((len(correct), 1)), design, ident)
-        fitted = model.fit_vb()
+        fitted = model.fit_vb(sd=np.full(model.k_fep + model.k_vcp + model.k_vc, _START_SD))
     rater_sd, clip_sd = (float(value) for value in np.exp(fitted.vcp_mean))
     mean = float(fitted.fe_mean[0])
     variance = float(fitted.fe_sd[0]) ** 2 + rater_sd**2 / len(set(raters)) + clip_sd**2 / len(set(clips))
