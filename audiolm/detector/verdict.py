@@ -29,6 +29,10 @@ class Verdict:
     At `threshold` the detector called `false_positive_rate` of `num_originals` held-out originals generated, and missed
     `false_negative_rate` of `num_generated` generated clips. Segment probabilities, one every 0.25 s at
     `segment_times_s` (centres), use the clip's calibration: read their course, not their values.
+
+    `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
+    place where an original becomes generated, None where the whole is of one kind. `scope_distance` says how far the
+    clip lies from those that the detector was calibrated on, None where that was not measured.
     """
 
     label: str
@@ -42,6 +46,9 @@ class Verdict:
     scope: str = SCOPE
     segment_times_s: tuple[float, ...] = ()
     segment_probabilities: tuple[float, ...] = ()
+    model_sha256: str = ""
+    boundary_s: float | None = None
+    scope_distance: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

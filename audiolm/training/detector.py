@@ -15,6 +15,7 @@ from audiolm.audio.loudness import rms_db
 from audiolm.audio.spectra import log_mel
 from audiolm.checkpoints.components import MADE_FOR
 from audiolm.config import SAMPLE_RATE_HZ, DetectorConfig
+from audiolm.data.pairs import SPLITS, PairSet
 from audiolm.detector import Detector
 from audiolm.detector.calibration import (
     calibrate,
@@ -25,7 +26,6 @@ from audiolm.detector.calibration import (
 from audiolm.detector.verdict import MIN_SOUND_S, sounding_s
 from audiolm.errors import TrainingError
 from audiolm.intervals import wilson_interval
-from audiolm.training.detector_pairs import SPLITS, PairSet
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_run, write_run
 
