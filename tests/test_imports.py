@@ -40,7 +40,7 @@ HOMES = {
     "gradio": ("app/ui/", "app.py"),
     "sqlite3": ("app/study/",),
     "huggingface_hub": ("audiolm/checkpoints/hub.py",),
-    "soundfile": ("audiolm/audio/files.py", "audiolm/data/"),
+    "soundfile": ("audiolm/audio/files.py", "audiolm/data/", "audiolm/evaluation/degradations.py"),
     "librosa": ("audiolm/inspection/", "audiolm/evaluation/", "app/"),
 }
 NOWHERE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
