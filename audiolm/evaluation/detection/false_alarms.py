@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiolm.audio.levelling import level_gain
+from audiolm.audio.levelling import active_frames, level_gain
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.corpus import Corpus, Item
-from audiolm.errors import AudioSilentError, EvaluationError
+from audiolm.errors import EvaluationError
 from audiolm.evaluation.detection.inputs import DetectionInputs
 from audiolm.evaluation.detection.judging import Clip, Judged, judge
 from audiolm.evaluation.report import Figure, RowReport
@@ -79,24 +79,27 @@ def crop_places(items: Sequence[Item], length: int, count: int) -> list[tuple[It
 
 @torch.inference_mode()
 def through_codec(codec: torch.nn.Module, waveforms: Tensor, levels: Sequence[int]) -> dict[int, Tensor]:
-    """waveforms [B, T] -> the same at each number of levels [B, T], at the level that the models read at."""
-    codes = codec.encode(waveforms.to(next(codec.parameters()).device))
-    decoded = {number: codec.decode(codes[..., :number]) for number in levels}
-    return {number: batch[:, : waveforms.shape[1]].float().cpu().clamp(-1.0, 1.0) for number, batch in decoded.items()}
+    """waveforms [B, T] -> the same at each number of codec levels [B, T], as the pipeline reconstructs each row.
+
+    Raises AudioSilentError where a row holds no sound.
+    """
+    centred = waveforms - waveforms.mean(dim=1, keepdim=True)
+    gains = torch.tensor([[level_gain(row)] for row in centred], dtype=torch.float32)
+    codes = codec.encode((centred * gains).to(next(codec.parameters()).device))
+    decoded = {number: codec.decode(codes[..., :number])[:, : waveforms.shape[1]].float().cpu() for number in levels}
+    return {number: (batch / gains).clamp(-1.0, 1.0) for number, batch in decoded.items()}
 
 
 def _batches(
     inputs: DetectionInputs, corpus: Corpus, places: Sequence[tuple[Item, int]]
 ) -> Iterator[tuple[Tensor, list[str]]]:
-    """Crops [B, T] about zero at the models' level, and their groups; those without sound are left out."""
+    """Crops [B, T] and their groups; those without sound are left out."""
     crops, groups, length = [], [], round(CROP_S * SAMPLE_RATE_HZ)
     for item, start in inputs.progress(places, "D2"):
         crop = corpus.waveform(item)[start : start + length]
-        centred = crop - crop.mean()
-        try:
-            crops.append(centred * level_gain(centred))
-        except AudioSilentError:
+        if not bool(active_frames(crop - crop.mean()).any()):
             continue
+        crops.append(crop)
         groups.append(item.group)
         if len(crops) == BATCH_SIZE:
             yield torch.stack(crops), groups
@@ -148,7 +151,7 @@ def _by_group(untouched: Judged, coded: Judged, corpus: Corpus) -> Iterator[Figu
     yield Figure.of(f"worst group ({worst}): called generated", rate_interval(rates[worst]))
     sources = {item.group: item.source for item in corpus.items}
     own = np.array([sources[group] for group in both.groups])
-    if len(set(own)) > 1:
+    if 1 < len(set(own)) < len(rates):
         for source in np.unique(own):
             part = both.where(own == source)
             yield Figure.of(f"{source}: called generated", grouped_rate(part.called, part.groups))

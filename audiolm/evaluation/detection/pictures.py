@@ -92,7 +92,7 @@ def draw_lengths(figure: Figure, judged: dict[float, Judged]) -> None:
     above.axvline(np.log(threshold / (1 - threshold)), color="0.3", linewidth=0.8)
     above.set(xlabel="score (log odds); line: the threshold")
     above.set_yticks(np.arange(len(judged)) + 0.4, [f"{seconds:g} s" for seconds in judged])
-    above.legend(frameon=False)
+    above.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     for name, colour, values in (
         ("accuracy", COLOURS[-1], [grouped_rate(one.right, one.groups) for one in judged.values()]),
         ("decided", COLOURS[0], [grouped_rate(one.decided, one.groups) for one in judged.values()]),
@@ -102,7 +102,7 @@ def draw_lengths(figure: Figure, judged: dict[float, Judged]) -> None:
         below.errorbar(places, [v.value for v in values], yerr=spread, fmt="o", color=colour, label=name)
     below.set_xticks(range(len(judged)), [f"{seconds:g} s" for seconds in judged])
     below.set(ylabel="share of clips", xlabel="length of the clip")
-    below.legend(frameon=False, loc="lower right")
+    below.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 PICTURES: dict[str, tuple[Drawing, str]] = {

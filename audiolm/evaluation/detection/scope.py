@@ -15,7 +15,7 @@ from audiolm.evaluation.detection.inputs import DetectionInputs
 from audiolm.evaluation.detection.judging import Clip, judge
 from audiolm.evaluation.detection.synthesis import additive_notes, espeak, near_silence
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import grouped_rate, rate_interval
+from audiolm.evaluation.statistics import grouped_rate
 
 TITLE = "Out of scope: uncertain or withheld"
 LEAST = 0.9
@@ -42,11 +42,12 @@ def measure(inputs: DetectionInputs) -> RowReport:
         why = judged.why_withheld()
         notes.append(f"{name}: {', '.join(said)}" + (f"; withheld: {why}" if why else ""))
     in_scope = inputs.judged(inputs.whole_s)
-    notes.append(f"in scope, for comparison: the whole clips of D1; withheld: {in_scope.why_withheld() or 'none'}")
+    notes.append(f"in scope, beside it: the whole clips of D1; withheld: {in_scope.why_withheld() or 'none'}")
     values = [figure.value for figure in figures]
     met = False if any(v is not None and v < LEAST for v in values) else (None if None in values else True)
-    headlines = tuple(figure.name for figure in figures)
-    figures.append(Figure.of("in scope: withheld", rate_interval(in_scope.withheld)))
+    headlines = (*(figure.name for figure in figures), "in scope, beside it")
+    figures.append(Figure.of("in scope, beside it", grouped_rate(~in_scope.decided, in_scope.groups)))
+    figures.append(Figure.of("in scope: withheld", grouped_rate(in_scope.withheld, in_scope.groups)))
     return RowReport("D7", TITLE, TARGET, tuple(figures), met, tuple(notes), headlines=headlines)
 
 
