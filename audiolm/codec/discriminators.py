@@ -26,17 +26,20 @@ ScaleOutput = tuple[Tensor, list[Tensor]]
 
 
 class Patches(nn.Module):
-    """Pictures [B, C, frames, bins] -> (logits [B, frames', bins'], features, one [B, D, frames, bins] a layer)."""
+    """Pictures [B, C, frames, bins] -> (logits [B, frames', bins'], features, one [B, D, frames, bins] a layer).
+
+    Kernels are whole strides long: else every second bin weighs more in the gradient, and a decoder learns the comb.
+    """
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
         wide = 2 * channels
         self.layers = nn.ModuleList(
             [
-                _conv(channels_in, channels, (3, 7), (2, 2)),
-                _conv(channels, channels, (3, 5), (1, 2)),
-                _conv(channels, wide, (3, 5), (2, 2)),
-                _conv(wide, wide, (3, 5), (1, 2)),
+                _conv(channels_in, channels, (4, 8), (2, 2)),
+                _conv(channels, channels, (3, 6), (1, 2)),
+                _conv(channels, wide, (4, 6), (2, 2)),
+                _conv(wide, wide, (3, 6), (1, 2)),
             ]
         )
         self.head = _conv(wide, 1, (3, 3), (1, 1))
