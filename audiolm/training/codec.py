@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--levels", type=int, default=12)
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
     parser.add_argument("--adversarial", action="store_true", help="train the decoder against discriminators")
+    parser.add_argument("--heard", type=float, default=0.0, help="share of a loss on the sound after phases are found")
     parser.add_argument("--freeze-tokens", action="store_true", help="leave encoder and quantizer as they are")
 
 
@@ -67,6 +68,8 @@ def build(args: argparse.Namespace) -> CodecTask:
         num_coarse_levels=min(4, args.levels),
     )
     codec = Codec(config)
+    if args.heard and not codec.is_phase_free:
+        raise TrainingError("--heard is for --phase reconstructed: other codecs are trained on what is heard anyway")
     converted = args.init is not None and codec.is_phase_free and _predicts_phases(args.init)
     if converted and args.freeze_tokens:
         raise TrainingError(f"--freeze-tokens: {args.init} has tokens with phases, of no use to a codec without them")
@@ -118,6 +121,8 @@ class CodecTask(Task):
         self.weights = WEIGHTS
         if codec.is_phase_free:
             self.weights = MAGNITUDE_ADVERSARIAL_WEIGHTS if args.adversarial else MAGNITUDE_WEIGHTS
+        if args.heard:
+            self.weights = {**self.weights, "heard": args.heard}
         self.modules["balancer"] = LossBalancer(self.weights).to(self.device)
         self.spectral = SpectralLosses().to(self.device)
         self.magnitude = MagnitudeLosses(codec.config.frame.n_fft).to(self.device) if codec.is_phase_free else None
@@ -204,7 +209,11 @@ class CodecTask(Task):
     def _losses(self, reconstruction: Tensor, waveforms: Tensor) -> dict[str, Tensor]:
         if self.magnitude is None:
             return self.spectral(reconstruction, waveforms)
-        return self.magnitude(reconstruction, self.shipped.encoder.spectra(waveforms))
+        losses = self.magnitude(reconstruction, self.shipped.encoder.spectra(waveforms))
+        if "heard" in self.weights:  # a smooth magnitude is near every one that it may be, but no phases fit it
+            sound = self.shipped.decoder.sound(reconstruction)[:, : waveforms.shape[-1]]
+            losses["heard"] = self.spectral(sound, waveforms)["mel"]
+        return losses
 
     def _target(self, batch: dict[str, Any]) -> Tensor:
         """What a reconstruction is to be like: the waveforms, or their log magnitudes where there are no phases."""

@@ -138,6 +138,30 @@ def test_the_codec_reuses_what_its_discriminator_heard_and_updates_its_codebooks
     assert not torch.equal(once, quantizer.usage)
 
 
+def test_what_is_heard_teaches_a_decoder_that_says_no_phases(corpus):
+    task = task_of(corpus, "--phase", "reconstructed", "--heard", "2.0", "--freeze-tokens")
+    batch = task.batch(torch.Generator().manual_seed(0))
+    waveforms, latents = batch["waveforms"], task.shipped.encoder(batch["waveforms"])
+    sound = task.shipped.decoder(latents)
+    _, figures = task.loss("codec", batch, 0)
+    before = figures["heard"]
+    assert sound.shape == waveforms.shape
+    wanted = task.spectral(task.shipped.decoder.sound(task.shipped.decoder.log_magnitudes(latents)), waveforms)["mel"]
+    assert wanted.item() == pytest.approx(float(before), rel=0.05)  # levels differ from row to row in training
+    optimizer = torch.optim.Adam(task.shipped.decoder.parameters(), 3e-3)
+    for _ in range(5):
+        optimizer.zero_grad()
+        task._losses(task.shipped.decoder.log_magnitudes(latents.detach()), waveforms)["heard"].backward()
+        optimizer.step()
+    _, figures = task.loss("codec", batch, 0)
+    assert figures["heard"] < before
+
+
+def test_a_codec_that_says_phases_is_trained_on_what_is_heard_anyway(corpus):
+    with pytest.raises(TrainingError, match="--phase reconstructed"):
+        task_of(corpus, "--heard", "1.0")
+
+
 @pytest.mark.parametrize("phase", ["predicted", "reconstructed"])
 def test_everything_trained_is_on_the_training_device(corpus, phase):
     task = task_of(corpus, "--adversarial", "--phase", phase, device="meta")
