@@ -9,7 +9,7 @@ from audiolm.events import Progress, Result
 from audiolm.inspection.variants import ABLATIONS, ablate, ladder, matched_loudness
 from audiolm.pipeline import replay
 from audiolm.receipt import Receipt
-from tests.inspection.material import outcome
+from audiolm.stages import finished
 from tests.pipeline.material import finish, recording, request
 
 PROMPT = recording(1.5)
@@ -17,7 +17,7 @@ PROMPT = recording(1.5)
 
 @pytest.fixture(scope="module")
 def rungs(pipeline):
-    return outcome(ladder(pipeline, recording(1.31), seed=5, num_draws=2))
+    return finished(ladder(pipeline, recording(1.31), seed=5, num_draws=2))
 
 
 def test_the_ladder_has_every_level_the_codec_has_and_the_draws(rungs):
@@ -47,9 +47,9 @@ def test_rungs_are_measured_against_the_original_and_draws_have_receipts(pipelin
 
 
 def test_a_ladder_without_draws_generates_nothing(pipeline):
-    assert not any(rung.generated for rung in outcome(ladder(pipeline, PROMPT, 0, num_draws=0)))
+    assert not any(rung.generated for rung in finished(ladder(pipeline, PROMPT, 0, num_draws=0)))
     with pytest.raises(RequestError, match="number of continuations"):
-        outcome(ladder(pipeline, PROMPT, 0, num_draws=17))
+        finished(ladder(pipeline, PROMPT, 0, num_draws=17))
 
 
 def test_loudness_is_lowered_for_all_where_one_would_clip():
@@ -68,7 +68,7 @@ def test_loudness_is_lowered_for_all_where_one_would_clip():
 
 @pytest.fixture(scope="module")
 def made(pipeline):
-    return outcome(ablate(pipeline, PROMPT, request()))
+    return finished(ablate(pipeline, PROMPT, request()))
 
 
 def test_the_full_row_is_the_plain_run(pipeline, made):
