@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ def measure(inputs: DetectionInputs) -> RowReport:
         Figure.of(f"within {WITHIN_S:g} s", grouped_rate(errors <= WITHIN_S, groups)),
         Figure.of("a boundary is named", grouped_rate(~np.isnan(named), groups)),
         Figure.of("a boundary is named in originals", grouped_rate(claims, groups)),
+        *_by_mark(pairs.rows[: len(rows)], errors, np.array(groups)),
         _median_figure("median error of a constant guess (s)", np.abs(truth - np.median(truth)), groups),
     )
     error_s, guess_s = figures[0].value, figures[-1].value
@@ -61,7 +63,15 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(reached, reached[-1] / 2)])
 
 
-def _median_figure(name: str, errors: np.ndarray, groups: list[str]) -> Figure:
+def _by_mark(notes: Sequence[dict[str, Any]], errors: np.ndarray, groups: np.ndarray) -> Iterator[Figure]:
+    """A watermark begins where the generated part does: the boundary must be found without it too."""
+    marked = np.array([bool(note.get("marked")) for note in notes])
+    for name, part in (("with", marked), ("without", ~marked)):
+        if part.any():
+            yield _median_figure(f"median error {name} watermark (s)", errors[part], groups[part])
+
+
+def _median_figure(name: str, errors: np.ndarray, groups: Sequence[str] | np.ndarray) -> Figure:
     drawn = grouped_interval(lambda weights: weighted_median(errors, weights), groups)
     if drawn.value == UNNAMED_S:
         return Figure(name, None, reason="no boundary is named in half of the clips or more", n=len(errors))

@@ -15,6 +15,7 @@ from audiolm.data.corpus import Corpus, Item
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.detection.inputs import DetectionInputs
 from audiolm.evaluation.detection.judging import Clip, Judged, judge
+from audiolm.evaluation.detection.voice_pitch import HIGH_HZ, high_voices
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.statistics import grouped_rate, rate_interval
 
@@ -49,7 +50,11 @@ def measure(inputs: DetectionInputs) -> RowReport:
         figures += _verdicts(found[kind], kind)
     rest = {name: judged for name, judged in found.items() if name not in kinds}
     figures += [_called(judged, name) for name, judged in rest.items()]
-    figures += _by_group(found[UNTOUCHED], found[through(num_levels)], corpus)
+    both = Judged.joined([found[kind] for kind in kinds])
+    figures += _by_group(both, corpus)
+    if inputs.domain == "speech":
+        figures += _by_voice(both, high_voices(corpus, places, round(CROP_S * SAMPLE_RATE_HZ)))
+    figures.append(Figure("by sex, age or accent", None, reason="not measured: the corpus names none of them"))
     return RowReport("D2", TITLE, TARGET, tuple(figures), met, _notes(found[UNTOUCHED], places), headlines=headlines)
 
 
@@ -142,9 +147,8 @@ def _verdicts(judged: Judged, kind: str) -> Iterator[Figure]:
     yield Figure.computed(name, lambda: grouped_rate(~decided.right, decided.groups))
 
 
-def _by_group(untouched: Judged, coded: Judged, corpus: Corpus) -> Iterator[Figure]:
-    """Crops of both kinds together, by speaker or piece and by source."""
-    both = Judged.joined([untouched, coded])
+def _by_group(both: Judged, corpus: Corpus) -> Iterator[Figure]:
+    """Untouched crops and those through the codec together, by speaker or piece and by source."""
     rates = {group: both.called[both.groups == group] for group in np.unique(both.groups)}
     worst = max(rates, key=lambda group: rates[group].mean())
     yield Figure.of("groups with a false positive", rate_interval([called.any() for called in rates.values()]))
@@ -155,7 +159,12 @@ def _by_group(untouched: Judged, coded: Judged, corpus: Corpus) -> Iterator[Figu
         for source in np.unique(own):
             part = both.where(own == source)
             yield Figure.of(f"{source}: called generated", grouped_rate(part.called, part.groups))
-    yield Figure("by sex, age or accent", None, reason="not measured: the corpus names none of them")
+
+
+def _by_voice(both: Judged, is_high: dict[str, bool]) -> Iterator[Figure]:
+    for name, high in ((f"voices below {HIGH_HZ:g} Hz", False), (f"voices above {HIGH_HZ:g} Hz", True)):
+        part = both.where(np.array([is_high.get(group) is high for group in both.groups]))
+        yield Figure.computed(f"{name}: called generated", lambda part=part: grouped_rate(part.called, part.groups))
 
 
 def _notes(untouched: Judged, places: Sequence[tuple[Item, int]]) -> tuple[str, ...]:

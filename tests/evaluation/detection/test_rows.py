@@ -33,7 +33,9 @@ from tests.evaluation.detection.material import SHA256, ToneDetector, recording,
 
 COMPONENTS = {name: digit * 64 for name, digit in zip(MADE_FOR["detector"], "0123", strict=True)}
 SUBJECT = Subject("tiny", components=COMPONENTS | {"detector": SHA256})
-SPEECH = replace(SUBJECT, models=SimpleNamespace(info=SimpleNamespace(domain="speech")))
+SPEECH, PIANO = (
+    replace(SUBJECT, models=SimpleNamespace(info=SimpleNamespace(domain=domain))) for domain in ("speech", "piano")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,7 @@ def corpus(tmp_path_factory):
 
 
 def inputs_of(pairs, detector=None, **others):
-    return stand_in(pairs, detector or ToneDetector(), SUBJECT, **others)
+    return stand_in(pairs, detector or ToneDetector(), PIANO, **others)
 
 
 def value(report, name):
@@ -157,6 +159,25 @@ def test_false_alarms_are_counted_by_speaker_and_source(pairs, corpus, monkeypat
     assert value(report, "set-0: called generated") == pytest.approx(1 / 3)
     assert report.figure("by sex, age or accent").reason.startswith("not measured")
     assert report.met is False
+
+
+def test_false_alarms_are_told_apart_by_the_pitch_of_the_voice(pairs, tmp_path):
+    time = torch.arange(80_000) / 16_000
+    with CorpusWriter(tmp_path / "voices") as writer:
+        for name, pitch_hz in (("low", 110.0), ("high", 250.0)):
+            buzz = sum(0.03 * torch.sin(2 * torch.pi * k * pitch_hz * time) for k in range(1, 6))
+            pcm = to_pcm((with_tone(buzz) if name == "high" else buzz).numpy())
+            writer.add(pcm, id=name, group=name, split="test", source="s", licence="x")
+    inputs = stand_in(pairs, ToneDetector(), SPEECH, real=(Corpus(writer.folder),))
+    report = false_alarms.measure(inputs)
+    assert value(report, "voices below 165 Hz: called generated") == 0.0
+    assert value(report, "voices above 165 Hz: called generated") == 1.0
+    with pytest.raises(StopIteration):
+        false_alarms.measure(replace_subject(inputs, PIANO)).figure("voices above 165 Hz: called generated")
+
+
+def replace_subject(inputs, subject):
+    return stand_in(inputs.pairs, inputs.pipeline, subject, real=inputs.real)
 
 
 def test_too_few_crops_leave_the_target_unjudged(pairs, corpus):
@@ -270,6 +291,7 @@ def test_a_boundary_that_is_heard_is_found(pairs):
     report = boundary.measure(inputs_of(pairs))
     assert value(report, "median error (s)") <= 0.2
     assert value(report, "a boundary is named in originals") == 0.0
+    assert report.figure("median error without watermark (s)").n == 12
     assert value(report, "median error of a constant guess (s)") > 0.25, "the true places must vary"
     assert report.met is True
 
