@@ -53,11 +53,12 @@ def measure(name: str, inputs: Inputs) -> RowReport:
     return measure_row(name, ROWS[name], inputs, inputs.holdout.name)
 
 
-def measure_row(name: str, row: Row, inputs: Any, corpus: str) -> RowReport:
-    """`measure` of the row's module, or a report that says why it raised EvaluationError; with time and corpus."""
+def measure_row(name: str, row: Row, inputs: Any, corpus: str, *more: Any) -> RowReport:
+    """`measure(inputs, *more)` of the row's module, or a report that says why it raised EvaluationError; with time and
+    corpus."""
     start = time.perf_counter()
     try:
-        report = importlib.import_module(row.module).measure(inputs)
+        report = importlib.import_module(row.module).measure(inputs, *more)
     except EvaluationError as error:
         reason = (Figure("all", None, reason=str(error)),)
         report = RowReport(name, row.title.capitalize(), "see the acceptance list", reason)

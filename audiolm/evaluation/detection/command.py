@@ -45,7 +45,7 @@ def _run(args: argparse.Namespace, command: str) -> None:
     report = Report(inputs.domain, subject.name, subject.sha256, subject.components, data, command)
     print(report.header())
     for row in wanted:
-        for measured in rows.measure(row, inputs):
+        for measured in rows.measure(row, inputs, report.rows):
             print(f"\n{measured.text()}", flush=True)
             report = dataclasses.replace(report, rows=(*report.rows, measured))
         _write(args, report, [])

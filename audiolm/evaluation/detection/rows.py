@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.detection.inputs import DetectionInputs
@@ -20,14 +21,20 @@ ROWS = {
     "D8": Row(f"{_HERE}.boundary", "boundary of original and generated in spliced clips"),
     "D11": Row(f"{_HERE}.disclosure", "what every verdict carries"),
     "F": Row(f"{_HERE}.fresh", "ten fresh continuations, and the recordings they go on from"),
+    "D13": Row(f"{_HERE}.consequence", "is the score withheld where a row above fails?"),
 }
 OF_RECORDINGS = ("D2", "F")  # measured on every corpus of recordings by itself
 
 
-def measure(name: str, inputs: DetectionInputs) -> list[RowReport]:
-    """One row, a report for each corpus that it is measured on. Raises EvaluationError for an unknown row."""
+def measure(name: str, inputs: DetectionInputs, before: Sequence[RowReport] = ()) -> list[RowReport]:
+    """One row, a report for each corpus that it is measured on; `before` are the reports of the rows before it.
+
+    Raises EvaluationError for an unknown row.
+    """
     if name not in ROWS:
         raise EvaluationError(f"rows are {', '.join(ROWS)}, found {name!r}")
+    if name == "D13":
+        return [measure_row(name, ROWS[name], inputs, inputs.pairs.name, before)]
     if name not in OF_RECORDINGS or not inputs.real:
         return [measure_row(name, ROWS[name], inputs, inputs.pairs.name)]
     return [

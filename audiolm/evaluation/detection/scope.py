@@ -31,7 +31,7 @@ Sounds = Callable[[], Iterator[Clip]]
 def measure(inputs: DetectionInputs) -> RowReport:
     """Raises EvaluationError without a detector, or where the pairs are another checkpoint's."""
     pipeline, figures, notes = inputs.pipeline, [], []
-    for name, sounds in _kinds(inputs).items():
+    for name, sounds in inputs.progress(list(_kinds(inputs).items()), "D7"):
         try:
             judged = judge(pipeline, sounds())
         except EvaluationError as error:

@@ -17,6 +17,7 @@ from audiolm.evaluation.degradations import DEGRADATIONS
 from audiolm.evaluation.detection import (
     boundary,
     calibration,
+    consequence,
     disclosure,
     discrimination,
     false_alarms,
@@ -27,6 +28,7 @@ from audiolm.evaluation.detection import (
     synthesis,
 )
 from audiolm.evaluation.detection.judging import Clip, judge
+from audiolm.evaluation.report import RowReport
 from audiolm.evaluation.statistics import Interval
 from audiolm.evaluation.subject import Subject
 from tests.evaluation.detection.material import SHA256, ToneDetector, recording, stand_in, with_tone, write_pairs
@@ -339,6 +341,21 @@ def test_a_verdict_that_changes_its_mind_is_named(pairs):
 
     report = disclosure.measure(inputs_of(pairs, Fickle(), num_items=2))
     assert value(report, "the same clip gives the same verdict") == 0.0
+
+
+def test_a_failed_row_asks_for_the_score_to_be_withheld(pairs):
+    passed, failed, left_open = (RowReport(f"D{n}", "", "", met=met) for n, met in ((1, True), (2, False), (5, None)))
+    aside = RowReport("F", "", "", met=False)
+    frank = inputs_of(pairs)
+    shy = inputs_of(pairs, ToneDetector(verdict={"label": "withheld", "probability": None, "reason": "row D2 failed"}))
+    assert consequence.measure(frank, [passed, aside]).met is True
+    assert consequence.measure(frank, [passed, left_open]).met is None
+    assert consequence.measure(frank, [passed, failed, left_open]).met is False
+    report = consequence.measure(shy, [passed, failed])
+    assert (report.met, value(report, "rows not met")) == (True, 1.0)
+    assert "withheld: row D2 failed (48)" in report.notes
+    with pytest.raises(EvaluationError, match="other rows"):
+        consequence.measure(frank, [aside])
 
 
 def test_fresh_continuations_must_all_be_caught(pairs, corpus, monkeypatch):
