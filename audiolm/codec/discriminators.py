@@ -26,20 +26,17 @@ ScaleOutput = tuple[Tensor, list[Tensor]]
 
 
 class Patches(nn.Module):
-    """Pictures [B, C, frames, bins] -> (logits [B, frames', bins'], features, one [B, D, frames, bins] a layer).
-
-    Kernels are whole strides long: else every second bin weighs more in the gradient, and a decoder learns the comb.
-    """
+    """Pictures [B, C, frames, bins] -> (logits [B, frames', bins'], features, one [B, D, frames, bins] a layer)."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
         wide = 2 * channels
         self.layers = nn.ModuleList(
             [
-                _conv(channels_in, channels, (4, 8), (2, 2)),
-                _conv(channels, channels, (3, 6), (1, 2)),
-                _conv(channels, wide, (4, 6), (2, 2)),
-                _conv(wide, wide, (3, 6), (1, 2)),
+                _conv(channels_in, channels, (3, 7), (2, 2)),
+                _conv(channels, channels, (3, 5), (1, 2)),
+                _conv(channels, wide, (3, 5), (2, 2)),
+                _conv(wide, wide, (3, 5), (1, 2)),
             ]
         )
         self.head = _conv(wide, 1, (3, 3), (1, 1))
@@ -139,6 +136,14 @@ def _relative_distance(real: Tensor, fake: Tensor) -> Tensor:
     return F.l1_loss(fake, real) / real.abs().mean().clamp_min(1e-6)
 
 
+class _Strided(nn.Conv2d):
+    """Its kernels are averaged over a stride: else every second bin and frame has another gradient, and a decoder that
+    says bins one by one learns the comb (lines at multiples of 50 Hz)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.avg_pool2d(self.weight, self.stride, 1, tuple(step - 1 for step in self.stride))
+        return F.conv2d(x, weight, self.bias, self.stride, (weight.shape[2] // 2, weight.shape[3] // 2))
+
+
 def _conv(channels_in: int, channels_out: int, kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Module:
-    padding = (kernel[0] // 2, kernel[1] // 2)
-    return weight_norm(nn.Conv2d(channels_in, channels_out, kernel, stride, padding))
+    return weight_norm(_Strided(channels_in, channels_out, kernel, stride))

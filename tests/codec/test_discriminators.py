@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from audiolm.codec.discriminators import MagnitudeDiscriminator, StftDiscriminator, discriminator_loss, generator_losses
+from audiolm.codec.discriminators import (
+    MagnitudeDiscriminator,
+    Patches,
+    StftDiscriminator,
+    discriminator_loss,
+    generator_losses,
+)
 
 
 @pytest.fixture
@@ -124,6 +130,17 @@ def test_magnitudes_below_the_background_of_a_room_are_all_alike(of_magnitudes):
     faint, silent = torch.full((1, 321, 20), -12.0), torch.full((1, 321, 20), -20.0)
     for (one, _), (other, _) in zip(of_magnitudes(faint), of_magnitudes(silent), strict=True):
         torch.testing.assert_close(one, other, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_a_comb_of_every_second_frame_or_bin_is_not_seen_and_so_not_taught(axis):
+    torch.manual_seed(0)
+    picture, patches = torch.randn(1, 1, 40, 80), Patches(1, 2)
+    comb = torch.ones(picture.shape[axis])
+    comb[1::2] = -1.0
+    comb = comb.reshape([-1 if axis == along else 1 for along in range(4)])
+    plain, combed = (patches(one)[1][0][..., 4:-4, 4:-4] for one in (picture, picture + comb))
+    torch.testing.assert_close(plain, combed)
 
 
 def test_a_discriminator_of_magnitudes_learns_to_tell_smooth_from_rough(of_magnitudes):
