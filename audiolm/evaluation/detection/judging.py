@@ -103,7 +103,4 @@ def judge(pipeline: Pipeline, clips: Iterable[Clip]) -> Judged:
 @torch.no_grad()
 def forced_probability(pipeline: Pipeline, samples: Tensor) -> float:
     """The calibrated probability of "generated" for what a verdict is withheld for: samples [T] finite, at 16 kHz."""
-    detector = pipeline.models.detector
-    calibration = detector.config.calibration
-    logit = float(detector.logits(samples[None].to(pipeline.device))[0])
-    return float(torch.sigmoid(torch.tensor(calibration.scale * logit + calibration.bias, dtype=torch.float64)))
+    return float(pipeline.models.detector.probabilities(samples[None].to(pipeline.device))[0])

@@ -65,8 +65,7 @@ class ToneDetector:
 
     @property
     def models(self) -> SimpleNamespace:
-        network = SimpleNamespace(logits=lambda rows: torch.stack([self._logit(row) for row in rows]))
-        network.config = SimpleNamespace(calibration=SimpleNamespace(scale=1.0, bias=0.0))
+        network = SimpleNamespace(probabilities=lambda rows: torch.stack([self._probability(row) for row in rows]))
         codec = torch.nn.Linear(1, 1)
         codec.num_levels, codec.encode = 8, lambda rows: rows[..., None].expand(-1, -1, 8)
         codec.decode = lambda codes: codes[..., 0]
@@ -74,7 +73,7 @@ class ToneDetector:
 
     def detect(self, waveform: Waveform) -> Verdict:
         heard = tonality(waveform.samples) > 0.5
-        probability = float(torch.sigmoid(self._logit(waveform.samples)))
+        probability = float(self._probability(waveform.samples))
         boundary_s = None
         if bool(heard.any()) and not bool(heard.all()):
             boundary_s = float(heard.float().argmax()) * 0.1
@@ -84,9 +83,9 @@ class ToneDetector:
         )  # fmt: skip
         return replace(said, **(self.verdict or {}))
 
-    def _logit(self, samples: Tensor) -> Tensor:
-        sign = 1.0 if bool((tonality(samples) > 0.5).float().mean() > 0.1) else -1.0
-        return sign * torch.logit(torch.tensor(self.confidence, dtype=torch.float64))
+    def _probability(self, samples: Tensor) -> Tensor:
+        is_heard = bool((tonality(samples) > 0.5).float().mean() > 0.1)
+        return torch.tensor(self.confidence if is_heard else 1.0 - self.confidence, dtype=torch.float64)
 
 
 def tonality(samples: Tensor) -> Tensor:
