@@ -15,7 +15,7 @@ from app.schemas import AblateRequest, LadderRequest, VoicesRequest
 from audiolm.audio import files
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.speaker import Embed, speaker_encoder
-from audiolm.events import Continuation, Progress, Result
+from audiolm.events import Continuation, Progress
 from audiolm.inspection.seam import measure_seam
 from audiolm.inspection.variants import Rung, ablate, ladder, matched_loudness, result_of
 from audiolm.pipeline import Pipeline
@@ -81,7 +81,7 @@ def leave_out(pipeline: Pipeline, clip: Clip, request: AblateRequest, folder: Pa
         seed=request.seed,
         **pipeline.models.info.sampling,
     )
-    made = yield from _without_results(ablate(pipeline, clip.waveform, options))
+    made = yield from ablate(pipeline, clip.waveform, options)
     versions = [
         _written(
             Version(name, one.waveform, _path(folder, n, name), True, _join_figures(one), one.receipt, one.verdict)
@@ -133,14 +133,3 @@ def _similarities(
         references["speaker_similarity_to_voice"] = embed(voice.samples)
     own = [embed(version) for version in versions]
     return [{name: float(reference @ one) for name, reference in references.items()} for one in own]
-
-
-def _without_results(events: Generator) -> Generator[Progress, None, dict[str, Continuation]]:
-    """Passes on all but the `Result`s in between, and returns what `events` returns."""
-    while True:
-        try:
-            event = next(events)
-        except StopIteration as end:
-            return end.value
-        if not isinstance(event, Result):
-            yield event

@@ -269,10 +269,16 @@ USUAL_SAMPLING = {
 
 @dataclass(frozen=True)
 class DetectorCalibration(Config):
-    """Maps detector logits to probabilities, and says how often the threshold errs on held-out data."""
+    """Maps detector logits to probabilities, and says how often the threshold errs on held-out data.
 
+    `method` "platt" is sigmoid(scale * logit + bias); "isotonic" interpolates between `knots`, (logit, log odds) pairs
+    end to end, both rising.
+    """
+
+    method: str = "platt"
     scale: float = 1.0
     bias: float = 0.0
+    knots: tuple[float, ...] = ()
     threshold: float = 0.5
     uncertain_low: float = 0.35
     uncertain_high: float = 0.65
@@ -282,6 +288,13 @@ class DetectorCalibration(Config):
     num_generated: int = 0
 
     def __post_init__(self) -> None:
+        self._require(self.method in ("platt", "isotonic"), f"method must be platt or isotonic, found {self.method!r}")
+        logits, odds = self.knots[::2], self.knots[1::2]
+        self._require(
+            len(logits) == len(odds) and list(logits) == sorted(logits) and list(odds) == sorted(odds),
+            f"knots must be rising pairs, found {self.knots}",
+        )
+        self._require(self.method == "platt" or len(logits) >= 2, "isotonic calibration needs at least two knots")
         band = (self.uncertain_low, self.threshold, self.uncertain_high)
         self._require(0.0 <= band[0] <= band[1] <= band[2] <= 1.0, f"0 <= low <= threshold <= high <= 1, found {band}")
         self._require(0.0 < self.scale < float("inf"), f"scale must be positive and finite, found {self.scale}")
@@ -294,12 +307,19 @@ class DetectorCalibration(Config):
 
 @dataclass(frozen=True)
 class DetectorConfig(Config):
-    """Log-mel CNN: generated or original-through-the-codec."""
+    """Two networks on one clip: a CNN on log-mel frames and, where `num_heard` is not 0, one on what the checkpoint's
+    own models make of it (`num_heard` figures a frame, see `audiolm.checkpoints.listener`).
+
+    `scope_limit` is the distance from the calibration clips beyond which a verdict is withheld (None: not measured).
+    """
 
     num_mels: int = 64
     channels: tuple[int, ...] = (24, 48, 96, 128)
     dropout: float = 0.2
     min_s: float = 1.0
+    num_heard: int = 0
+    heard_width: int = 64
+    scope_limit: float | None = None
     calibration: DetectorCalibration = field(default_factory=DetectorCalibration)
 
     def __post_init__(self) -> None:
@@ -309,3 +329,7 @@ class DetectorConfig(Config):
         self._require(min(self.channels) >= 1, f"channels must be positive, found {self.channels}")
         self._require(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), found {self.dropout}")
         self._require(self.min_s > 0.0, f"min_s must be positive, found {self.min_s}")
+        heard = (self.num_heard, self.heard_width)
+        self._require(min(heard) >= 0 and heard[1] > 0, f"num_heard >= 0 and heard_width > 0, found {heard}")
+        limit = self.scope_limit
+        self._require(limit is None or limit > 0.0, f"scope_limit must be positive, found {limit}")

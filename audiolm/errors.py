@@ -59,3 +59,7 @@ class EvaluationError(AudioLMError):
 
 class DeviceMemoryError(AudioLMError):
     """The device ran out of memory; the request may succeed when smaller."""
+
+
+class WatermarkError(AudioLMError):
+    """The watermark cannot be made or looked for: its package is missing, or is not the known one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -184,7 +184,8 @@ class Pipeline:
         if self.models.detector is None:
             raise CheckpointError(f"checkpoint {self.models.info.name} has no detector")
         with _memory_errors():
-            return self.models.detector.judge(_at_model_rate(waveform))
+            verdict = self.models.detector.judge(_at_model_rate(waveform))
+        return replace(verdict, model_sha256=self._component_hashes()["detector"])
 
     def replay(
         self, receipt: Receipt, prompt: Waveform | None = None, source: Waveform | None = None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,11 +31,12 @@ MAX_FINE_ROWS = 128  # windows decoded at once; bounds the cache of long runs
 TYPICAL_RUN = 2.8  # mean run of equal semantic tokens (64 % repeat), for layouts that drop durations
 
 StageEvents = Generator[Event, None, Tensor]
+Value = TypeVar("Value")
 
 
 @torch.no_grad()
-def finished(events: StageEvents) -> Tensor:
-    """Runs a stage to its end, for callers that show nothing on the way -> its stream."""
+def finished(events: Generator[Any, None, Value]) -> Value:
+    """Runs a generator to its end, for callers that show nothing on the way -> what it returns."""
     while True:
         try:
             next(events)

@@ -1,8 +1,4 @@
-"""Versions of one sound to switch between while they play, and stretches of a sound to play: elements of our own.
-
-`switch_head` goes to `launch(head=…)`. The templates are fixed text: what a value holds reaches the page through the
-elements' `show`, never as markup.
-"""
+"""Versions of one sound to switch between while they play, and stretches of a sound to play: elements of our own."""
 
 from __future__ import annotations
 
@@ -13,28 +9,17 @@ import gradio as gr
 
 from app.inspect_presenters import version_rows
 from app.results import Compared
-from app.settings import ASSETS
-
-# Gradio runs this whenever it puts the component on the page, which may be before the module is there.
-ON_LOAD = """
-const shown = element.firstElementChild;
-shown.setAttribute("aria-label", props.label);
-customElements.whenDefined(shown.localName).then(() => shown.show(props.value));
-watch("value", () => shown.show(props.value));
-"""
+from app.ui.elements import element, head
 
 
 def switch_head() -> str:
-    """Style and script of the elements, as markup for the page's head; the two files are one module."""
-    names = ("switch.css", "deck.js", "switch.js")
-    style, *script = ((ASSETS / "switch" / name).read_text(encoding="utf-8") for name in names)
-    code = "\n".join(script)
-    return f'<style>{style}</style>\n<script type="module">{code}</script>'
+    """Style and script of both elements."""
+    return head("switch", "switch.css", "deck.js", "switch.js")
 
 
 def switch_view(label: str, elem_id: str) -> gr.HTML:
     """To be given `switch_value`s, or None for nothing."""
-    return _element("audiolm-switch", label, elem_id)
+    return element("audiolm-switch", label, elem_id)
 
 
 def switch_value(compared: Compared) -> dict[str, Any]:
@@ -48,24 +33,13 @@ def switch_value(compared: Compared) -> dict[str, Any]:
 
 def snippets_view(label: str, elem_id: str) -> gr.HTML:
     """Buttons that play stretches of one file; to be given `snippets_value`s, or None for nothing."""
-    return _element("audiolm-snippets", label, elem_id)
+    return element("audiolm-snippets", label, elem_id)
 
 
 def snippets_value(audio: Path, stretches: list[tuple[str, float, float]]) -> dict[str, Any]:
     """Value of snippets: the file, and of each stretch its label, start and end in seconds."""
     items = [{"label": label, "start_s": start_s, "end_s": end_s} for label, start_s, end_s in stretches]
     return {"audio": _file(audio), "items": items}
-
-
-def _element(name: str, label: str, elem_id: str) -> gr.HTML:
-    return gr.HTML(
-        value=None,
-        html_template=f"<{name}></{name}>",
-        js_on_load=ON_LOAD,
-        apply_default_css=False,
-        label=label,
-        elem_id=elem_id,
-    )
 
 
 def _file(path: Path) -> dict[str, Any]:

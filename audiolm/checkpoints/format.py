@@ -44,6 +44,7 @@ from audiolm.checkpoints.info import (
     require_complete,
     require_hashes,
 )
+from audiolm.checkpoints.listener import Listener
 from audiolm.checkpoints.pictures import picture_names, require_pictures
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import (
@@ -135,6 +136,11 @@ def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", veri
     modules = {name: _load_entry(info, name, verify).to(device) for name in info.components}
     stages = {stage: modules[f"stage_{stage}"] for stage in STAGES}
     attach_codebooks(stages, modules["codec"])
+    if "detector" in modules and (wanted := modules["detector"].config.num_heard):
+        listener = Listener(modules["codec"], modules["semantic"], stages)
+        if (given := listener.num_features) != wanted:
+            raise CheckpointError(f"{info.folder}: the detector reads {wanted} figures, these stages give {given}")
+        modules["detector"].attach(listener)
     return ModelSet(
         info=info,
         codec=modules["codec"],

@@ -1,19 +1,63 @@
-"""From held-out logits to probabilities, an uncertain band and error rates. Pure; labels are 1 for generated."""
+"""From held-out logits to probabilities, an uncertain band and error rates. Pure; labels are 1 for generated.
+
+Both kinds count the same, however many clips there are of each: every fit and every share weighs them so.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 from torch.nn import functional as F
 
 from audiolm.config import DetectorCalibration
+from audiolm.detector.verdict import probability_of
 
-MAX_DECIDED_ERROR = 0.02  # outside the uncertain band, on the calibration data
+MAX_DECIDED_ERROR = 0.01  # outside the uncertain band, on the calibration data
 NARROWEST_BAND = 0.65  # the band reaches from 1 - this to this at least,
 WIDEST_BAND = 0.98  # and to this at most
 NUM_BINS = 15
+FOLDS = 5
+GROWTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+LEAST_SCALE = 1e-3
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the branches said of N held-out clips: logits [N, K], their length in seconds, labels and groups [N]."""
+
+    logits: Tensor
+    seconds: Tensor
+    labels: Tensor
+    groups: tuple[str, ...] = ()
+
+
+def shares(labels: Tensor) -> Tensor:
+    """[N] weights that add up to one half for each kind."""
+    positive = labels.bool()
+    counts = torch.where(positive, positive.sum(), (~positive).sum())
+    return 0.5 / counts.double()
+
+
+def fit_weights(scored: Scored, longest_s: float) -> tuple[Tensor, float]:
+    """(weights [K], growth) of the fused logit sum_k w_k x_k * (min(seconds, longest_s) / longest_s) ** growth.
+
+    None below zero; chosen for the likelihood of the labels, over all lengths that were scored. Long clips bring more
+    evidence than short ones: `growth` says how fast it grows.
+    """
+    best: tuple[float, Tensor, float] | None = None
+    for growth in GROWTHS:
+        lengths = (scored.seconds.double().clamp_max(longest_s) / longest_s) ** growth
+        x = scored.logits.double() * lengths[:, None]
+        weights, _, loss = _fit_logistic(x, scored.labels)
+        if best is None or loss < best[0]:
+            best = loss, weights, growth
+    return best[1], best[2]
 
 
 def fit_platt(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -22,38 +66,65 @@ def fit_platt(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     Targets are smoothed by one pseudo-count (Platt 1999), so that separable data give finite values. A detector that
     ranks worse than chance gets a scale of almost zero instead of being turned round.
     """
-    x, positive = logits.double(), labels.bool()
+    weights, bias, _ = _fit_logistic(logits.double()[:, None], labels)
+    return max(float(weights[0]), LEAST_SCALE), bias
+
+
+def _fit_logistic(x: Tensor, labels: Tensor) -> tuple[Tensor, float, float]:
+    """x [N, K] -> (weights [K] >= 0, bias, loss in nats)."""
+    positive, counted = labels.bool(), shares(labels)
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())
-    high, low = (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2)
-    targets = torch.where(positive, high, low).double()
-    unit = x.std().clamp_min(1e-6)
-    parameters = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([parameters], max_iter=200, line_search_fn="strong_wolfe")
+    targets = torch.where(positive, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2)).double()
+    unit = x.std(dim=0).clamp_min(1e-6)
+    parameters = torch.full((x.shape[1] + 1,), 0.5, dtype=torch.float64)
+    parameters[-1] = 0.0
+    parameters.requires_grad_()
+    optimizer = torch.optim.LBFGS([parameters], max_iter=300, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        scores = (x / unit) @ parameters[:-1].square() + parameters[-1]
+        return F.binary_cross_entropy_with_logits(scores, targets, counted, reduction="sum")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(parameters[0] * (x / unit) + parameters[1], targets)
-        loss.backward()
-        return loss
+        value = loss()
+        value.backward()
+        return value
 
     with torch.enable_grad():
         optimizer.step(closure)
-    scale, bias = (parameters.detach() / torch.stack([unit, torch.ones_like(unit)])).tolist()
-    return (scale, bias) if scale > 1e-3 else (1e-3, math.log((num_positive + 1) / (num_negative + 1)))
+    with torch.no_grad():
+        return parameters[:-1].square() / unit, float(parameters[-1]), float(loss())
 
 
-def calibrate(valid: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> DetectorCalibration:
+def fit_isotonic(logits: Tensor, labels: Tensor) -> tuple[float, ...]:
+    """Knots (logit, log odds) of the rising steps that fit labels [N] best, none surer than the counts allow."""
+    order = logits.double().argsort()
+    x, wanted, counted = (values[order] for values in (logits.double(), labels.double(), shares(labels)))
+    fitted = torch.from_numpy(isotonic_regression(wanted.numpy(), weights=counted.numpy()).x.copy())
+    least = 1 / (len(x) / 2 + 2)
+    fitted = fitted.clamp(least, 1 - least)
+    edges = torch.ones(len(x), dtype=torch.bool)
+    edges[1:-1] = (fitted[1:-1] != fitted[:-2]) | (fitted[1:-1] != fitted[2:])
+    return tuple(torch.stack([x[edges], torch.logit(fitted[edges])], dim=1).flatten().tolist())
+
+
+def calibrate(
+    valid: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], groups: tuple[str, ...]
+) -> DetectorCalibration:
     """(logits [N], labels [N]) twice: scaling and band from the first, error rates at the threshold from the second.
 
-    The threshold is a probability of one half: least cost where both errors cost the same and both kinds are as common.
+    Of Platt scaling and isotonic regression the one is taken whose error of calibration is lower on clips of groups
+    (those of the first) that it was not fitted on. The threshold is a probability of one half: least cost where both
+    errors cost the same and both kinds are as common.
     """
-    scale, bias = fit_platt(*valid)
-    low, high = uncertain_band(torch.sigmoid(scale * valid[0].double() + bias), valid[1])
-    probabilities = torch.sigmoid(scale * test[0].double() + bias)
-    false_positives, false_negatives = error_rates(probabilities, test[1], 0.5)
-    return DetectorCalibration(
-        scale=scale,
-        bias=bias,
+    methods = {"platt": _platt, "isotonic": _isotonic}
+    errors = {name: _held_out_error(fit, *valid, groups) for name, fit in methods.items()}
+    calibration = methods[min(errors, key=lambda name: errors[name])](*valid)
+    low, high = uncertain_band(probability_of(calibration, valid[0]), valid[1])
+    false_positives, false_negatives = error_rates(probability_of(calibration, test[0]), test[1], 0.5)
+    return dataclasses.replace(
+        calibration,
         threshold=0.5,
         uncertain_low=low,
         uncertain_high=high,
@@ -64,12 +135,37 @@ def calibrate(valid: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Dete
     )
 
 
+def _platt(logits: Tensor, labels: Tensor) -> DetectorCalibration:
+    scale, bias = fit_platt(logits, labels)
+    return DetectorCalibration(scale=scale, bias=bias)
+
+
+def _isotonic(logits: Tensor, labels: Tensor) -> DetectorCalibration:
+    scale, bias = fit_platt(logits, labels)
+    return DetectorCalibration(method="isotonic", scale=scale, bias=bias, knots=fit_isotonic(logits, labels))
+
+
+def _held_out_error(
+    fit: Callable[[Tensor, Tensor], DetectorCalibration], logits: Tensor, labels: Tensor, groups: tuple[str, ...]
+) -> float:
+    """The calibration error of probabilities that were each fitted without the clip's fold of groups."""
+    order = {group: index for index, group in enumerate(sorted(set(groups)))}
+    fold = torch.tensor([order[group] % FOLDS for group in groups])
+    probabilities = torch.zeros(len(logits), dtype=torch.float64)
+    for number in fold.unique():
+        out = fold == number
+        if len(labels[~out].unique()) < 2:
+            return math.inf
+        probabilities[out] = probability_of(fit(logits[~out], labels[~out]), logits[out])
+    return calibration_error(probabilities, labels)
+
+
 def uncertain_band(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The narrowest band about one half (symmetric) outside which at most 2 % of the calibration clips are wrong."""
+    """The narrowest band about one half (symmetric) outside which at most 1 % of the calibration clips are wrong."""
     confidence = torch.maximum(probabilities, 1 - probabilities).double()
     order = confidence.argsort(descending=True)
-    wrong = ((probabilities >= 0.5) != labels.bool())[order].double()
-    rate = wrong.cumsum(0) / torch.arange(1, len(wrong) + 1)
+    wrong, counted = ((probabilities >= 0.5) != labels.bool())[order], shares(labels)[order]
+    rate = (wrong * counted).cumsum(0) / counted.cumsum(0)
     good = (rate <= MAX_DECIDED_ERROR).nonzero()
     high = float(confidence[order[good[-1, 0]]]) if len(good) else WIDEST_BAND
     high = min(max(high, NARROWEST_BAND), WIDEST_BAND)
@@ -95,10 +191,6 @@ def equal_error_rate(scores: Tensor, labels: Tensor) -> float:
 
 def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     """Expected calibration error over 15 bins of equal width."""
-    bins = (probabilities * NUM_BINS).long().clamp(0, NUM_BINS - 1)
-    total = 0.0
-    for index in bins.unique():
-        inside = bins == index
-        gap = (probabilities[inside].double().mean() - labels[inside].double().mean()).abs()
-        total += float(gap) * float(inside.double().mean())
-    return total
+    bins, counted = (probabilities * NUM_BINS).long().clamp(0, NUM_BINS - 1), shares(labels)
+    gaps = counted * (probabilities.double() - labels.double())
+    return float(sum(gaps[bins == index].sum().abs() for index in bins.unique()))

@@ -16,6 +16,11 @@ SEGMENT_S = 0.25
 SOUND_DB = -60.0  # 50 ms windows above this level, relative to full scale, count as sound
 MIN_SOUND_S = 0.5
 MAX_CLIPPED_SHARE = 0.01
+LEAST_PROBABILITY = 1e-9  # of a segment, so that its log odds are finite
+LARGEST_ODDS = 4.0  # log odds
+SEGMENTS_SEEN = 4
+MIN_SIDE = 4  # segments on either side of a boundary
+MIN_EVIDENCE = 4.0  # nats
 
 _WINDOW = SAMPLE_RATE_HZ // 20
 
@@ -29,6 +34,10 @@ class Verdict:
     At `threshold` the detector called `false_positive_rate` of `num_originals` held-out originals generated, and missed
     `false_negative_rate` of `num_generated` generated clips. Segment probabilities, one every 0.25 s at
     `segment_times_s` (centres), use the clip's calibration: read their course, not their values.
+
+    `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
+    place where an original becomes generated, None where the whole is of one kind. `scope_distance` says how far the
+    clip lies from those that the detector was calibrated on, None where that was not measured.
     """
 
     label: str
@@ -42,6 +51,9 @@ class Verdict:
     scope: str = SCOPE
     segment_times_s: tuple[float, ...] = ()
     segment_probabilities: tuple[float, ...] = ()
+    model_sha256: str = ""
+    boundary_s: float | None = None
+    scope_distance: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -49,10 +61,16 @@ class Verdict:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def make_verdict(calibration: DetectorCalibration, segment_logits: Tensor, reason: str = "") -> Verdict:
-    """segment_logits [N] -> the verdict; with a `reason` it is withheld."""
-    segments = torch.sigmoid(calibration.scale * segment_logits + calibration.bias)
-    probability = None if reason else probability_of(calibration, float(segment_logits.mean()))
+def make_verdict(
+    calibration: DetectorCalibration,
+    segment_logits: Tensor,
+    clip_logit: float,
+    reason: str = "",
+    scope_distance: float | None = None,
+) -> Verdict:
+    """segment_logits [N] and the clip's own logit -> the verdict; with a `reason` it is withheld."""
+    segments = probability_of(calibration, segment_logits)
+    probability = None if reason else float(probability_of(calibration, torch.tensor(clip_logit)))
     return Verdict(
         label="withheld" if probability is None else label_of(calibration, probability),
         probability=probability,
@@ -64,12 +82,39 @@ def make_verdict(calibration: DetectorCalibration, segment_logits: Tensor, reaso
         reason=reason,
         segment_times_s=() if reason else tuple(SEGMENT_S * n for n in range(segments.shape[0])),
         segment_probabilities=() if reason else tuple(segments.tolist()),
+        boundary_s=None if reason else boundary_of(torch.logit(segments, LEAST_PROBABILITY)),
+        scope_distance=scope_distance,
     )
 
 
-def probability_of(calibration: DetectorCalibration, logit: float) -> float:
-    """Platt scaling: sigmoid(scale * logit + bias)."""
-    return float(torch.sigmoid(torch.tensor(calibration.scale * logit + calibration.bias, dtype=torch.float64)))
+def probability_of(calibration: DetectorCalibration, logits: Tensor) -> Tensor:
+    """Logits of any shape -> calibrated probabilities, float64: Platt scaling, or linear between the isotonic knots."""
+    logits = logits.double()
+    if calibration.method == "platt":
+        return torch.sigmoid(calibration.scale * logits + calibration.bias)
+    knots = torch.tensor(calibration.knots, dtype=torch.float64, device=logits.device)
+    x, odds = knots[::2].contiguous(), knots[1::2]
+    above = torch.searchsorted(x, logits.contiguous()).clamp(1, len(x) - 1)
+    share = ((logits - x[above - 1]) / (x[above] - x[above - 1]).clamp_min(1e-12)).clamp(0.0, 1.0)
+    return torch.sigmoid(torch.lerp(odds[above - 1], odds[above], share))
+
+
+def boundary_of(log_odds: Tensor) -> float | None:
+    """Log odds of "generated" [N], one every 0.25 s -> where an original becomes generated, or None.
+
+    The cut under which the segments before it as originals and those after it as generated are likeliest; None unless
+    that beats one kind throughout by `MIN_EVIDENCE`. Neighbours share what they see, so each counts a quarter; a single
+    one can say no more than `LARGEST_ODDS`.
+    """
+    evidence = log_odds.clamp(-LARGEST_ODDS, LARGEST_ODDS) / SEGMENTS_SEEN
+    total, before = float(evidence.sum()), evidence.cumsum(0)
+    if len(evidence) < 2 * MIN_SIDE:
+        return None
+    gains = (total - 2 * before)[MIN_SIDE - 1 : len(evidence) - MIN_SIDE]  # cut after segment MIN_SIDE - 1, ...
+    best = int(gains.argmax())
+    if float(gains[best]) - abs(total) < MIN_EVIDENCE:
+        return None
+    return SEGMENT_S * (best + MIN_SIDE - 0.5)
 
 
 def label_of(calibration: DetectorCalibration, probability: float) -> str:

@@ -1,5 +1,7 @@
 """`python -m audiolm.evaluation {speech,piano}`: the acceptance figures on the hold-out (split "test").
 
+`python -m audiolm.evaluation detector` measures the detector (`audiolm.evaluation.detection`).
+
 Every row is measured on every corpus given: the hold-out first, then other material, such as another instrument's
 timbre or real recordings.
 """
@@ -11,28 +13,30 @@ import dataclasses
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from audiolm.checkpoints.components import REQUIRED
 from audiolm.config import DOMAINS, STAGES, USUAL_SAMPLING
 from audiolm.data.corpus import Corpus
+from audiolm.data.tokens import TokenCorpus
 from audiolm.errors import AudioLMError, EvaluationError
 from audiolm.evaluation import rows
+from audiolm.evaluation.continuations import PROMPT_S, TOTAL_S
 from audiolm.evaluation.holdout import HoldOut
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.report import Report
 from audiolm.evaluation.subject import Subject, from_checkpoint, from_runs
 from audiolm.request import ContinuationRequest
 
-PROMPT_S = {"speech": 3.0, "piano": 4.0}  # the paper's
-TOTAL_S = 10.0
-
 
 def main(argv: list[str] | None = None) -> int:
     """Returns 0 whether or not targets are met, 2 where nothing could be measured."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["detector"]:
+        from audiolm.evaluation.detection.command import main as measure_detector  # it draws pictures
+
+        return measure_detector(arguments[1:])
     args = _parser().parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
@@ -79,20 +83,21 @@ def _listen(args: argparse.Namespace, inputs: Inputs, about: Report) -> None:
     against = None
     if args.against is not None:
         other = _of_domain(from_checkpoint(args.against), args.domain)
-        holdout = HoldOut(other, inputs.holdout.corpus, None, args.items)
+        holdout = HoldOut(other, inputs.holdout.corpus, (), args.items)
         against = dataclasses.replace(inputs, subject=other, holdout=holdout, request=_request(args, other))
     about = dataclasses.replace(about, data=inputs.holdout.name)
     print(f"\n{write_report(inputs, args.listening, about, against).summary()}\n{args.listening / 'index.html'}")
 
 
 def _holdouts(args: argparse.Namespace, subject: Subject) -> list[HoldOut]:
-    """One for each corpus; the token cache, and the training split of baselines, belong to the first."""
+    """One for each corpus; the token caches, and the training split of baselines, belong to the first."""
     corpora = [Corpus(folder) for folder in args.data]
     names = [corpus.folder.name for corpus in corpora]
     if len(set(names)) < len(names):
         raise EvaluationError(f"corpora are told apart by their folders' names, found {', '.join(names)}")
-    first = HoldOut(subject, corpora[0] if corpora else None, _tokens(args.tokens), args.items)
-    return [first, *(HoldOut(subject, corpus, None, args.items, first) for corpus in corpora[1:])]
+    caches = [TokenCorpus(folder) for folder in args.tokens]
+    first = HoldOut(subject, corpora[0] if corpora else None, caches, args.items)
+    return [first, *(HoldOut(subject, corpus, (), args.items, first) for corpus in corpora[1:])]
 
 
 def _subject(args: argparse.Namespace) -> Subject:
@@ -106,14 +111,6 @@ def _of_domain(subject: Subject, domain: str) -> Subject:
     if subject.models.info.domain != domain:
         raise EvaluationError(f"{subject.name} is a checkpoint of {subject.models.info.domain}, not of {domain}")
     return subject
-
-
-def _tokens(folder: Path | None) -> Any:
-    if folder is None:
-        return None
-    from audiolm.data.tokens import TokenCorpus  # most commands need no cache
-
-    return TokenCorpus(folder)
 
 
 def _request(args: argparse.Namespace, subject: Subject) -> ContinuationRequest:
@@ -140,7 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     for name in REQUIRED:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help="training run, in place of --checkpoint")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="corpus folders, the hold-out first")
-    parser.add_argument("--tokens", type=Path, help="token cache of the first corpus: saves encoding for C2 and C4")
+    tokens = (
+        "token caches, first that of the first corpus: saves encoding for C2 and C4; M wants all that were trained on"
+    )
+    parser.add_argument("--tokens", type=Path, nargs="+", default=[], help=tokens)
     parser.add_argument("--items", type=int, help="items a row (default: a number of each row's own)")
     parser.add_argument("--rows", help="such as C1,C2 (default: the domain's)")
     parser.add_argument("--work", type=Path, help="folder that keeps the continuations of C5 to C7")

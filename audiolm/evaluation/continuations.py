@@ -23,6 +23,8 @@ from audiolm.receipt import Receipt, hash_waveform
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 
+PROMPT_S = {"speech": 3.0, "piano": 4.0}  # the paper's
+TOTAL_S = 10.0
 NUM_PROMPTS = 50
 MIN_CONTINUATION_S = 2.0  # of recordings too short for the whole
 _REST_S = 1.0 / SEMANTIC_RATE_HZ  # recordings are read in whole semantic positions

@@ -80,7 +80,7 @@ def noise_floor_rise_db(prompt: Tensor, continuation: Tensor) -> float:
 
 
 def _floor_db(waveform: Tensor, lowest_db: float) -> Tensor:
-    bands = _power(waveform, 1024, 256)[128:512].reshape(12, 32, -1)
+    bands = power_spectra(waveform, 1024, 256)[128:512].reshape(12, 32, -1)
     floor = bands.quantile(0.25, dim=1).quantile(0.1, dim=1)
     return (10.0 * torch.log10(512.0 * floor + _TINY)).clamp_min(lowest_db)  # as if the whole spectrum were like it
 
@@ -98,7 +98,7 @@ def noise_between_partials_db(prompt: Tensor, continuation: Tensor) -> float:
 def _valley_db(waveform: Tensor, lowest: float) -> float:
     """Of frames whose power is at least `lowest` and within 30 dB of the loud ones; of silence, that of one tone."""
     size = 4096
-    power = _power(waveform, size, 1024)
+    power = power_spectra(waveform, size, 1024)
     total = power.sum(dim=0)
     active = power[:, total >= max(float(total.quantile(0.95)) * 10.0 ** (-_LOUD_RANGE_DB / 10.0), lowest)] + _TINY
     if not active.shape[1]:
@@ -215,7 +215,7 @@ def _loudest_db(waveform: Tensor) -> float:
     return DB_PER_NAT * float(mel.amax(dim=0).quantile(0.95))
 
 
-def _power(waveform: Tensor, size: int, hop: int) -> Tensor:
+def power_spectra(waveform: Tensor, size: int, hop: int) -> Tensor:
     """[T] -> [size // 2 + 1, frames], so scaled that the bins of a frame add up to about its mean power."""
     window = torch.hann_window(size)
     spectrum = torch.stft(waveform, size, hop, window=window, center=False, return_complex=True)

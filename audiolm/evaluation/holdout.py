@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
-from typing import Any, Protocol, TypeVar
+from itertools import product, zip_longest
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC
 from audiolm.data.corpus import Corpus, Item
+from audiolm.data.tokens import TokenCorpus, TokenItem
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.subject import Subject
 
@@ -35,49 +36,73 @@ class TokenPair:
     semantic: Tensor | None
 
 
-def spread(items: Sequence[AnyItem], count: int) -> list[AnyItem]:
+def spread(items: Sequence[AnyItem], count: int, each: int = 1) -> list[AnyItem]:
     """At most `count` items, as evenly over their groups as can be, each group's first ones; in the order given.
 
-    No draw: the same items every time, so that checkpoints are compared on the same ones.
+    A group that has not, or would not get, `each` items is left out. No draw: the same items every time, so that
+    checkpoints are compared on the same ones.
     """
     groups: dict[str, list[int]] = {}
     for index, item in enumerate(items):
         groups.setdefault(item.group, []).append(index)
-    rounds = (index for turn in zip_longest(*groups.values()) for index in turn if index is not None)
+    large = [own for own in groups.values() if len(own) >= each][: count // each]
+    rounds = (index for turn in zip_longest(*large) for index in turn if index is not None)
     chosen = [index for index, _ in zip(rounds, range(count), strict=False)]
     return [items[index] for index in sorted(chosen)]
 
 
+@dataclass(frozen=True)
+class CachedItem:
+    """An item of a token cache."""
+
+    cache: TokenCorpus
+    item: TokenItem
+
+    @property
+    def group(self) -> str:
+        return self.item.group
+
+    @property
+    def semantic(self) -> Tensor:
+        """[S] int16."""
+        return self.cache.semantic(self.item)
+
+    def pair(self) -> TokenPair:
+        semantic = self.semantic.long()
+        codes = self.cache.codes(self.item).long()[: semantic.shape[0] * FRAMES_PER_SEMANTIC]
+        return TokenPair(self.item.id, self.group, codes, semantic)
+
+
 class HoldOut:
-    """Items of a corpus and their tokens, from a token cache where one is given, else encoded here.
+    """Items of a corpus and their tokens, from token caches where any are given, else encoded here.
+
+    The first cache is that of the corpus; all together have what the models were trained on.
 
     `training` is the hold-out whose training split baselines are counted on: this one itself, or for a further corpus,
     which is all test, the one that the models were trained beside.
 
-    Raises EvaluationError where the token cache was made with other tokenizers.
+    Raises EvaluationError where a token cache was made with other tokenizers.
     """
 
     def __init__(
         self,
         subject: Subject,
         corpus: Corpus | None,
-        tokens: Any | None = None,
+        tokens: Sequence[TokenCorpus] = (),
         num_items: int | None = None,
         training: HoldOut | None = None,
     ) -> None:
-        self.subject, self.corpus, self.tokens, self.num_items = subject, corpus, tokens, num_items
+        self.subject, self.corpus, self.tokens, self.num_items = subject, corpus, tuple(tokens), num_items
         self.training = self if training is None else training
-        for name, digest in subject.token_hashes.items():
-            if tokens is not None and tokens.meta[name] != digest:
-                raise EvaluationError(
-                    f"the token cache was made with {name} {tokens.meta[name][:12]}, this one is {digest[:12]}"
-                )
+        for cache, (name, digest) in product(tokens, subject.token_hashes.items()):
+            if cache.meta[name] != digest:
+                made_with = f"{name} {cache.meta[name][:12]}"
+                raise EvaluationError(f"{cache.folder} was made with {made_with}, this one is {digest[:12]}")
 
     @property
     def name(self) -> str:
         """The folder name of the corpus, or of its token cache."""
-        source = self.corpus if self.tokens is None or self.corpus is not None else self.tokens
-        return "" if source is None else source.folder.name
+        return next((source.folder.name for source in (self.corpus, *self.tokens) if source is not None), "")
 
     def items(
         self,
@@ -86,10 +111,11 @@ class HoldOut:
         min_s: float = 1.0,
         limited: bool = True,
         accept: Callable[[Item], bool] | None = None,
+        each: int = 1,
     ) -> list[Item]:
         """Fluent items of at least `min_s` that `accept` takes: `default` of them, or `num_items` where `limited`.
 
-        Raises EvaluationError without any.
+        At least `each` come from a speaker or piece, else none. Raises EvaluationError without any.
         """
         if self.corpus is None:
             raise EvaluationError("needs recordings: give --data")
@@ -98,7 +124,7 @@ class HoldOut:
         if not long_enough:
             usable = "" if accept is None else " that this row can use"
             raise EvaluationError(f"the corpus has no fluent items of split {split} of at least {min_s:g} s{usable}")
-        return spread(long_enough, self._count(default, limited))
+        return spread(long_enough, self._count(default, limited), each)
 
     def waveform(self, item: Item, max_s: float = MAX_ENCODED_S) -> Tensor:
         """[T] float32, at most the first `max_s`, T a multiple of 640 so that both token streams cover it."""
@@ -118,16 +144,18 @@ class HoldOut:
 
     def pairs(self, default: int, split: str = "test", limited: bool = True) -> list[TokenPair]:
         """Tokens of items of a split, as many as `items` would give. Raises EvaluationError without any."""
-        if self.tokens is None:
+        if not self.tokens:
             return [self.encode(item) for item in self.items(default, split, limited=limited)]
-        chosen = spread(self.tokens.select(split=split, fluent=True), self._count(default, limited))
+        caches = self.tokens if split == "train" else self.tokens[:1]
+        chosen = spread(cached(caches, split, fluent=True), self._count(default, limited))
         if not chosen:
             raise EvaluationError(f"the token cache has no fluent items of split {split}")
-        return [self._cached(item) for item in chosen]
+        return [item.pair() for item in chosen]
 
     def _count(self, default: int, limited: bool) -> int:
         return self.num_items if limited and self.num_items is not None else default
 
-    def _cached(self, item: Any) -> TokenPair:
-        codes, semantic = self.tokens.codes(item).long(), self.tokens.semantic(item).long()
-        return TokenPair(item.id, item.group, codes[: semantic.shape[0] * FRAMES_PER_SEMANTIC], semantic)
+
+def cached(caches: Iterable[TokenCorpus], split: str, fluent: bool | None = None) -> list[CachedItem]:
+    """The items of a split in all the caches."""
+    return [CachedItem(cache, item) for cache in caches for item in cache.select(split, fluent)]

@@ -144,7 +144,7 @@ def measure(inputs: Inputs) -> RowReport:
 
 def training_pairs(inputs: Inputs) -> list[TokenPair]:
     """What the baselines are counted on: fluent training items, many from a token cache, else some encoded here."""
-    count = NUM_TRAIN_ITEMS if inputs.holdout.training.tokens is None else NUM_CACHED_TRAIN_ITEMS
+    count = NUM_CACHED_TRAIN_ITEMS if inputs.holdout.training.tokens else NUM_TRAIN_ITEMS
     return inputs.holdout.training.pairs(count, "train", limited=False)
 
 

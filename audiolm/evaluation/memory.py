@@ -14,6 +14,7 @@ from torch import Tensor
 
 from audiolm.config import SEMANTIC_RATE_HZ
 from audiolm.errors import EvaluationError
+from audiolm.evaluation.holdout import cached
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.prompts import continue_semantic, read_prompts
 from audiolm.evaluation.report import Figure, RowReport
@@ -83,12 +84,11 @@ def merge(ids: np.ndarray) -> np.ndarray:
 def measure(inputs: Inputs) -> RowReport:
     """Raises EvaluationError without a whole checkpoint, recordings, or a token cache with the split "train"."""
     models, holdout, request = inputs.subject.require_whole(), inputs.holdout, inputs.request
-    if holdout.training.tokens is None:
+    if not holdout.training.tokens:
         raise EvaluationError("needs the tokens it was trained on: give --tokens")
-    cache = holdout.training.tokens
-    items = cache.select(split="train")
-    if not items:
-        raise EvaluationError("the token cache has no items of the split train")
+    known = cached(holdout.training.tokens, "train")
+    if not known:
+        raise EvaluationError("the token caches have no items of the split train")
     count = NUM_PROMPTS if holdout.num_items is None else holdout.num_items
     total_s = request.prompt_s + request.continuation_s
     prompts = read_prompts(holdout, models, count, request.prompt_s, total_s, seed=request.seed)
@@ -98,8 +98,8 @@ def measure(inputs: Inputs) -> RowReport:
     made = continue_semantic(models, prompts, num_positions, request.semantic)
     continuations = _arrays([ids[num_known:] for ids in made])
     originals = _arrays([prompt.whole_semantic[num_known:num_positions] for prompt in prompts])
-    trained = _arrays([cache.semantic(item) for item in items])
-    figures, notes = figures_of(continuations, originals, trained, [item.id for item in items])
+    trained = _arrays([one.semantic for one in known])
+    figures, notes = figures_of(continuations, originals, trained, [one.item.id for one in known])
     hours = sum(map(len, trained)) / SEMANTIC_RATE_HZ / 3600.0
     lengths = f"{len(prompts)} prompts of {request.prompt_s:g} s, {request.continuation_s:g} s continued"
     report = RowReport("M", TITLE, TARGET, figures, notes=(f"{lengths}; {hours:.1f} h of training tokens", *notes))

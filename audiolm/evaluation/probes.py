@@ -175,11 +175,12 @@ def sounding_instants(energy: np.ndarray, count: int = FRAMES_AN_ITEM) -> Tensor
 def measure(inputs: Inputs) -> RowReport:
     """Raises EvaluationError without both tokenizers, recordings, or enough speakers or pieces."""
     inputs.subject.require("codec", "semantic")
-    items = inputs.holdout.items(NUM_ITEMS[inputs.domain])
     if inputs.domain == "speech":
+        items = inputs.holdout.items(NUM_ITEMS["speech"], each=MIN_ITEMS_A_SPEAKER)
         pairs = [inputs.holdout.encode(item, MAX_S) for item in inputs.progress(items, "C3")]
         probed, split = speaker_rows(pairs, inputs), "of each speaker the first half of the utterances trains the probe"
     else:
+        items = inputs.holdout.items(NUM_ITEMS["piano"])
         probed, split = pitch_rows(items, inputs), "half of the pieces train the probe, the others test it"
     figures, gaps = probe_figures(probed)
     sign = -1.0 if inputs.domain == "speech" else 1.0

@@ -39,16 +39,28 @@ class Figure:
         except EvaluationError as error:
             return cls(name, None, reason=str(error))
 
+    @property
+    def interval(self) -> str:
+        return "" if self.low is None or self.high is None else f"{_number(self.low)} .. {_number(self.high)}"
+
     def cells(self) -> tuple[str, str, str, str]:
         if self.value is None:
             return self.name, "-", self.reason, str(self.n or "")
-        interval = "" if self.low is None or self.high is None else f"{_number(self.low)} .. {_number(self.high)}"
-        return self.name, _number(self.value), interval, str(self.n)
+        return self.name, _number(self.value), self.interval, str(self.n)
+
+    def for_card(self) -> str:
+        """Value and interval, or why there is none."""
+        if self.value is None:
+            return self.reason
+        return f"{_number(self.value)} ({self.interval})" if self.interval else _number(self.value)
 
 
 @dataclass(frozen=True)
 class RowReport:
-    """One row of the acceptance list on one corpus; `met` is None where the target could not be judged."""
+    """One row of the acceptance list on one corpus; `met` is None where the target could not be judged.
+
+    `headlines` are the names of the figures that a model card shows.
+    """
 
     row: str
     title: str
@@ -58,6 +70,7 @@ class RowReport:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     corpus: str = ""
+    headlines: tuple[str, ...] = ()
 
     def figure(self, name: str) -> Figure:
         return next(figure for figure in self.figures if figure.name == name)
@@ -122,6 +135,21 @@ class Report:
             "",
         ]
         return "\n".join(lines) + "\n\n".join(row.markdown() for row in self.rows) + "\n"
+
+    def card_figures(self) -> list[dict[str, Any]]:
+        """The headlines of all rows as the facts of a model card have them (`audiolm.checkpoints.card`)."""
+        return [
+            {
+                "what": f"{row.row} {row.title} ({row.corpus}): {name}",
+                "value": row.figure(name).for_card(),
+                "baseline": f"target: {row.target}: {row.verdict}",
+                "n": row.figure(name).n,
+                "command": self.command,
+                "date": self.date[:10],
+            }
+            for row in self.rows
+            for name in row.headlines
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -23,6 +23,8 @@ from torch import Tensor
 from audiolm.audio.levelling import active_frames
 from audiolm.audio.spectra import log_mel
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from audiolm.evaluation.faults import power_spectra
+from audiolm.evaluation.memory import merge
 from audiolm.evaluation.music import correlation, key_profile, onset_rate
 
 ASPECTS = {
@@ -112,8 +114,7 @@ def semantic_numbers(ids: Tensor, num_known: int, known: np.ndarray | None = Non
 
 def ngrams(ids: np.ndarray) -> np.ndarray:
     """ids [S] -> [M] int64, one number for every three neighbours after merging repeats (ids below 2^20)."""
-    ids = ids.astype(np.int64)
-    merged = ids[np.append(True, ids[1:] != ids[:-1])]
+    merged = merge(ids.astype(np.int64))
     return (
         sum(merged[i : len(merged) - NGRAM + 1 + i] << 20 * i for i in range(NGRAM))
         if len(merged) >= NGRAM
@@ -123,10 +124,7 @@ def ngrams(ids: np.ndarray) -> np.ndarray:
 
 def noise_floor_db(waveform: Tensor) -> float:
     """[T] -> level above 2 kHz in the quietest tenth of 32 ms windows, dB relative to full scale."""
-    window = torch.hann_window(512)
-    spectra = torch.stft(waveform, 512, 256, window=window, center=False, return_complex=True)
-    first = math.ceil(NOISE_FROM_HZ * 512 / SAMPLE_RATE_HZ)
-    power = 2.0 * spectra[first:].abs().square().sum(dim=0) / (512 * float(window.square().sum()))
+    power = power_spectra(waveform, 512, 256)[math.ceil(NOISE_FROM_HZ * 512 / SAMPLE_RATE_HZ) :].sum(dim=0)
     return float(torch.quantile(10.0 * torch.log10(power + _POWER_FLOOR), NOISE_QUANTILE))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from audiolm.config import DOMAINS
 from audiolm.errors import EvaluationError
@@ -49,11 +50,16 @@ def measure(name: str, inputs: Inputs) -> RowReport:
     """
     if name not in ROWS:
         raise EvaluationError(f"rows are {', '.join(ROWS)}, found {name!r}")
-    row = ROWS[name]
+    return measure_row(name, ROWS[name], inputs, inputs.holdout.name)
+
+
+def measure_row(name: str, row: Row, inputs: Any, corpus: str, *more: Any) -> RowReport:
+    """`measure(inputs, *more)` of the row's module, or a report that says why it raised EvaluationError; with time and
+    corpus."""
     start = time.perf_counter()
     try:
-        report = importlib.import_module(row.module).measure(inputs)
+        report = importlib.import_module(row.module).measure(inputs, *more)
     except EvaluationError as error:
         reason = (Figure("all", None, reason=str(error)),)
         report = RowReport(name, row.title.capitalize(), "see the acceptance list", reason)
-    return dataclasses.replace(report, seconds=time.perf_counter() - start, corpus=inputs.holdout.name)
+    return dataclasses.replace(report, seconds=time.perf_counter() - start, corpus=corpus)

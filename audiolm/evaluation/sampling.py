@@ -32,8 +32,8 @@ from audiolm.data.corpus import SPLITS, Corpus
 from audiolm.data.tokens import TokenCorpus
 from audiolm.device import pick_device
 from audiolm.errors import AudioLMError, EvaluationError
-from audiolm.evaluation.continuations import file_name
-from audiolm.evaluation.holdout import HoldOut
+from audiolm.evaluation.continuations import PROMPT_S, file_name
+from audiolm.evaluation.holdout import HoldOut, cached
 from audiolm.evaluation.prompts import Prompt, continue_coarse, continue_fine, continue_semantic, decode, read_prompts
 from audiolm.evaluation.resemblance import Clip, Described, describe, distances, ngrams, score
 from audiolm.evaluation.statistics import Interval
@@ -41,7 +41,6 @@ from audiolm.evaluation.subject import from_checkpoint
 from audiolm.receipt import LABEL
 from audiolm.streams import Waveform
 
-PROMPT_S = {"speech": 3.0, "piano": 4.0}
 CONTINUATION_S = 6.0
 NUM_ITEMS = 12
 NUM_DRAWS = 200
@@ -274,8 +273,8 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     for path in (args.json, args.out):
         require_writable(path)
     subject = from_checkpoint(args.checkpoint, pick_device(args.device))
-    tokens = None if args.tokens is None else TokenCorpus(args.tokens)
-    holdout = HoldOut(subject, Corpus(args.data), tokens)
+    caches = [TokenCorpus(folder) for folder in args.tokens]
+    holdout = HoldOut(subject, Corpus(args.data), caches)
     prompt_s = PROMPT_S[args.domain] if args.prompt_s is None else args.prompt_s
     total_s = prompt_s + args.continuation_s
     prompts = read_prompts(
@@ -287,16 +286,16 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     base |= {stage: settings[0] for stage, settings in starts.items()}
     lengths = f"{prompt_s:g} s, {args.continuation_s:g} s continued"
     print(f"{subject.name}: {len(prompts)} prompts of {lengths}; split {args.split}", flush=True)
-    known = None if tokens is None else training_ngrams(tokens)
+    known = training_ngrams(caches) if caches else None
     trials = Trials(subject.models, prompts, args.continuation_s, args.domain, known, args.work)
     about = {"checkpoint": subject.name, "sha256": subject.sha256, "components": subject.components}
     setup = {"split": args.split, "prompt_s": prompt_s, "continuation_s": args.continuation_s}
     return {"domain": args.domain, **about, **setup, **climb(trials, base, grids, args.seed)}
 
 
-def training_ngrams(tokens: TokenCorpus) -> np.ndarray:
+def training_ngrams(caches: Sequence[TokenCorpus]) -> np.ndarray:
     """All n-grams of the split "train", sorted."""
-    return np.unique(np.concatenate([ngrams(tokens.semantic(item).numpy()) for item in tokens.select(split="train")]))
+    return np.unique(np.concatenate([ngrams(one.semantic.numpy()) for one in cached(caches, "train")]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -305,7 +304,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, help="embedded name, folder or Hub id")
     parser.add_argument("--data", type=Path, required=True, help="corpus folder")
     parser.add_argument("--split", choices=SPLITS, default="valid", help="(valid: test is for the figures)")
-    parser.add_argument("--tokens", type=Path, help="token cache with the split train: measures novelty too")
+    parser.add_argument(
+        "--tokens", type=Path, nargs="+", default=[], help="token caches with the split train: measures novelty too"
+    )
     parser.add_argument("--items", type=int, default=NUM_ITEMS, help=f"prompts ({NUM_ITEMS})")
     parser.add_argument("--prompt-s", type=float, help="default: 3 for speech, 4 for piano")
     parser.add_argument("--continuation-s", type=float, default=CONTINUATION_S)

@@ -99,10 +99,10 @@ def matched_loudness(waveforms: Tensor) -> Tensor:
 
 def ablate(
     pipeline: Pipeline, prompt: Waveform, request: ContinuationRequest
-) -> Generator[Progress | Result, None, dict[str, Continuation]]:
+) -> Generator[Progress, None, dict[str, Continuation]]:
     """One continuation by the full model and by each ablation of `Pipeline.continue_prompt`, all with one seed.
 
-    Each run's `Result` is yielded as it ends, in the order of ABLATIONS. The full one is the first row of a plain run.
+    In the order of ABLATIONS. The full one is the first row of a plain run.
 
     Raises as `Pipeline.continue_prompt`.
     """
@@ -110,7 +110,6 @@ def ablate(
     for name in ABLATIONS:
         result = yield from result_of(pipeline.continue_prompt(prompt, request, "" if name == FULL else name))
         made[name] = result.continuations[0]
-        yield result
     return made
 
 

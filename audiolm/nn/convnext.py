@@ -119,9 +119,14 @@ class FrameDecoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         heads = self._heads(latents)
-        spectra = self._directed(heads) if self.phases is None else self.phases(_magnitudes(_rounded(heads)))
-        overlapped = self._overlap_add(spectra)
-        return overlapped[:, self.margin : overlapped.shape[-1] - self.margin]
+        return self._inner(self._directed(heads)) if self.phases is None else self.sound(_rounded(heads))
+
+    def sound(self, log_magnitudes: Tensor) -> Tensor:
+        """[B, n_fft / 2 + 1, 2F] -> waveforms [B, 320 F]; gradients reach the magnitudes, the phases are as found."""
+        magnitudes = _magnitudes(log_magnitudes)
+        with torch.no_grad():
+            directions = torch.sgn(self.phases(magnitudes))
+        return self._inner(magnitudes * directions)
 
     def log_magnitudes(self, latents: Tensor) -> Tensor:
         """[B, D, F] -> [B, n_fft / 2 + 1, 2F], what a decoder that reconstructs phases is trained by."""
@@ -207,6 +212,11 @@ class FrameDecoder(nn.Module):
         log_magnitude, real, imaginary = heads.chunk(3, dim=1)
         scale = _magnitudes(log_magnitude) * torch.rsqrt(real**2 + imaginary**2 + 1e-4)
         return torch.complex(scale * real, scale * imaginary)
+
+    def _inner(self, spectra: Tensor) -> Tensor:
+        """Complex [B, bins, 2F] -> waveforms [B, 320 F], without what lies before and after the frames."""
+        overlapped = self._overlap_add(spectra)
+        return overlapped[:, self.margin : overlapped.shape[-1] - self.margin]
 
     def _overlap_add(self, spectra: Tensor) -> Tensor:
         """Complex [B, bins, N] -> [B, (N - 1) hop + n_fft]; the squared windows add up to 3/8 of n_fft / hop."""

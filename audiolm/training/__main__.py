@@ -24,6 +24,7 @@ COMMANDS = {
     "kmeans": "semantic tokenizer from a w2v-BERT run",
     "tokens": "token cache of a corpus",
     "detector-data": "generated and original audio for the detector",
+    "detector-views": "what the detector's branches hear of it",
     "curves": "the losses of runs as a picture",
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from audiolm.audio.distortion import si_sdr_db
 from audiolm.checkpoints.format import read_run
 from audiolm.codec.balancer import LossBalancer
-from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
+from audiolm.codec.discriminators import MagnitudeDiscriminator, StftDiscriminator, discriminator_loss, generator_losses
 from audiolm.codec.losses import MagnitudeLosses, SpectralLosses
 from audiolm.codec.model import Codec, CodecOutput, without_phases
 from audiolm.config import (
@@ -33,6 +33,7 @@ from audiolm.training.runs import load_weights, read_state
 # Shares of the gradient at the output, by the loss balancer.
 WEIGHTS = {"mel": 2.0, "complex": 0.5, "waveform": 0.3, "adversarial": 0.5, "matching": 1.0}
 MAGNITUDE_WEIGHTS = {"mel": 1.0, "compressed": 1.0, "linear": 0.5}  # where phases are reconstructed
+MAGNITUDE_ADVERSARIAL_WEIGHTS = {**MAGNITUDE_WEIGHTS, "adversarial": 0.5, "matching": 1.0}
 COMMITMENT_WEIGHT = 0.25
 QUANTIZE_FROM_STEP = 300
 NUM_START_BATCHES = 16
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, default=16, help="base channels of the SEANet backbone")
     parser.add_argument("--levels", type=int, default=12)
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
-    parser.add_argument("--adversarial", action="store_true", help="train the decoder against STFT discriminators")
+    parser.add_argument("--adversarial", action="store_true", help="train the decoder against discriminators")
+    parser.add_argument("--heard", type=float, default=0.0, help="share of a loss on the sound after phases are found")
     parser.add_argument("--freeze-tokens", action="store_true", help="leave encoder and quantizer as they are")
 
 
@@ -66,8 +68,8 @@ def build(args: argparse.Namespace) -> CodecTask:
         num_coarse_levels=min(4, args.levels),
     )
     codec = Codec(config)
-    if codec.is_phase_free and args.adversarial:
-        raise TrainingError("--adversarial trains on waveforms: a codec with --phase reconstructed has none to train")
+    if args.heard and not codec.is_phase_free:
+        raise TrainingError("--heard is for --phase reconstructed: other codecs are trained on what is heard anyway")
     converted = args.init is not None and codec.is_phase_free and _predicts_phases(args.init)
     if converted and args.freeze_tokens:
         raise TrainingError(f"--freeze-tokens: {args.init} has tokens with phases, of no use to a codec without them")
@@ -93,6 +95,11 @@ def _quantizer_ready(run: Path) -> bool:
     return state.get("quantizer_ready", state["step"] >= QUANTIZE_FROM_STEP)
 
 
+def _discriminator(codec: Codec) -> nn.Module:
+    """Of what the codec is trained by: waveforms, or magnitudes where phases are reconstructed."""
+    return MagnitudeDiscriminator(codec.config.frame.n_fft) if codec.is_phase_free else StftDiscriminator()
+
+
 class CodecTask(Task):
     """Spectral reconstruction; with `--adversarial` also hinge losses and feature matching."""
 
@@ -110,8 +117,12 @@ class CodecTask(Task):
         if self.frozen:
             codec.encoder.requires_grad_(False)
         if args.adversarial:
-            self.modules["discriminator"] = StftDiscriminator().to(self.device)
-        self.weights = MAGNITUDE_WEIGHTS if codec.is_phase_free else WEIGHTS
+            self.modules["discriminator"] = _discriminator(codec).to(self.device)
+        self.weights = WEIGHTS
+        if codec.is_phase_free:
+            self.weights = MAGNITUDE_ADVERSARIAL_WEIGHTS if args.adversarial else MAGNITUDE_WEIGHTS
+        if args.heard:
+            self.weights = {**self.weights, "heard": args.heard}
         self.modules["balancer"] = LossBalancer(self.weights).to(self.device)
         self.spectral = SpectralLosses().to(self.device)
         self.magnitude = MagnitudeLosses(codec.config.frame.n_fft).to(self.device) if codec.is_phase_free else None
@@ -145,7 +156,7 @@ class CodecTask(Task):
         if group == "discriminator":
             output = self.output = self._decode(batch)
             discriminator = self.modules["discriminator"]
-            real, fake = discriminator(batch["waveforms"]), discriminator(output.reconstruction.detach())
+            real, fake = discriminator(self._target(batch)), discriminator(output.reconstruction.detach())
             return discriminator_loss(real, fake), {}
         output, self.output = self.output or self._decode(batch), None
         if not self.quantizer_ready:
@@ -155,7 +166,7 @@ class CodecTask(Task):
         if "discriminator" in self.modules:
             discriminator = self.modules["discriminator"]
             with torch.no_grad():
-                real = discriminator(batch["waveforms"])
+                real = discriminator(self._target(batch))
             losses["adversarial"], losses["matching"] = generator_losses(real, discriminator(output.reconstruction))
         total = self.modules["balancer"](losses, output.reconstruction)
         if not self.frozen:
@@ -198,7 +209,17 @@ class CodecTask(Task):
     def _losses(self, reconstruction: Tensor, waveforms: Tensor) -> dict[str, Tensor]:
         if self.magnitude is None:
             return self.spectral(reconstruction, waveforms)
-        return self.magnitude(reconstruction, self.shipped.encoder.spectra(waveforms))
+        losses = self.magnitude(reconstruction, self.shipped.encoder.spectra(waveforms))
+        if "heard" in self.weights:  # a smooth magnitude is near every one that it may be, but no phases fit it
+            sound = self.shipped.decoder.sound(reconstruction)[:, : waveforms.shape[-1]]
+            losses["heard"] = self.spectral(sound, waveforms)["mel"]
+        return losses
+
+    def _target(self, batch: dict[str, Any]) -> Tensor:
+        """What a reconstruction is to be like: the waveforms, or their log magnitudes where there are no phases."""
+        if self.magnitude is None:
+            return batch["waveforms"]
+        return torch.log(self.shipped.encoder.spectra(batch["waveforms"]).abs() + 1e-9)
 
     def _decode(self, batch: dict[str, Any]) -> CodecOutput:
         quantizer = self.shipped.quantizer

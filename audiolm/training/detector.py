@@ -1,252 +1,338 @@
-"""Trains the detector on generated and original clips, then calibrates it and measures its errors on held-out ones."""
+"""Trains the detector on views of generated and original clips, calibrates it, and measures its errors on others."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm.audio.loudness import rms_db
-from audiolm.audio.spectra import log_mel
 from audiolm.checkpoints.components import MADE_FOR
 from audiolm.config import SAMPLE_RATE_HZ, DetectorConfig
+from audiolm.data.pairs import SPLITS, PairSet
+from audiolm.data.views import STEP_SAMPLES, ViewSet
 from audiolm.detector import Detector
 from audiolm.detector.calibration import (
+    Scored,
     calibrate,
     calibration_error,
     equal_error_rate,
     fit_platt,
+    fit_weights,
+    shares,
 )
-from audiolm.detector.verdict import MIN_SOUND_S, sounding_s
+from audiolm.detector.network import EVIDENCE_S, SEGMENT_SAMPLES, Reading, Views, pooled_of
+from audiolm.detector.scope import fit_scope, scope_limit
+from audiolm.detector.verdict import probability_of
 from audiolm.errors import TrainingError
 from audiolm.intervals import wilson_interval
-from audiolm.training.detector_pairs import SPLITS, PairSet
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_run, write_run
 
-CROP_S = (1.0, 1.5, 2.0, 3.0, 4.0)
+CROP_S = (1.0, 1.5, 2.0, 3.0, 4.0, 5.5, 5.5, 6.0, 6.0)  # drawn as often as they stand here
 SEGMENT_WEIGHT = 0.5
-MEASURE_SEED = 1
-BATCH_ROWS = 16
-DRAWS = 10
+SINGLES_SHARE = 1 / 3  # of a batch: originals without a generated partner
+STATISTICS_VIEWS = 400
+BATCH_ROWS = 32
+MASKS = 2
+MASKED_BANDS, MASKED_FRAMES = 10, 40  # at most, of a mask
+LEVEL_SPREAD, FIGURE_SPREAD = 0.15, 0.1  # nats; standard deviations
+
+Chosen = Callable[[dict[str, Any]], bool]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder made by detector-data")
-    parser.add_argument("--batch-size", type=int, default=32, help="crops a step, half of them generated")
+    parser.add_argument("--data", type=Path, required=True, help="folder made by detector-data and detector-views")
+    parser.add_argument("--batch-size", type=int, default=32, help="crops a step")
     parser.add_argument("--channels", type=int, nargs="+", default=list(DetectorConfig.channels))
-    parser.add_argument("--mels", type=int, default=DetectorConfig.num_mels)
+    parser.add_argument("--heard-width", type=int, default=DetectorConfig.heard_width)
     parser.add_argument("--dropout", type=float, default=DetectorConfig.dropout)
 
 
 def build(args: argparse.Namespace) -> DetectorTask:
     """Raises DataError where the folder lacks a split, ConfigError for impossible sizes."""
-    sets = {split: PairSet(args.data, split) for split in SPLITS}
-    config = DetectorConfig(num_mels=args.mels, channels=tuple(args.channels), dropout=args.dropout)
-    return DetectorTask(Detector(config).to(args.device), sets, args.batch_size)
+    made_for = made_for_of(PairSet(args.data, "train"))
+    views = {split: ViewSet(args.data, split) for split in SPLITS}
+    config = DetectorConfig(
+        num_mels=views["train"].num_mels,
+        channels=tuple(args.channels),
+        dropout=args.dropout,
+        num_heard=views["train"].num_figures,
+        heard_width=args.heard_width,
+    )
+    return DetectorTask(Detector(config).to(args.device), views, made_for, args.batch_size)
 
 
-@dataclass(frozen=True)
-class Clips:
-    """waveforms [B, T] (one length) and labels [B], 1 for generated."""
-
-    waveforms: Tensor
-    labels: Tensor
-
-
-class DetectorTask(Task):
-    """Binary cross-entropy of the clip's and of every segment's logit, on crops of 1 to 4 s.
-
-    Each crop comes with its counterpart of the other kind from the same place, and both pass through random gain, band
-    limits and faint noise, so that level, length, silences, bandwidth and noise floor tell little.
-    """
-
-    def __init__(self, model: Detector, sets: dict[str, PairSet], batch_size: int) -> None:
-        if batch_size < 2:
-            raise TrainingError(f"the batch size must be at least 2 (a generated and an original), found {batch_size}")
-        self.component, self.config = "detector", model.config
-        self.model, self.shipped = model, model
-        self.modules = nn.ModuleDict({"model": model})
-        self.sets, self.batch_size = sets, batch_size
-        self.made_for = _made_for(sets)
-        self.device = model.output.weight.device
-        self._validation: list[Clips] | None = None
-
-    def batch(self, generator: torch.Generator) -> Clips:
-        clips = draw_clips(self.sets["train"], self.batch_size // 2, generator)
-        return self._to_device(replace(clips, waveforms=augment(clips.waveforms, generator)))
-
-    def loss(self, group: str, batch: Clips, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        segments = self.model.segment_logits(batch.waveforms).float()
-        clip = segments.mean(dim=1)
-        clip_loss = F.binary_cross_entropy_with_logits(clip, batch.labels)
-        wanted = batch.labels[:, None].expand_as(segments)
-        loss = clip_loss + SEGMENT_WEIGHT * F.binary_cross_entropy_with_logits(segments, wanted)
-        return loss, {"clip_loss": clip_loss.detach(), "accuracy": _accuracy(clip.detach(), batch.labels)}
-
-    def validate(self) -> dict[str, float]:
-        """On fixed crops of the split valid, as they are: no augmentation."""
-        if self._validation is None:
-            self._validation = held_out_clips(self.sets["valid"])
-        logits, labels = score(self.model, self._validation)
-        return {
-            "loss": float(F.binary_cross_entropy_with_logits(logits, labels)),
-            "accuracy": float(_accuracy(logits, labels)),
-            "equal_error_rate": equal_error_rate(logits, labels),
-        }
-
-    def finish(self, folder: Path) -> dict[str, float]:
-        """Calibrates the weights that ship on the split valid, measures them on test, and writes both into the run.
-
-        The figures also go to `log.jsonl`, with those of shortcut models: what level, silence, offset or bandwidth
-        alone would reach on the same clips.
-        """
-        _, model, made_for = load_run(folder, self.device)
-        valid, test = (held_out_clips(self.sets[split]) for split in ("valid", "test"))
-        on_valid, on_test = score(model, valid), score(model, test)
-        calibration = calibrate(on_valid, on_test)
-        self.config = replace(model.config, calibration=calibration)
-        write_run(folder, self.component, model, self.config, made_for)
-        probabilities = torch.sigmoid(calibration.scale * on_test[0] + calibration.bias)
-        labels = on_test[1]
-        decided = (probabilities <= calibration.uncertain_low) | (probabilities >= calibration.uncertain_high)
-        wrong = int(((probabilities >= calibration.threshold) != labels.bool()).sum())
-        low, high = wilson_interval(wrong, len(labels))
-        figures = {
-            "test_accuracy": 1 - wrong / len(labels),
-            "test_accuracy_low": 1 - high,
-            "test_accuracy_high": 1 - low,
-            "test_false_positive_rate": calibration.false_positive_rate or 0.0,
-            "test_false_negative_rate": calibration.false_negative_rate or 0.0,
-            "test_num_originals": calibration.num_originals,
-            "test_num_generated": calibration.num_generated,
-            "test_equal_error_rate": equal_error_rate(on_test[0], labels),
-            "test_calibration_error": calibration_error(probabilities, labels),
-            "test_decided_share": float(decided.float().mean()),
-        }
-        figures |= shortcut_accuracies(held_out_clips(self.sets["train"]), test)
-        with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps({"kind": "test", **figures}) + "\n")
-        return figures
-
-    def _to_device(self, clips: Clips) -> Clips:
-        return Clips(clips.waveforms.to(self.device), clips.labels.to(self.device))
-
-
-def _made_for(sets: dict[str, PairSet]) -> dict[str, str]:
+def made_for_of(pairs: PairSet) -> dict[str, str]:
     """The hashes of the codec and the stages that made the pairs. Raises TrainingError where the folder lacks one."""
-    made_for = sets["train"].meta.get("made_for", {})
+    made_for = pairs.meta.get("made_for", {})
     if lacking := [name for name in MADE_FOR["detector"] if name not in made_for]:
         raise TrainingError(f"the pairs do not say which {', '.join(lacking)} made them; make them again")
     return {name: made_for[name] for name in MADE_FOR["detector"]}
 
 
-def draw_clips(pairs: PairSet, count: int, generator: torch.Generator) -> Clips:
-    """`count` pairs of crops of one random length from random places, near silence avoided where it can be."""
-    lengths = crop_lengths(pairs)
-    length = lengths[int(torch.randint(len(lengths), (1,), generator=generator))]
-    crops = []
-    for _ in range(count):
-        for _ in range(DRAWS):
-            row = int(torch.randint(pairs.num_rows, (1,), generator=generator))
-            pair = _crop(pairs, row, length, generator)
-            if bool((sounding_s(pair) >= MIN_SOUND_S).all()):
-                break
-        crops.append(pair)
-    return Clips(torch.cat(crops), torch.tensor([1.0, 0.0]).repeat(count))
+@dataclass(frozen=True)
+class Batch:
+    """What branches read of B clips of one length; the share of each that is generated [B], and by segment [B, N]."""
+
+    views: Views
+    labels: Tensor
+    segments: Tensor
 
 
-def held_out_clips(pairs: PairSet, seed: int = MEASURE_SEED) -> list[Clips]:
-    """One fixed crop of every pair, of all lengths in turn, in batches of one length.
+class DetectorTask(Task):
+    """Binary cross-entropy of every branch's clip and segment logits, on crops of 1 to 6 s.
 
-    Left out is what a verdict would be withheld for as near silence.
+    A third of a batch are generated crops, a third their counterparts of the other kind from the same place, a third
+    originals without a counterpart; both kinds weigh the same.
     """
-    generator = torch.Generator().manual_seed(seed)
-    lengths = crop_lengths(pairs)
-    batches = []
-    for index, first in enumerate(range(0, pairs.num_rows, BATCH_ROWS)):
-        rows = range(first, min(first + BATCH_ROWS, pairs.num_rows))
-        crops = torch.cat([_crop(pairs, row, lengths[index % len(lengths)], generator) for row in rows])
-        heard = sounding_s(crops) >= MIN_SOUND_S
-        batches.append(Clips(crops[heard], torch.tensor([1.0, 0.0]).repeat(len(rows))[heard]))
-    return batches
+
+    def __init__(self, model: Detector, views: dict[str, ViewSet], made_for: dict[str, str], batch_size: int) -> None:
+        if batch_size < 3:
+            raise TrainingError(f"the batch size must be at least 3 (a pair and an original), found {batch_size}")
+        self.component, self.config = "detector", model.config
+        self.model, self.shipped = model, model
+        self.modules = nn.ModuleDict({"model": model})
+        self.views, self.batch_size = views, batch_size
+        self.made_for = made_for
+        self.device = model.output.weight.device
+        self.crops = Crops(views["train"])
+        if model.config.num_heard:
+            fit_statistics(model, views["train"])
+
+    def batch(self, generator: torch.Generator) -> Batch:
+        batch = augment(self.crops.draw(self.batch_size, generator), generator)
+        views = batch.views
+        moved = Views(views.mels.to(self.device), views.figures.to(self.device), views.num_samples)
+        return Batch(moved, batch.labels.to(self.device), batch.segments.to(self.device))
+
+    def loss(self, group: str, batch: Batch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        counted = shares(batch.labels > 0).float()
+        total, figures = torch.zeros((), device=self.device), {}
+        for name, reading in zip(("mel", "ear"), self.model.read(batch.views), strict=False):
+            clips, segments = reading.clips.float(), reading.segments.float()
+            clip_loss = F.binary_cross_entropy_with_logits(clips, batch.labels, counted, reduction="sum")
+            of_segments = F.binary_cross_entropy_with_logits(segments, batch.segments, reduction="none").mean(dim=1)
+            total = total + clip_loss + SEGMENT_WEIGHT * (counted * of_segments).sum()
+            figures[f"{name}_clip_loss"] = clip_loss.detach()
+        return total, figures
+
+    def validate(self) -> dict[str, float]:
+        """On whole clips of the split valid as they are. `loss` is what is left once the logits are calibrated."""
+        scored, _ = score(self.model, self.views["valid"], is_whole)
+        weights, _ = fit_weights(scored, EVIDENCE_S)
+        fused = scored.logits @ weights
+        scale, bias = fit_platt(fused, scored.labels)
+        loss = F.binary_cross_entropy_with_logits(
+            scale * fused + bias, scored.labels, shares(scored.labels), reduction="sum"
+        )
+        errors = {
+            name: equal_error_rate(x, scored.labels) for name, x in zip(("mel", "ear"), scored.logits.T, strict=False)
+        }
+        return {"loss": float(loss), "equal_error_rate": equal_error_rate(fused, scored.labels)} | {
+            f"{name}_equal_error_rate": error for name, error in errors.items()
+        }
+
+    def finish(self, folder: Path) -> dict[str, float]:
+        """Weighs the branches, calibrates on the split valid, measures on test, and writes it all into the run.
+
+        The figures also go to `log.jsonl`: on whole clips, on short ones, and on changed ones.
+        """
+        _, model, made_for = load_run(folder, self.device)
+        model = with_scope(model, self.views["valid"])
+        write_run(folder, self.component, model, model.config, made_for)
+        model = load_run(folder, self.device)[1]  # the limit is taken with the values that ship
+        scored, pooled = score(model, self.views["valid"], lambda note: True)
+        limit = scope_limit(pooled, scored.groups)
+        if model.config.num_heard:
+            weights, growth = fit_weights(scored, EVIDENCE_S)
+            model.weights.copy_(weights)
+            model.growth.fill_(growth)
+        on = {
+            f"{split} {name}": fuse(model, score(model, self.views[split], chosen)[0])
+            for split in ("valid", "test")
+            for name, chosen in (("whole", is_whole), ("short", is_short), ("changed", is_changed))
+        }
+        valid, test = on["valid whole"], on["test whole"]
+        calibration = calibrate((valid.logits, valid.labels), (test.logits, test.labels), valid.groups)
+        self.config = replace(model.config, calibration=calibration, scope_limit=limit)
+        write_run(folder, self.component, model, self.config, made_for)
+        figures = {"weight_mel": 1.0}
+        if model.config.num_heard:
+            figures = {"weight_mel": float(model.weights[0]), "weight_ear": float(model.weights[1])}
+            figures["growth"] = float(model.growth)
+        for name in ("whole", "short", "changed"):
+            figures |= {f"{name}_{key}": value for key, value in measure(self.config, on[f"test {name}"]).items()}
+        with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
+            log.write(json.dumps({"kind": "test", "method": calibration.method, **figures}) + "\n")
+        return figures
 
 
-def crop_lengths(pairs: PairSet) -> list[int]:
-    """The lengths, in samples, that crops of these clips can have. Raises TrainingError where there are none."""
-    lengths = [round(seconds * SAMPLE_RATE_HZ) for seconds in CROP_S]
-    if not (fitting := [length for length in lengths if length <= pairs.length]):
-        raise TrainingError(f"the clips have {pairs.length} samples; crops take at least {lengths[0]}")
-    return fitting
+def is_whole(note: dict[str, Any]) -> bool:
+    return note["turn"] == 0
 
 
-def _crop(pairs: PairSet, row: int, length: int, generator: torch.Generator) -> Tensor:
-    start = int(torch.randint(pairs.length - length + 1, (1,), generator=generator))
-    return pairs.pair(row, start, length)
+def is_short(note: dict[str, Any]) -> bool:
+    return note["turn"] == 1
+
+
+def is_changed(note: dict[str, Any]) -> bool:
+    return note["turn"] == 2
+
+
+class Crops:
+    """Draws crops of views of one split: pairs of a generated or spliced clip and an original, and single originals."""
+
+    def __init__(self, views: ViewSet) -> None:
+        self.views = views
+        by_place: dict[tuple[int, int], dict[str, int]] = {}
+        self.singles: list[int] = []
+        for index, note in enumerate(views.notes):
+            if note["kind"] == "unpaired":
+                self.singles.append(index)
+            else:
+                kind = "original" if note["kind"] == "original" else "generated"
+                by_place.setdefault((note["turn"], note["row"]), {})[kind] = index
+        self.pairs = [(kinds["generated"], kinds["original"]) for kinds in by_place.values() if len(kinds) == 2]
+        if not self.pairs:
+            raise TrainingError("there is no view of a generated clip beside its original")
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        """`count` crops of one random length, a third of them singles where there are any."""
+        length = round(CROP_S[_draw(len(CROP_S), generator)] * SAMPLE_RATE_HZ)
+        notes = self.views.notes
+        longest = max(notes[index]["length"] for index, _ in self.pairs)
+        length = min(length, longest)
+        num_singles = round(count * SINGLES_SHARE) if self.singles else 0
+        rows: list[tuple[int, int]] = []
+        while len(rows) < count - num_singles - 1:
+            generated, original = self.pairs[_draw(len(self.pairs), generator)]
+            if notes[generated]["length"] >= length:
+                start = self._start(generated, length, generator)
+                rows += [(generated, start), (original, start)]
+        while num_singles and len(rows) < count:
+            single = self.singles[_draw(len(self.singles), generator)]
+            if notes[single]["length"] >= length:
+                rows.append((single, self._start(single, length, generator)))
+        return self.batch(rows, length)
+
+    def batch(self, rows: Iterable[tuple[int, int]], length: int) -> Batch:
+        """rows: (view, first sample)."""
+        crops = [(*self.views.crop(view, start, length), *self._labels(view, start, length)) for view, start in rows]
+        mels, figures, labels, segments = (torch.stack(parts) for parts in zip(*crops, strict=True))
+        return Batch(Views(mels, figures, length), labels, segments)
+
+    def _start(self, view: int, length: int, generator: torch.Generator) -> int:
+        places = (self.views.notes[view]["length"] - length) // STEP_SAMPLES + 1
+        return STEP_SAMPLES * _draw(places, generator)
+
+    def _labels(self, view: int, start: int, length: int) -> tuple[Tensor, Tensor]:
+        """(generated share of a crop, of every segment: 0 or 1)."""
+        note, centres = self.views.notes[view], SEGMENT_SAMPLES * torch.arange(length // SEGMENT_SAMPLES + 1)
+        join = {"generated": 0, "spliced": note.get("join", 0)}.get(note["kind"])
+        if join is None:
+            return torch.tensor(0.0), torch.zeros(len(centres))
+        share = min(1.0, max(0.0, (start + length - join) / length))
+        return torch.tensor(share), (start + centres >= join).float()
+
+
+def _draw(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (1,), generator=generator))
+
+
+def augment(batch: Batch, generator: torch.Generator) -> Batch:
+    """Other levels of the log-mel frames, some of their bands and frames hidden (SpecAugment, arXiv 1904.08779).
+
+    Figures get a little noise.
+    """
+    mels = batch.views.mels + LEVEL_SPREAD * torch.randn(len(batch.labels), 1, 1, generator=generator)
+    for row in mels:
+        for axis, most in ((0, MASKED_BANDS), (1, MASKED_FRAMES)):
+            for _ in range(MASKS):
+                size = _draw(most + 1, generator)
+                first = _draw(max(1, row.shape[axis] - size + 1), generator)
+                row.narrow(axis, first, min(size, row.shape[axis])).fill_(float(row.mean()))
+    spread = batch.views.figures.std(dim=(0, 2), keepdim=True)
+    noise = torch.randn(batch.views.figures.shape, generator=generator)
+    figures = batch.views.figures + FIGURE_SPREAD * spread * noise
+    return replace(batch, views=Views(mels, figures, batch.views.num_samples))
+
+
+def fit_statistics(model: Detector, views: ViewSet) -> None:
+    """Mean and spread of the figures, from views spread evenly over the set."""
+    step = max(1, len(views.notes) // STATISTICS_VIEWS)
+    chosen = range(0, len(views.notes), step)
+    frames = torch.cat([views.crop(index, 0, views.notes[index]["length"])[1] for index in chosen], dim=1)
+    model.ear.mean.copy_(frames.mean(dim=1))
+    model.ear.std.copy_(frames.std(dim=1).clamp_min(1e-3))
 
 
 @torch.no_grad()
-def score(model: Detector, batches: list[Clips]) -> tuple[Tensor, Tensor]:
-    """-> (logits [N], labels [N]) on the CPU, float64."""
-    device = model.output.weight.device
-    logits = [model.logits(clips.waveforms.to(device)).double().cpu() for clips in batches]
-    return torch.cat(logits), torch.cat([clips.labels for clips in batches]).double()
+def score(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Scored, Tensor]:
+    """What the branches say of the chosen views, none of them spliced, and what their distance is taken from [N, E]."""
+    crops, device = Crops(views), model.output.weight.device
+    by_length: dict[int, list[int]] = {}
+    for index, note in enumerate(views.notes):
+        if chosen(note) and note["kind"] != "spliced":
+            by_length.setdefault(note["length"], []).append(index)
+    logits, pooled, labels, order = [], [], [], []
+    for length, indices in by_length.items():
+        for first in range(0, len(indices), BATCH_ROWS):
+            some = indices[first : first + BATCH_ROWS]
+            batch = crops.batch([(index, 0) for index in some], length)
+            moved = Views(batch.views.mels.to(device), batch.views.figures.to(device), length)
+            readings: list[Reading] = model.read(moved)
+            logits.append(torch.stack([reading.clips for reading in readings], dim=1).double().cpu())
+            pooled.append(pooled_of(readings).cpu())
+            labels.append(batch.labels.double())
+            order += some
+    if not order:
+        raise TrainingError("there are no such views; make them with detector-views")
+    seconds = torch.tensor([views.notes[index]["length"] / SAMPLE_RATE_HZ for index in order])
+    groups = tuple(views.notes[index]["group"] for index in order)
+    return Scored(torch.cat(logits), seconds, torch.cat(labels), groups), torch.cat(pooled)
 
 
-def augment(waveforms: Tensor, generator: torch.Generator) -> Tensor:
-    """[B, T] -> [B, T]: per row a gain of -20..+6 dB, in one row of three a low pass at 2.5-7.5 kHz and a high pass at
-    20-200 Hz, and in one of two white noise 25-60 dB below the clip."""
-    rows, length = waveforms.shape
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(rows, 1, generator=generator)
-
-    spectrum = torch.fft.rfft(waveforms)
-    frequency = torch.fft.rfftfreq(length, 1 / SAMPLE_RATE_HZ)[None]
-    response = torch.sigmoid((uniform(2_500, 7_500) - frequency) / 100) * torch.sigmoid(
-        (frequency - uniform(20, 200)) / 10
-    )
-    limited = uniform(0, 1) < 1 / 3
-    waveforms = torch.where(limited, torch.fft.irfft(spectrum * response, length), waveforms)
-    noise = torch.randn(rows, length, generator=generator) * waveforms.square().mean(dim=1, keepdim=True).sqrt()
-    noisy = waveforms + noise * 10 ** (-uniform(25, 60) / 20)
-    waveforms = torch.where(uniform(0, 1) < 0.5, noisy, waveforms)
-    return waveforms * 10 ** (uniform(-20, 6) / 20)
+def fuse(model: Detector, scored: Scored) -> Scored:
+    """With the fused logits [N] in place of the branches' [N, K]."""
+    if scored.logits.shape[1] == 1:
+        return replace(scored, logits=scored.logits[:, 0])
+    lengths = (scored.seconds.clamp_max(EVIDENCE_S) / EVIDENCE_S).double() ** float(model.growth)
+    return replace(scored, logits=(scored.logits @ model.weights.double().cpu()) * lengths)
 
 
-def shortcut_accuracies(train: list[Clips], test: list[Clips]) -> dict[str, float]:
-    """Accuracy on `test` of logistic models of one plain figure each, fitted on `train`: half is what chance gets."""
-    before, after = ([shortcut_figures(clips.waveforms) for clips in batches] for batches in (train, test))
-    labels = torch.cat([clips.labels for clips in train])
-    wanted = torch.cat([clips.labels for clips in test]).bool()
-    accuracies = {}
-    for name in before[0]:
-        x, y = (torch.cat([figures[name] for figures in batches]).double() for batches in (before, after))
-        direction = 1.0 if float((x - x.mean()) @ (labels.double() - 0.5)) >= 0 else -1.0
-        scale, bias = fit_platt(direction * x, labels)
-        called = scale * direction * y + bias >= 0
-        accuracies[f"shortcut_{name}"] = float((called == wanted).double().mean())
-    return accuracies
+def with_scope(model: Detector, views: ViewSet) -> Detector:
+    """The same detector with the mean and the map of all the views of a split, whole, short and changed."""
+    pooled = score(model, views, lambda note: True)[1]
+    wider = Detector(replace(model.config, scope_limit=1.0)).to(pooled.device).eval()
+    mean, mapping = fit_scope(pooled)
+    wider.load_state_dict({**model.state_dict(), "scope_mean": mean, "scope_map": mapping})
+    return wider.to(model.output.weight.device).requires_grad_(False)
 
 
-def shortcut_figures(waveforms: Tensor) -> dict[str, Tensor]:
-    """[B, T] -> plain figures [B] that must not suffice: level, share of silence, offset, bandwidth, duration."""
-    frames = waveforms.unfold(1, SAMPLE_RATE_HZ // 50, SAMPLE_RATE_HZ // 50)
-    levels = rms_db(frames)
-    power = log_mel(waveforms, 80, hop_length=SAMPLE_RATE_HZ // 50).exp().square().mean(dim=2).cumsum(dim=1)
+def measure(config: DetectorConfig, scored: Scored) -> dict[str, float]:
+    """Figures at the threshold; both kinds count the same."""
+    probabilities = probability_of(config.calibration, scored.logits)
+    wrong = (probabilities >= config.calibration.threshold) != scored.labels.bool()
+    positive, counted = scored.labels.bool(), shares(scored.labels)
+    decided = (probabilities <= config.calibration.uncertain_low) | (probabilities >= config.calibration.uncertain_high)
+    count = len(wrong)
+    low, high = wilson_interval(int(wrong.sum()), count)
     return {
-        "rms": rms_db(waveforms),
-        "silence": (levels < levels.amax(dim=1, keepdim=True) - 40).float().mean(dim=1),
-        "offset": waveforms.mean(dim=1).abs(),
-        "bandwidth": (power < 0.99 * power[:, -1:]).float().sum(dim=1),
-        "duration": torch.full((len(waveforms),), waveforms.shape[1] / SAMPLE_RATE_HZ),
+        "balanced_accuracy": float((counted * ~wrong).sum()),
+        "accuracy_low": 1 - high,
+        "accuracy_high": 1 - low,
+        "false_positive_rate": float(wrong[~positive].double().mean()),
+        "false_negative_rate": float(wrong[positive].double().mean()),
+        "num_originals": int((~positive).sum()),
+        "num_generated": int(positive.sum()),
+        "equal_error_rate": equal_error_rate(scored.logits, scored.labels),
+        "calibration_error": calibration_error(probabilities, scored.labels),
+        "decided_share": float((counted * decided).sum()),
     }
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return ((logits >= 0) == labels.bool()).float().mean()

@@ -30,11 +30,11 @@ from audiolm.config import (
     SamplingConfig,
     StageConfig,
 )
+from audiolm.data.pairs import SPLITS, PairWriter
 from audiolm.data.tokens import TokenCorpus, TokenItem
 from audiolm.errors import DataError, TrainingError
 from audiolm.receipt import derive_seed
 from audiolm.stages import StageRun, finished, run_coarse, run_fine, run_semantic, semantic_prompt
-from audiolm.training.detector_pairs import SPLITS, PairWriter
 from audiolm.training.loop import setup_device
 
 PROMPT_S = 3.0

@@ -1,13 +1,25 @@
 import pytest
 import torch
 
-from audiolm.codec.discriminators import StftDiscriminator, discriminator_loss, generator_losses
+from audiolm.codec.discriminators import (
+    MagnitudeDiscriminator,
+    Patches,
+    StftDiscriminator,
+    discriminator_loss,
+    generator_losses,
+)
 
 
 @pytest.fixture
 def discriminator() -> StftDiscriminator:
     torch.manual_seed(0)
     return StftDiscriminator(channels=2, n_ffts=(128, 64))
+
+
+@pytest.fixture
+def of_magnitudes() -> MagnitudeDiscriminator:
+    torch.manual_seed(0)
+    return MagnitudeDiscriminator(n_fft=640, channels=2)
 
 
 def _constant(value: float) -> list:
@@ -85,3 +97,60 @@ def test_discriminator_learns_to_tell_noise_from_tones(discriminator):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 < losses[0]
+
+
+def smooth_and_rough() -> tuple[torch.Tensor, torch.Tensor]:
+    """Log magnitudes [2, 321, 40] of equal means: as distances leave noise, and as noise is."""
+    smooth = torch.zeros(2, 321, 40)
+    return smooth, smooth + 0.6 * torch.randn(2, 321, 40)
+
+
+def test_every_view_of_magnitudes_gives_logits_and_features(of_magnitudes):
+    outputs = of_magnitudes(torch.randn(3, 321, 20))
+    assert len(outputs) == 3
+    for logits, features in outputs:
+        assert logits.ndim == 3
+        assert logits.shape[0] == 3
+        assert len(features) == 4
+
+
+def test_one_view_of_magnitudes_is_of_those_above_3_khz_alone(of_magnitudes):
+    low, both = torch.zeros(1, 321, 20), torch.zeros(1, 321, 20)
+    low[:, :120], both[:, 120:] = 2.0, 2.0
+    silent, high = of_magnitudes(torch.zeros(1, 321, 20)), 1
+    assert [torch.equal(a, b) for (a, _), (b, _) in zip(silent, of_magnitudes(low), strict=True)] == [
+        False,
+        True,
+        False,
+    ]
+    assert not torch.equal(silent[high][0], of_magnitudes(both)[high][0])
+
+
+def test_magnitudes_below_the_background_of_a_room_are_all_alike(of_magnitudes):
+    faint, silent = torch.full((1, 321, 20), -12.0), torch.full((1, 321, 20), -20.0)
+    for (one, _), (other, _) in zip(of_magnitudes(faint), of_magnitudes(silent), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+def test_a_comb_of_every_second_frame_or_bin_is_not_seen_and_so_not_taught(axis):
+    torch.manual_seed(0)
+    picture, patches = torch.randn(1, 1, 40, 80), Patches(1, 2)
+    comb = torch.ones(picture.shape[axis])
+    comb[1::2] = -1.0
+    comb = comb.reshape([-1 if axis == along else 1 for along in range(4)])
+    plain, combed = (patches(one)[1][0][..., 4:-4, 4:-4] for one in (picture, picture + comb))
+    torch.testing.assert_close(plain, combed)
+
+
+def test_a_discriminator_of_magnitudes_learns_to_tell_smooth_from_rough(of_magnitudes):
+    optimizer = torch.optim.Adam(of_magnitudes.parameters(), lr=2e-2)
+    losses = []
+    for _ in range(30):
+        smooth, rough = smooth_and_rough()
+        loss = discriminator_loss(of_magnitudes(rough), of_magnitudes(smooth))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 1.0 < losses[0]

@@ -100,41 +100,51 @@ def test_a_long_rest_is_one_merged_token():
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
+    """A checkpoint, and the recordings and token caches of two corpora: data has splits, more is for training alone."""
     folder = tmp_path_factory.mktemp("memory")
     make_tiny_checkpoint(folder / "piano", "piano")
-    with CorpusWriter(folder / "data") as writer:
-        for index, split in enumerate(("test", "test", "train")):
-            pulse = 1.0 + np.sin(2 * np.pi * 3 * np.arange(32_000) / 16_000)
-            pcm = to_pcm(0.1 * pulse * DRAW.normal(size=32_000))
-            writer.add(pcm, id=f"{split}/{index}", group=str(index), split=split, source="s", licence="x")
     models = load_checkpoint(folder / "piano")
     meta = {name: models.info.components[name].token_hash for name in ("codec", "semantic")}
     meta |= {"num_levels": 4, "codebook_size": 32, "num_clusters": 24}
-    recordings = list_recordings([Corpus(folder / "data")], [])
-    build(recordings, models.codec.encode, models.semantic.encode, out=folder / "tokens", meta=meta)
+    for name, splits in {"data": ("test", "test", "train"), "more": ("train",)}.items():
+        with CorpusWriter(folder / name) as writer:
+            for index, split in enumerate(splits):
+                pulse = 1.0 + np.sin(2 * np.pi * 3 * np.arange(32_000) / 16_000)
+                pcm = to_pcm(0.1 * pulse * DRAW.normal(size=32_000))
+                writer.add(pcm, id=f"{name}/{index}", group=str(index), split=split, source="s", licence="x")
+        recordings = list_recordings([Corpus(folder / name)], [])
+        build(recordings, models.codec.encode, models.semantic.encode, out=folder / f"{name}-tokens", meta=meta)
     return folder
 
 
-def inputs(folder, tokens) -> Inputs:
+def inputs(folder, *caches: TokenCorpus) -> Inputs:
     subject = from_checkpoint(str(folder / "piano"))
-    holdout = HoldOut(subject, Corpus(folder / "data"), tokens)
+    holdout = HoldOut(subject, Corpus(folder / "data"), caches)
     return Inputs("piano", subject, holdout, ContinuationRequest(0.8, 0.8, num_continuations=1))
 
 
-def test_a_stage_that_says_what_it_was_trained_on_is_found_out(subject, monkeypatch):
-    tokens = TokenCorpus(subject / "tokens")
-    report = measure(inputs(subject, tokens))
+@pytest.mark.parametrize(("source", "name"), [(0, "data/2"), (1, "more/0")])
+def test_a_stage_that_says_what_it_was_trained_on_is_found_out(subject, monkeypatch, source, name):
+    caches = [TokenCorpus(subject / f"{corpus}-tokens") for corpus in ("data", "more")]
+    report = measure(inputs(subject, *caches))
     assert report.figure("merged tokens, originals").n == 2
     assert report.met is None
-    trained = tokens.semantic(tokens.select(split="train")[0]).long()
+    trained = caches[source].semantic(caches[source].select(split="train")[0]).long()
     parrot = torch.cat([torch.zeros(20, dtype=torch.long), trained[5:25]])
     monkeypatch.setattr(memory, "continue_semantic", lambda models, prompts, *rest: parrot.expand(len(prompts), -1))
-    copied = measure(inputs(subject, tokens))
+    copied = measure(inputs(subject, *caches))
     assert copied.figure("tokens at 25 Hz, continuations").value == 20
     assert copied.figure("merged tokens, originals") == report.figure("merged tokens, originals")
-    assert "found in train/2" in copied.notes[1]
+    assert f"found in {name}" in copied.notes[1]
+
+
+def test_the_hold_out_is_that_of_the_first_cache_and_training_tokens_are_those_of_all(subject):
+    caches = [TokenCorpus(subject / "data-tokens"), *[TokenCorpus(subject / "more-tokens")] * 2]
+    holdout = inputs(subject, *caches).holdout
+    assert [pair.id for pair in holdout.pairs(10)] == ["data/0", "data/1"]
+    assert [pair.id for pair in holdout.pairs(10, "train")] == ["data/2", "more/0", "more/0"]
 
 
 def test_without_training_tokens_there_is_no_row(subject):
     with pytest.raises(EvaluationError, match="give --tokens"):
-        measure(inputs(subject, None))
+        measure(inputs(subject))

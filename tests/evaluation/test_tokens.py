@@ -48,6 +48,13 @@ def test_items_are_spread_evenly_over_groups_in_their_order():
     assert spread(items, 100) == items
 
 
+def test_a_row_that_needs_several_items_a_speaker_takes_fewer_speakers():
+    items = [pair(group, 1, seed) for group in "abcd" for seed in range(1 if group == "b" else 5)]
+    assert [item.id for item in spread(items, 7, each=3)] == ["a-0", "a-1", "a-2", "a-3", "c-0", "c-1", "c-2"]
+    assert [item.id for item in spread(items, 100, each=3)] == [item.id for item in items if item.group != "b"]
+    assert spread(items, 2, each=3) == []
+
+
 # ---- codebook use
 
 

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from audiolm.audio import files
 from audiolm.inspection.files import write_timeline
 from audiolm.inspection.timeline import of_continuation
-from tests.inspection.material import outcome
+from audiolm.stages import finished
 
 
 @pytest.fixture(scope="module")
 def timeline(pipeline, continuation):
-    return outcome(of_continuation(pipeline, continuation, with_scores=True))
+    return finished(of_continuation(pipeline, continuation, with_scores=True))
 
 
 @pytest.fixture(scope="module")

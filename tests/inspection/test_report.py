@@ -12,7 +12,7 @@ from audiolm.errors import RequestError
 from audiolm.inspection.report import Plan, _finite, inspect
 from audiolm.outputs import read_receipt
 from audiolm.pipeline import replay
-from tests.inspection.material import outcome
+from audiolm.stages import finished
 from tests.pipeline.material import recording, request
 
 CLIP = recording(1.5)
@@ -24,7 +24,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_a_recording_is_inspected_as_it_is(pipeline, tmp_path):
-    numbers = outcome(inspect(pipeline, CLIP, request(), Plan(), tmp_path / "out"))
+    numbers = finished(inspect(pipeline, CLIP, request(), Plan(), tmp_path / "out"))
     assert names(tmp_path / "out") == TIMELINE
     assert json.loads((tmp_path / "out/numbers.json").read_text()) == json.loads(json.dumps(numbers))
     assert numbers["generated"] is False
@@ -36,7 +36,7 @@ def test_a_recording_is_inspected_as_it_is(pipeline, tmp_path):
 def everything(pipeline, tmp_path_factory):
     folder = tmp_path_factory.mktemp("inspection")
     plan = Plan(continued=True, ladder=True, num_voices=2, ablations=True)
-    return folder, outcome(inspect(pipeline, CLIP, request(), plan, folder))
+    return folder, finished(inspect(pipeline, CLIP, request(), plan, folder))
 
 
 def test_a_continuation_is_inspected_with_all_that_is_asked_for(everything):
@@ -67,7 +67,7 @@ def test_all_generated_sound_carries_its_receipt(everything, pipeline):
 
 def test_voices_follow_a_voice_that_is_given(pipeline, tmp_path):
     plan = Plan(num_voices=1, voice=recording(1.2, seed=4))
-    numbers = outcome(inspect(pipeline, CLIP, request(), plan, tmp_path))
+    numbers = finished(inspect(pipeline, CLIP, request(), plan, tmp_path))
     assert numbers["voices"][0]["prompt_s"] == 1.0
 
 

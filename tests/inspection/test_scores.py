@@ -12,8 +12,8 @@ from audiolm.inspection.scores import TokenScores, overlapping_spans, score_coar
 from audiolm.lm import StageModel
 from audiolm.lm.sequences import expand_runs, merge_repeats
 from audiolm.pipeline import Pipeline
-from audiolm.stages import semantic_prompt
-from tests.inspection.material import outcome, random
+from audiolm.stages import finished, semantic_prompt
+from tests.pipeline.material import random
 
 IDS = expand_runs(random(40, high=24), random(40, high=4, seed=1) + 1)
 CODES = random(2 * len(IDS), 4, high=32, seed=2)
@@ -26,7 +26,7 @@ def chosen(request, pipeline, flattened) -> Pipeline:
 
 
 def scored(pipeline: Pipeline, stage: str, codes: torch.Tensor = CODES) -> TokenScores:
-    return outcome(
+    return finished(
         {
             "semantic": lambda: score_semantic(pipeline, IDS),
             "coarse": lambda: score_coarse(pipeline, IDS, codes),
@@ -115,9 +115,9 @@ def test_long_clips_are_read_in_windows_no_longer_than_the_trained_ones(chosen, 
     monkeypatch.setattr(StageModel, "logits", read)
     ids, codes = random(1500, high=24), random(3000, 4, high=32)  # 60 s
     for found in (
-        outcome(score_semantic(chosen, ids)),
-        outcome(score_coarse(chosen, ids, codes)),
-        outcome(score_fine(chosen, codes)),
+        finished(score_semantic(chosen, ids)),
+        finished(score_coarse(chosen, ids, codes)),
+        finished(score_fine(chosen, codes)),
     ):
         assert not found.nats.isnan().any()
     for stage, limit in {"semantic": 750, "coarse": 500, "fine": 150}.items():
@@ -132,18 +132,18 @@ def test_windows_meet_and_read_half_of_their_length_again(pipeline):
 def test_ids_that_are_no_tokens_are_not_scored(pipeline):
     ids = IDS.clone()
     ids[20:] = -1
-    found, alone = outcome(score_semantic(pipeline, ids)), outcome(score_semantic(pipeline, IDS[:20]))
+    found, alone = finished(score_semantic(pipeline, ids)), finished(score_semantic(pipeline, IDS[:20]))
     assert torch.equal(found.nats[:20], alone.nats)
     assert found.nats[20:].isnan().all()
     assert (found.rank[20:] == -1).all()
-    assert outcome(score_semantic(pipeline, ids[20:])).nats.isnan().all()
+    assert finished(score_semantic(pipeline, ids[20:])).nats.isnan().all()
 
 
 def test_levels_or_conditions_that_are_not_there_are_refused(pipeline):
     with pytest.raises(RequestError, match="the fine stage need 4 levels, found 3"):
-        outcome(score_fine(pipeline, CODES[:, :3]))
+        finished(score_fine(pipeline, CODES[:, :3]))
     with pytest.raises(ConfigError, match="condition"):
-        outcome(score_coarse(pipeline, IDS[:-1], CODES))
+        finished(score_coarse(pipeline, IDS[:-1], CODES))
 
 
 def test_progress_counts_steps_and_a_closed_generator_stops(pipeline, monkeypatch):

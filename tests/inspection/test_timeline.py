@@ -25,8 +25,8 @@ from audiolm.inspection.timeline import (
 )
 from audiolm.lm import StageModel
 from audiolm.pipeline import Pipeline
+from audiolm.stages import finished
 from audiolm.streams import Waveform
-from tests.inspection.material import outcome
 from tests.pipeline.material import finish, recording, request
 from tests.tiny import make_tiny_checkpoint
 
@@ -36,12 +36,12 @@ PROMPT = recording(1.5)
 
 @pytest.fixture(scope="module")
 def generated(pipeline, continuation) -> Timeline:
-    return outcome(of_continuation(pipeline, continuation, with_scores=True))
+    return finished(of_continuation(pipeline, continuation, with_scores=True))
 
 
 @pytest.fixture(scope="module")
 def recorded(pipeline) -> Timeline:
-    return outcome(of_recording(pipeline, CLIP, with_scores=True))
+    return finished(of_recording(pipeline, CLIP, with_scores=True))
 
 
 def lanes_of(found: Timeline) -> dict[str, TokenLane]:
@@ -81,7 +81,7 @@ def test_the_lane_that_was_heard_again_says_so_and_is_read_from_the_sound(genera
 
 def test_an_odd_number_of_frames_ends_within_one_token_of_every_lane(pipeline):
     one = finish(pipeline.continue_prompt(PROMPT, request(continuation_s=0.46))).continuations[0]
-    for lane in outcome(of_continuation(pipeline, one, with_scores=True)).lanes:
+    for lane in finished(of_continuation(pipeline, one, with_scores=True)).lanes:
         assert abs(lane.duration_s - one.waveform.duration_s) <= 0.5 / lane.rate_hz + 1e-9
         assert not lane.scores.nats.isnan().any()
 
@@ -89,23 +89,23 @@ def test_an_odd_number_of_frames_ends_within_one_token_of_every_lane(pipeline):
 def test_every_lane_is_scored_as_asked(generated, pipeline, continuation):
     for lane in generated.lanes:
         assert lane.scores.nats.shape == lane.ids.shape
-    expected = outcome(score_coarse(pipeline, continuation.semantic.ids, continuation.acoustic.codes))
+    expected = finished(score_coarse(pipeline, continuation.semantic.ids, continuation.acoustic.codes))
     assert torch.equal(lanes_of(generated)["coarse 1-2"].scores.nats, expected.nats)
-    plain = outcome(of_continuation(pipeline, continuation, with_scores=False))
+    plain = finished(of_continuation(pipeline, continuation, with_scores=False))
     assert all(lane.scores is None for lane in plain.lanes)
 
 
 def test_a_flattened_stage_loses_durations_so_its_ids_are_read_from_the_sound(flattened):
     one = finish(flattened.continue_prompt(PROMPT, request())).continuations[0]
-    found = outcome(of_continuation(flattened, one, with_scores=True))
+    found = finished(of_continuation(flattened, one, with_scores=True))
     assert list(lanes_of(found)) == ["semantic, heard again", "coarse 1-2", "fine 3-4"]
     followed = finish(flattened.acoustic(PROMPT, request())).continuations[0]
-    assert "semantic" in lanes_of(outcome(of_continuation(flattened, followed, with_scores=False)))
+    assert "semantic" in lanes_of(finished(of_continuation(flattened, followed, with_scores=False)))
 
 
 def test_generation_from_nothing_has_no_prompt_and_no_seam(pipeline):
     one = finish(pipeline.generate(request(continuation_s=0.6))).continuations[0]
-    found = outcome(of_continuation(pipeline, one, with_scores=True))
+    found = finished(of_continuation(pipeline, one, with_scores=True))
     assert (found.prompt_s, found.seam, found.generated) == (0.0, None, True)
     assert set(summary(found)["lanes"][0]) >= {"whole"}
 
@@ -113,7 +113,7 @@ def test_generation_from_nothing_has_no_prompt_and_no_seam(pipeline):
 @pytest.mark.parametrize("samples", [torch.zeros(32000), torch.zeros(100)])
 def test_sound_that_cannot_be_heard_again_leaves_that_lane_out(pipeline, continuation, samples):
     silent = dataclasses.replace(continuation, waveform=Waveform(samples))
-    assert "semantic, heard again" not in lanes_of(outcome(of_continuation(pipeline, silent, with_scores=False)))
+    assert "semantic, heard again" not in lanes_of(finished(of_continuation(pipeline, silent, with_scores=False)))
 
 
 def ablated(pipeline: Pipeline, name: str) -> Continuation:
@@ -121,9 +121,9 @@ def ablated(pipeline: Pipeline, name: str) -> Continuation:
 
 
 def test_ablated_runs_have_the_lanes_that_they_made(pipeline):
-    lanes = lanes_of(outcome(of_continuation(pipeline, ablated(pipeline, "no fine stage"), with_scores=True)))
+    lanes = lanes_of(finished(of_continuation(pipeline, ablated(pipeline, "no fine stage"), with_scores=True)))
     assert list(lanes) == ["semantic", "semantic, heard again", "coarse 1-2"]
-    found = outcome(of_continuation(pipeline, ablated(pipeline, "no semantic stage"), with_scores=True))
+    found = finished(of_continuation(pipeline, ablated(pipeline, "no semantic stage"), with_scores=True))
     lane = found.lanes[0]
     assert "only the prompt" in lane.note
     assert (lane.ids[25:] == -1).all()
@@ -151,12 +151,12 @@ def test_a_recordings_timeline_is_scored_as_it_is(recorded, pipeline):
 
 def test_a_recording_without_sound_is_refused(pipeline):
     with pytest.raises(AudioSilentError):
-        outcome(of_recording(pipeline, Waveform(torch.zeros(32000)), with_scores=True))
+        finished(of_recording(pipeline, Waveform(torch.zeros(32000)), with_scores=True))
 
 
 def test_piano_has_a_roll(tmp_path):
     make_tiny_checkpoint(tmp_path / "piano", domain="piano", with_detector=False)
-    found = outcome(of_recording(Pipeline(load_checkpoint(tmp_path / "piano")), CLIP, with_scores=False))
+    found = finished(of_recording(Pipeline(load_checkpoint(tmp_path / "piano")), CLIP, with_scores=False))
     assert found.roll is not None
     assert found.verdict is None
     assert set(summary(found)["notes"]) == {"whole"}
@@ -191,10 +191,10 @@ def clicked(time_s: float) -> Waveform:
 @pytest.mark.parametrize("checkpoint", ["speech-small", "piano-small"])
 def test_a_click_shows_in_every_lane_within_one_token_of_its_time(checkpoint):
     models = Pipeline.load(checkpoint, device="cpu")
-    elsewhere = outcome(of_recording(models, clicked(0.2), with_scores=False))
+    elsewhere = finished(of_recording(models, clicked(0.2), with_scores=False))
     changes = {lane.family: torch.zeros(21) for lane in elsewhere.lanes}
     for time_s in INSTANTS_S:
-        found = outcome(of_recording(models, clicked(time_s), with_scores=False))
+        found = finished(of_recording(models, clicked(time_s), with_scores=False))
         for lane, other in zip(found.lanes, elsewhere.lanes, strict=True):
             at = int(time_s * lane.rate_hz)
             changed = (lane.ids != other.ids).float().mean(dim=1)[at - 10 : at + 11]

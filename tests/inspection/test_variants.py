@@ -5,11 +5,11 @@ import torch
 
 from audiolm.audio.loudness import integrated_loudness
 from audiolm.errors import ReceiptError, RequestError
-from audiolm.events import Progress, Result
+from audiolm.events import Progress
 from audiolm.inspection.variants import ABLATIONS, ablate, ladder, matched_loudness
 from audiolm.pipeline import replay
 from audiolm.receipt import Receipt
-from tests.inspection.material import outcome
+from audiolm.stages import finished
 from tests.pipeline.material import finish, recording, request
 
 PROMPT = recording(1.5)
@@ -17,7 +17,7 @@ PROMPT = recording(1.5)
 
 @pytest.fixture(scope="module")
 def rungs(pipeline):
-    return outcome(ladder(pipeline, recording(1.31), seed=5, num_draws=2))
+    return finished(ladder(pipeline, recording(1.31), seed=5, num_draws=2))
 
 
 def test_the_ladder_has_every_level_the_codec_has_and_the_draws(rungs):
@@ -47,9 +47,9 @@ def test_rungs_are_measured_against_the_original_and_draws_have_receipts(pipelin
 
 
 def test_a_ladder_without_draws_generates_nothing(pipeline):
-    assert not any(rung.generated for rung in outcome(ladder(pipeline, PROMPT, 0, num_draws=0)))
+    assert not any(rung.generated for rung in finished(ladder(pipeline, PROMPT, 0, num_draws=0)))
     with pytest.raises(RequestError, match="number of continuations"):
-        outcome(ladder(pipeline, PROMPT, 0, num_draws=17))
+        finished(ladder(pipeline, PROMPT, 0, num_draws=17))
 
 
 def test_loudness_is_lowered_for_all_where_one_would_clip():
@@ -68,7 +68,7 @@ def test_loudness_is_lowered_for_all_where_one_would_clip():
 
 @pytest.fixture(scope="module")
 def made(pipeline):
-    return outcome(ablate(pipeline, PROMPT, request()))
+    return finished(ablate(pipeline, PROMPT, request()))
 
 
 def test_the_full_row_is_the_plain_run(pipeline, made):
@@ -120,10 +120,10 @@ def test_without_semantics_the_windows_after_the_prompt_have_no_condition_either
         assert one.acoustic.codes.shape[0] in range(620, 626)
 
 
-def test_results_come_as_they_are_made_and_a_closed_generator_stops(pipeline):
+def test_ablations_say_how_far_they_are_and_stop_when_closed(pipeline):
     events = list(ablate(pipeline, PROMPT, request()))
-    assert sum(isinstance(event, Result) for event in events) == 4
-    assert all(isinstance(event, Progress | Result) for event in events)
+    assert events
+    assert all(isinstance(event, Progress) for event in events)
     stopped = ablate(pipeline, PROMPT, request())
     next(stopped)
     stopped.close()

@@ -25,6 +25,11 @@ def request(**changes: object) -> ContinuationRequest:
     return ContinuationRequest(**fields)
 
 
+def random(*shape: int, high: int, seed: int = 0) -> torch.Tensor:
+    """Ids below `high`."""
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
 def finish(events: object) -> Result:
     """The result of a run, which must be its last event."""
     seen: list[Event] = list(events)

@@ -10,7 +10,8 @@ from audiolm.config import SamplingConfig
 from audiolm.errors import RequestError
 from audiolm.lm.sequences import expand_runs, merge_repeats
 from audiolm.receipt import derive_seed
-from audiolm.stages import StageRun, run_coarse, run_fine, run_semantic
+from audiolm.stages import StageRun, finished, run_coarse, run_fine, run_semantic
+from tests.pipeline.material import random
 from tests.tiny import tiny_modules
 
 MODULES = tiny_modules(with_detector=False)
@@ -38,25 +39,12 @@ def stage_run(stage: str, rows: int = 2, max_steps: int | None = None, **samplin
     return StageRun(model, SamplingConfig(**sampling), [derive_seed(1, stage, row) for row in range(rows)])
 
 
-def outcome(events):
-    """The return value of a stage's generator."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as stop:
-            return stop.value
-
-
-def random(*shape: int, high: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
-
-
 PROMPT_IDS = expand_runs(random(12, high=24), torch.tensor([1, 3, 2, 1, 1, 4, 2, 2, 1, 3, 1, 2]))
 
 
 @pytest.mark.parametrize("max_steps", [None, 8])
 def test_semantic_runs_keep_the_prompt_and_reach_the_length(max_steps):
-    ids = outcome(run_semantic(stage_run("semantic", 3, max_steps), PROMPT_IDS, 300, seeds=[5]))
+    ids = finished(run_semantic(stage_run("semantic", 3, max_steps), PROMPT_IDS, 300, seeds=[5]))
     assert ids.shape == (3, 300)
     assert torch.equal(ids[:, : len(PROMPT_IDS)], PROMPT_IDS.expand(3, -1))
     assert ids.min() >= 0
@@ -65,18 +53,18 @@ def test_semantic_runs_keep_the_prompt_and_reach_the_length(max_steps):
 
 @pytest.mark.parametrize("max_steps", [None, 8])
 def test_semantic_rows_do_not_depend_on_their_neighbours(max_steps):
-    batch = outcome(run_semantic(stage_run("semantic", 3, max_steps), PROMPT_IDS, 200, seeds=[5]))
-    alone = outcome(run_semantic(stage_run("semantic", 1, max_steps), PROMPT_IDS, 200, seeds=[5]))
+    batch = finished(run_semantic(stage_run("semantic", 3, max_steps), PROMPT_IDS, 200, seeds=[5]))
+    alone = finished(run_semantic(stage_run("semantic", 1, max_steps), PROMPT_IDS, 200, seeds=[5]))
     assert torch.equal(batch[0], alone[0])
 
 
 def test_every_row_continues_a_prompt_of_its_own():
     prompts = torch.stack([PROMPT_IDS, (PROMPT_IDS + 7) % 24])
-    batch = outcome(run_semantic(stage_run("semantic", 2), prompts, 100, seeds=[5, 6]))
+    batch = finished(run_semantic(stage_run("semantic", 2), prompts, 100, seeds=[5, 6]))
     for row, seed in enumerate((5, 6)):
         run = stage_run("semantic", 2)
         run.seeds = run.seeds[row : row + 1]
-        alone = outcome(run_semantic(run, prompts[row], 100, seeds=[seed]))
+        alone = finished(run_semantic(run, prompts[row], 100, seeds=[seed]))
         assert torch.equal(batch[row : row + 1], alone)
     assert not torch.equal(batch[0, len(PROMPT_IDS) :], batch[1, len(PROMPT_IDS) :])
 
@@ -84,7 +72,7 @@ def test_every_row_continues_a_prompt_of_its_own():
 def test_prompts_of_unequal_numbers_of_steps_are_refused():
     prompts = torch.tensor([[1, 1, 2, 2], [1, 2, 3, 3]])
     with pytest.raises(RequestError, match="equally many semantic steps"):
-        outcome(run_semantic(stage_run("semantic", 2), prompts, 20, seeds=[5, 6]))
+        finished(run_semantic(stage_run("semantic", 2), prompts, 20, seeds=[5, 6]))
 
 
 @pytest.mark.parametrize(("prompt", "limit"), [(PROMPT_IDS, 20), (PROMPT_IDS[:0], 14), (torch.full((30,), 7), 14)])
@@ -97,18 +85,18 @@ def test_a_semantic_window_counts_the_trained_positions_not_steps(prompt, limit,
         return generate_steps(model, prompt=prompt, num_steps=num_steps, **options)
 
     monkeypatch.setattr(stages, "generate_steps", generate)
-    outcome(run_semantic(stage_run("semantic", 2, max_steps=40), prompt, 300, seeds=[5]))
+    finished(run_semantic(stage_run("semantic", 2, max_steps=40), prompt, 300, seeds=[5]))
     assert max(read) == limit
 
 
 def test_semantic_runs_start_from_nothing():
-    assert outcome(run_semantic(stage_run("semantic"), PROMPT_IDS[:0], 40, seeds=[5])).shape == (2, 40)
+    assert finished(run_semantic(stage_run("semantic"), PROMPT_IDS[:0], 40, seeds=[5])).shape == (2, 40)
 
 
 def test_the_last_run_of_the_prompt_is_drawn_again_and_never_shorter():
     lengths = set()
     for seed in range(40):
-        ids = outcome(run_semantic(stage_run("semantic", 2), PROMPT_IDS[:9], 60, [seed]))
+        ids = finished(run_semantic(stage_run("semantic", 2), PROMPT_IDS[:9], 60, [seed]))
         merged, runs = merge_repeats(ids[0])
         last = len(merge_repeats(PROMPT_IDS[:9])[0]) - 1
         assert merged[last] == PROMPT_IDS[8]
@@ -118,12 +106,14 @@ def test_the_last_run_of_the_prompt_is_drawn_again_and_never_shorter():
 
 
 def test_a_prompt_of_one_long_run_is_split_and_kept():
-    ids = outcome(run_semantic(stage_run("semantic"), torch.full((70,), 7), 100, seeds=[1]))
+    ids = finished(run_semantic(stage_run("semantic"), torch.full((70,), 7), 100, seeds=[1]))
     assert (ids[:, :70] == 7).all()
 
 
 def test_greedy_decoding_ignores_seeds():
-    runs = [outcome(run_semantic(stage_run("semantic", 1, temperature=0.0), PROMPT_IDS, 60, [seed])) for seed in (1, 2)]
+    runs = [
+        finished(run_semantic(stage_run("semantic", 1, temperature=0.0), PROMPT_IDS, 60, [seed])) for seed in (1, 2)
+    ]
     assert torch.equal(*runs)
 
 
@@ -131,15 +121,15 @@ def test_greedy_decoding_ignores_seeds():
 def test_coarse_runs_keep_the_prompt_and_reach_the_length(num_frames, max_steps):
     prompt = random(20, 2, high=32)
     semantic = random(2, -(-num_frames // 2), high=24)
-    codes = outcome(run_coarse(stage_run("coarse", 2, max_steps), semantic, prompt, num_frames))
+    codes = finished(run_coarse(stage_run("coarse", 2, max_steps), semantic, prompt, num_frames))
     assert codes.shape == (2, num_frames, 2)
     assert torch.equal(codes[:, :20], prompt.expand(2, -1, -1))
 
 
 def test_sliding_changes_nothing_up_to_the_trained_length():
     prompt, semantic = random(20, 2, high=32), random(2, 40, high=24)
-    short = outcome(run_coarse(stage_run("coarse", 2, 80), semantic, prompt, 80))
-    whole = outcome(run_coarse(stage_run("coarse", 2, 200), semantic, prompt, 80))
+    short = finished(run_coarse(stage_run("coarse", 2, 80), semantic, prompt, 80))
+    whole = finished(run_coarse(stage_run("coarse", 2, 200), semantic, prompt, 80))
     assert torch.equal(short, whole)
 
 
@@ -147,7 +137,7 @@ def test_later_coarse_windows_follow_their_own_part_of_the_condition():
     prompt, semantic = random(4, 2, high=32), random(1, 40, high=24)
     other = semantic.clone()
     other[:, 36:] = (other[:, 36:] + 1) % 24
-    run = [outcome(run_coarse(stage_run("coarse", 1, 20), ids, prompt, 80)) for ids in (semantic, other)]
+    run = [finished(run_coarse(stage_run("coarse", 1, 20), ids, prompt, 80)) for ids in (semantic, other)]
     assert torch.equal(run[0][:, :56], run[1][:, :56])
     assert not torch.equal(run[0][:, 64:], run[1][:, 64:])
 
@@ -156,7 +146,7 @@ def test_later_coarse_windows_follow_their_own_part_of_the_condition():
 @pytest.mark.parametrize("num_frames", [21, 30, 38])
 def test_fine_runs_keep_the_prompt_and_reach_the_length(prompt_frames, num_frames):
     prompt, coarse = random(prompt_frames, 2, high=32), random(2, num_frames, 2, high=32)
-    codes = outcome(run_fine(stage_run("fine", 2, max_steps=10), coarse, prompt))
+    codes = finished(run_fine(stage_run("fine", 2, max_steps=10), coarse, prompt))
     assert codes.shape == (2, num_frames, 2)
     assert torch.equal(codes[:, :prompt_frames], prompt.expand(2, -1, -1))
 
@@ -165,7 +155,7 @@ def test_fine_windows_depend_on_their_own_coarse_codes_only():
     coarse = random(1, 30, 2, high=32)
     other = coarse.clone()
     other[:, 10:20] = (other[:, 10:20] + 1) % 32
-    first, second = (outcome(run_fine(stage_run("fine", 1, 10), codes, coarse[0, :0])) for codes in (coarse, other))
+    first, second = (finished(run_fine(stage_run("fine", 1, 10), codes, coarse[0, :0])) for codes in (coarse, other))
     assert torch.equal(first[:, :10], second[:, :10])
     assert torch.equal(first[:, 20:], second[:, 20:])
     assert not torch.equal(first[:, 10:20], second[:, 10:20])
@@ -173,9 +163,9 @@ def test_fine_windows_depend_on_their_own_coarse_codes_only():
 
 def test_fine_rows_do_not_depend_on_their_neighbours_nor_on_the_size_of_a_batch(monkeypatch):
     prompt, coarse = random(13, 2, high=32), random(3, 45, 2, high=32)
-    batch = outcome(run_fine(stage_run("fine", 3, 10), coarse, prompt))
-    alone = outcome(run_fine(stage_run("fine", 1, 10), coarse[:1], prompt))
+    batch = finished(run_fine(stage_run("fine", 3, 10), coarse, prompt))
+    alone = finished(run_fine(stage_run("fine", 1, 10), coarse[:1], prompt))
     monkeypatch.setattr("audiolm.stages.MAX_FINE_ROWS", 4)
-    parts = outcome(run_fine(stage_run("fine", 3, 10), coarse, prompt))
+    parts = finished(run_fine(stage_run("fine", 3, 10), coarse, prompt))
     assert torch.equal(batch[:1], alone)
     assert torch.equal(batch, parts)

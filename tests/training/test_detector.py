@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from audiolm.checkpoints.components import MADE_FOR
 from audiolm.checkpoints.format import load_checkpoint, read_run
 from audiolm.config import STAGES, DetectorConfig, SamplingConfig
+from audiolm.data.pairs import SPLITS, PairSet, PairWriter
 from audiolm.detector import Detector
 from audiolm.errors import DataError, TrainingError
 from audiolm.pipeline import Pipeline
 from audiolm.streams import Waveform
 from audiolm.training import detector, detector_data
-from audiolm.training.detector_pairs import SPLITS, PairSet, PairWriter
 from audiolm.training.loop import LoopOptions, Trainer
 from audiolm.training.runs import load_run
 from tests.pipeline.material import finish, recording, request

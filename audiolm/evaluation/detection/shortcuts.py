@@ -1,0 +1,79 @@
+"""D3: what level, silence, offset, bandwidth or length alone would reach: it should be little more than chance."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audiolm.audio.loudness import rms_db
+from audiolm.audio.spectra import log_mel
+from audiolm.config import SAMPLE_RATE_HZ
+from audiolm.data.pairs import PairSet
+from audiolm.evaluation.detection.inputs import DetectionInputs
+from audiolm.evaluation.probes import probe
+from audiolm.evaluation.report import Figure, RowReport
+from audiolm.evaluation.statistics import grouped_rate
+
+TITLE = "Shortcut models: one plain figure of the clip each"
+TARGET = "accuracy <= 0.55 each"
+MOST = 0.55
+NUM_TRAIN_PAIRS = 1000
+SILENCE_BELOW_DB = 40.0  # under the clip's loudest 20 ms
+_HOP = SAMPLE_RATE_HZ // 50
+_NUM_MELS = 80
+
+
+def shortcut_figures(waveforms: Tensor) -> dict[str, Tensor]:
+    """[B, T] -> plain figures [B]: seconds, share of silence, level, offset, mel bands below 99 % of the power."""
+    levels = rms_db(waveforms.unfold(1, _HOP, _HOP))
+    power = log_mel(waveforms, _NUM_MELS, hop_length=_HOP).exp().square().mean(dim=2).cumsum(dim=1)
+    return {
+        "duration": torch.full((len(waveforms),), waveforms.shape[1] / SAMPLE_RATE_HZ),
+        "silence": (levels < levels.amax(dim=1, keepdim=True) - SILENCE_BELOW_DB).float().mean(dim=1),
+        "level": rms_db(waveforms),
+        "offset": waveforms.mean(dim=1),
+        "bandwidth": (power < 0.99 * power[:, -1:]).float().sum(dim=1),
+    }
+
+
+def best_threshold(values: np.ndarray, generated: np.ndarray) -> tuple[float, bool]:
+    """values [N], generated [N] bool -> (threshold, above): the decision that is right most often on these clips."""
+    order = np.argsort(values, kind="stable")
+    ranked, positive = values[order], generated[order]
+    # Calling what lies from place k on: right are the originals before it and the generated ones from it on.
+    right = np.r_[0, np.cumsum(~positive)] + positive.sum() - np.r_[0, np.cumsum(positive)]
+    possible = np.r_[True, ranked[1:] > ranked[:-1], True]  # no threshold lies between equal values
+    edges = np.r_[-np.inf, (ranked[1:] + ranked[:-1]) / 2, np.inf]
+    above, below = np.where(possible, right, -1), np.where(possible, len(values) - right, -1)
+    return (edges[above.argmax()], True) if above.max() >= below.max() else (edges[below.argmax()], False)
+
+
+def measure(inputs: DetectionInputs) -> RowReport:
+    """Raises EvaluationError where the pairs are another checkpoint's."""
+    train, test = inputs.pair_set("train"), inputs.pair_set("test")
+    num_train = inputs.count(min(NUM_TRAIN_PAIRS, train.num_rows))
+    known, asked = _all_figures(inputs, train, num_train), _all_figures(inputs, test, inputs.count(test.num_rows))
+    generated = np.tile([True, False], num_train)
+    groups = np.repeat([row["group"] for row in test.rows[: inputs.count(test.num_rows)]], 2)
+    truth = np.tile([True, False], len(groups) // 2)
+    figures = []
+    for name in known:
+        threshold, above = best_threshold(known[name], generated)
+        called = (asked[name] >= threshold) == above
+        figures.append(Figure.of(name, grouped_rate(called == truth, groups)))
+    met = all(figure.value <= MOST for figure in figures)
+    both = torch.tensor(np.stack([np.r_[known[name], asked[name]] for name in known], axis=1))
+    is_train = torch.arange(len(both)) < len(generated)
+    together = probe(both, torch.tensor(np.r_[generated, truth]).long(), is_train)
+    figures.append(Figure.of("all five, linear", grouped_rate(together.numpy(), groups)))
+    note = f"the best threshold of each figure on {num_train} training pairs, tried on the pairs of D1; half is chance"
+    return RowReport("D3", TITLE, TARGET, tuple(figures), met, (note,), headlines=tuple(known))
+
+
+def _all_figures(inputs: DetectionInputs, pairs: PairSet, num_pairs: int) -> dict[str, np.ndarray]:
+    """[2 num_pairs] each, a generated clip and its original in turn."""
+    rows = [
+        shortcut_figures(pairs.pair(row, 0, pairs.length)) for row in inputs.progress(range(num_pairs), "shortcuts")
+    ]
+    return {name: torch.cat([row[name] for row in rows]).double().numpy() for name in rows[0]}

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from audiolm.data.pairs import PairSet, PairWriter
+from audiolm.errors import DataError
+
+META = {"length": 800, "join": 300, "made_for": {}}
+
+
+def rows(count: int, length: int = 1_100, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, length, generator=torch.Generator().manual_seed(seed)) - 0.5
+
+
+def notes(count: int) -> list[dict]:
+    return [{"item": str(n), "group": "a"} for n in range(count)]
+
+
+def write(folder: Path, split: str = "train") -> PairWriter:
+    writer = PairWriter(folder, split, META)
+    writer.add(rows(2), rows(2, seed=1), notes(2))
+    writer.add_unpaired(rows(3, 800, seed=2), [note | {"levels": 4} for note in notes(3)])
+    return writer
+
+
+def test_pairs_start_after_their_prompt_and_spliced_clips_before_it(tmp_path):
+    write(tmp_path)
+    pairs = PairSet(tmp_path, "train")
+    assert (pairs.num_rows, pairs.num_unpaired, pairs.length, pairs.join) == (2, 3, 800, 300)
+    assert torch.allclose(pairs.spliced(1), torch.stack([rows(2)[1], rows(2, seed=1)[1]]), atol=1e-4)
+    assert torch.equal(pairs.pair(1, 100, 50), pairs.spliced(1)[:, 400:450])
+    assert torch.allclose(pairs.original(2, 10, 20), rows(3, 800, seed=2)[2, 10:30], atol=1e-4)
+    assert pairs.unpaired[2]["levels"] == 4
+
+
+def test_writing_goes_on_after_what_was_noted(tmp_path):
+    write(tmp_path)
+    for name in ("generated", "original", "unpaired"):
+        with open(tmp_path / f"train/{name}.int16", "ab") as file:
+            file.write(b"audio whose line was never written")
+    writer = write(tmp_path)
+    assert (writer.num_rows, writer.num_unpaired) == (4, 6)
+    pairs = PairSet(tmp_path, "train")
+    assert torch.equal(pairs.spliced(2), pairs.spliced(0))
+    assert torch.equal(pairs.original(5, 0, 800), pairs.original(2, 0, 800))
+
+
+def test_folders_of_the_first_format_have_no_prompts_and_no_further_originals(tmp_path):
+    writer = PairWriter(tmp_path, "valid", {"length": 1_100})
+    writer.add(rows(1), rows(1, seed=1), notes(1))
+    (tmp_path / "valid/unpaired.int16").unlink()
+    pairs = PairSet(tmp_path, "valid")
+    assert (pairs.join, pairs.num_unpaired) == (0, 0)
+    assert torch.equal(pairs.pair(0, 0, 1_100), pairs.spliced(0))
+
+
+def test_foreign_and_damaged_folders_are_refused(tmp_path):
+    writer = write(tmp_path)
+    with pytest.raises(DataError, match="another checkpoint or length"):
+        PairWriter(tmp_path, "train", META | {"join": 0})
+    with pytest.raises(DataError, match="1100 samples, found 800"):
+        writer.add(rows(1, 800), rows(1), notes(1))
+    with pytest.raises(DataError, match="split valid"):
+        PairSet(tmp_path, "valid")
+    (tmp_path / "train/original.int16").write_bytes(b"\0\0")
+    with pytest.raises(DataError, match="split train"):
+        PairSet(tmp_path, "train")
+    (tmp_path / "meta.json").write_text(json.dumps({"length": "long"}))
+    with pytest.raises(DataError, match="not a folder of detector data"):
+        PairSet(tmp_path, "train")
