@@ -42,6 +42,7 @@ def preflight(study: Study, clips: Mapping[str, bytes]) -> Preflight:
             problems += [f"clip {clip.id}: {problem}" for problem in found]
             if not found:
                 loudness[clip.id] = loudness_of(clips[clip.id])
+                problems += [f"clip {clip.id}: it is silent"] * (loudness[clip.id] <= SILENCE_LUFS)
     problems += _same_bytes(study)
     screening = {clip for role in (HEADPHONES, LEVEL) for trial in study.of_role(role) for clip in trial.clips}
     heard = [clip for clip in study.clips if clip.id not in screening]
@@ -101,8 +102,6 @@ def _file_problems(clip: Clip, content: bytes) -> list[str]:
         samples = np.frombuffer(content, "<i2", offset=HEADER_BYTES).astype(np.int32)
         if np.abs(samples).max() >= 32767:
             problems.append("full scale is reached: it may be clipped")
-        if loudness_of(content) <= SILENCE_LUFS:
-            problems.append("it is silent")
     return problems
 
 
