@@ -25,12 +25,13 @@ STAGE_NAMES = {
     "coarse": "Coarse tokens: voice and timbre",
     "fine": "Fine tokens: detail",
     "decode": "Tokens to sound",
+    "mark": "Marking it as generated",
     "detect": "Asking the detector",
     "reconstruct": "Reconstructing",
     "score": "Asking the stages about every token",
     "draw": "Drawing",
 }
-CONTINUE_STAGES = ("encode", "semantic", "coarse", "fine", "decode", "detect")
+CONTINUE_STAGES = ("encode", "semantic", "coarse", "fine", "decode", "mark", "detect")
 VERDICT_WORDS = {
     "generated": "sounds generated",
     "original": "sounds original",

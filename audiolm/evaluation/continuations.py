@@ -57,7 +57,7 @@ def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[Continu
         raise EvaluationError("needs a folder for the continuations: give --work")
     folder = inputs.work / f"{models.info.name}-{models.info.sha256[:12]}" / inputs.holdout.name
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline = Pipeline(models)
+    pipeline = Pipeline(models, watermark=False)  # the figures are the models'
     continued = []
     for item, own in inputs.progress(requests(inputs, default), "continuations"):
         recording = Waveform(inputs.holdout.waveform(item, own.prompt_s + own.continuation_s + _REST_S))
