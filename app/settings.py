@@ -19,7 +19,8 @@ class Settings:
     `checkpoints` are names of embedded ones, folders of one checkpoint, folders of several, or Hub ids
     (`org/name` or `org/name@revision`); empty means the embedded ones. `other_checkpoints` says whether a visitor may
     name a folder or a Hub id in the page: on by default only where the page is not served to other machines, since it
-    makes this machine read folders and download from the Hub for whoever asks.
+    makes this machine read folders and download from the Hub for whoever asks. `watermark` says whether what is
+    generated carries a mark.
     """
 
     host: str = "127.0.0.1"
@@ -28,6 +29,7 @@ class Settings:
     checkpoints: tuple[str, ...] = ()
     threads: int | None = None
     other_checkpoints: bool = True
+    watermark: bool = True
     queue_size: int = 16
     cache_sweep_s: int = 300
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
@@ -61,6 +63,9 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         default=None,
         help="let visitors name a folder or Hub id (default: only when serving this machine alone)",
     )
+    parser.add_argument(
+        "--no-watermark", dest="watermark", action="store_false", help="leave what is generated without a watermark"
+    )
     values = parser.parse_args(arguments)
     if not 0 <= values.port <= 65535:
         parser.error(f"--port must be 0..65535, found {values.port}")
@@ -74,4 +79,5 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         checkpoints=tuple(values.checkpoints),
         threads=values.threads,
         other_checkpoints=others,
+        watermark=values.watermark,
     )
