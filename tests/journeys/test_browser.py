@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
 
 from tests.app.conftest import write_tone
-from tests.journeys.conftest import CHROMIUM, Server
+from tests.journeys.conftest import CHROMIUM
 
 if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
     pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
 
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 RUN_MS = 300_000
-
-
-@pytest.fixture
-def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """The page as it opens; no script on it may fail."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(server.url, wait_until="domcontentloaded")
-    expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
-    yield page
-    context.close()
-    assert errors == []
 
 
 def upload(page: Page, recording: Path, where: str = "#prompt") -> None:
