@@ -65,9 +65,10 @@ def run(args: argparse.Namespace) -> None:
     detector_views.run(_with_defaults(detector_views, common, data=pairs, max_minutes=minutes["views"]))
     if not _is_measured(trained):
         validate = max(0.2, minutes["training"] / 12)
-        _call("audiolm.training", "detector", "--data", pairs, "--out", trained, "--steps", args.steps,
-              "--max-minutes", minutes["training"], "--validate-minutes", validate, "--keep-best",
-              "--average-decay", 0.99, "--seed", args.seed, "--threads", args.threads, "--device", args.device)  # fmt: skip
+        options = ["--steps", args.steps, "--max-minutes", minutes["training"], "--validate-minutes", validate]
+        options += ["--keep-best", "--average-decay", 0.99, "--seed", args.seed]
+        options += ["--threads", args.threads, "--device", args.device]
+        _call("audiolm.training", "detector", "--data", pairs, "--out", trained, *options)
     info = _assemble(args, trained, read_info(args.checkpoint).card)
     report = _measure(args, pairs)
     missed = [] if args.keep_scores else missed_rows(report)
