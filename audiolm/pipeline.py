@@ -27,7 +27,7 @@ from audiolm.config import (
     SAMPLES_PER_SEMANTIC,
     STAGES,
 )
-from audiolm.detector import Verdict
+from audiolm.detector import Detector, Verdict
 from audiolm.device import pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
@@ -199,11 +199,16 @@ class Pipeline:
 
     def detect(self, waveform: Waveform) -> Verdict:
         """Generated or original? Raises CheckpointError where the checkpoint has no detector; DeviceMemoryError."""
-        if self.models.detector is None:
-            raise CheckpointError(f"checkpoint {self.models.info.name} has no detector")
+        detector = self._detector()
         with _memory_errors():
-            verdict = self.models.detector.judge(_at_model_rate(waveform))
+            verdict = detector.judge(_at_model_rate(waveform))
         return replace(verdict, model_sha256=self._component_hashes()["detector"])
+
+    def saliency(self, waveform: Waveform) -> Tensor:
+        """[mels, frames] over all of it: what speaks for "generated" (positive) and against. Raises as `detect`."""
+        detector = self._detector()
+        with _memory_errors():
+            return detector.saliency(_at_model_rate(waveform))[0]
 
     def check_watermark(self, waveform: Waveform) -> MarkResult:
         """Is there one in it, whichever checkpoint made it? Raises WatermarkError where its package is missing."""
@@ -357,6 +362,11 @@ class Pipeline:
         )
         prompt_s = job.prompt_frames / FRAME_RATE_HZ
         return Continuation(output.waveform, prompt_s, semantic, acoustic, output.verdict, receipt)
+
+    def _detector(self) -> Detector:
+        if self.models.detector is None:
+            raise CheckpointError(f"checkpoint {self.models.info.name} has no detector")
+        return self.models.detector
 
     def _component_hashes(self) -> dict[str, str]:
         return {name: entry.hash for name, entry in self.models.info.components.items()}
