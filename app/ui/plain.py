@@ -18,6 +18,7 @@ from audiolm.errors import (
     CheckpointError,
     DeviceMemoryError,
     RequestError,
+    WatermarkError,
 )
 
 MODEL_EVENTS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 16}
@@ -34,6 +35,7 @@ TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
     (CheckpointError, "This checkpoint cannot be used"),
     (DeviceMemoryError, "Not enough memory"),
     (RequestError, "This cannot be done as asked"),
+    (WatermarkError, "The watermark cannot be used"),
 )
 NOT_TAKEN = (
     "The server did not take this run: too many others may be waiting, or a number is beyond its limits. "
