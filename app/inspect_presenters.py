@@ -13,6 +13,7 @@ from app.dictionary import Heard
 from app.pictures import bars_svg, data_uri, mel_png
 from app.presenters import checkpoint_row
 from app.results import Compared, Inspected, Version
+from app.verdict_presenters import facts, headline
 from audiolm.audio import spectra
 from audiolm.inspection.dictionary import Entry
 from audiolm.inspection.seam import PERCENTILE, Seam
@@ -183,8 +184,10 @@ def occurrence_label(heard: Heard, with_name: bool) -> str:
 
 
 def compared_text(compared: Compared) -> str:
-    """The last line of a comparison."""
-    return " · ".join([f"{len(compared.versions)} versions by {compared.checkpoint.name}", *compared.notes])
+    """The last line of a comparison; what belongs beside its scores is the same for all of them."""
+    verdict = next((version.verdict for version in compared.versions if version.verdict is not None), None)
+    notes = [*compared.notes, *([] if verdict is None else [f"Detector's scores: {facts(verdict)}"])]
+    return " · ".join([f"{len(compared.versions)} versions by {compared.checkpoint.name}", *notes])
 
 
 def version_rows(compared: Compared) -> list[dict[str, Any]]:
@@ -204,8 +207,8 @@ def version_rows(compared: Compared) -> list[dict[str, Any]]:
 
 def _figures(version: Version) -> list[str]:
     shown = [FIGURES[name].format(value) for name, value in version.figures.items() if value is not None]
-    if version.verdict is not None and version.verdict.probability is not None:
-        shown.append(f"detector {version.verdict.probability:.0%} generated")
+    if version.verdict is not None:
+        shown.append(f"detector: {headline(version.verdict)}")
     return shown
 
 

@@ -69,7 +69,7 @@ class Offer:
                 del self._pipelines[key]
         if key not in self._pipelines:
             models = load_checkpoint(self._folder(choice), device=str(self._device))
-            self._pipelines[key] = (models.info, Pipeline(models))
+            self._pipelines[key] = (models.info, Pipeline(models, self._settings.watermark))
             while len(self._pipelines) > MAX_LOADED:
                 self._pipelines.popitem(last=False)
         self._pipelines.move_to_end(key)

@@ -10,9 +10,11 @@ from html import escape
 import matplotlib
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from audiolm.audio import spectra
 from audiolm.inspection.figures import MEL_BANDS, MEL_FFT, MEL_HOP, MEL_RANGE
+from audiolm.inspection.saliency import painted
 from audiolm.streams import Waveform
 
 MAX_COLUMNS = 900
@@ -34,6 +36,15 @@ def mel_png(waveform: Waveform) -> bytes:
     shades = ((mel - mel.max()) / MEL_RANGE + 1.0).clip(0.0, 1.0)
     picture = Image.fromarray((shades * 255).astype(np.uint8), "P")
     picture.putpalette((matplotlib.colormaps["magma"](np.arange(256))[:, :3] * 255).astype(np.uint8).tobytes())
+    return _png(picture)
+
+
+def saliency_png(saliency: Tensor) -> bytes:
+    """Saliency [mels, frames] to lay over `mel_png`; at most MAX_COLUMNS wide."""
+    return _png(Image.fromarray(painted(saliency, MAX_COLUMNS), "RGBA"))
+
+
+def _png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()

@@ -14,9 +14,7 @@ from app.figures import LiveTokens, png
 from app.results import Course, Loading, Started
 from app.runs import Waiting
 from audiolm.checkpoints import CheckpointInfo
-from audiolm.detector import Verdict
 from audiolm.events import Continuation, Progress, Result
-from audiolm.intervals import wilson_interval
 from audiolm.receipt import Receipt
 
 STAGE_NAMES = {
@@ -25,19 +23,15 @@ STAGE_NAMES = {
     "coarse": "Coarse tokens: voice and timbre",
     "fine": "Fine tokens: detail",
     "decode": "Tokens to sound",
+    "mark": "Marking it as generated",
     "detect": "Asking the detector",
+    "watermark": "Looking for a watermark",
     "reconstruct": "Reconstructing",
     "score": "Asking the stages about every token",
     "draw": "Drawing",
     "clips": "Making the clips",
 }
-CONTINUE_STAGES = ("encode", "semantic", "coarse", "fine", "decode", "detect")
-VERDICT_WORDS = {
-    "generated": "sounds generated",
-    "original": "sounds original",
-    "uncertain": "uncertain",
-    "withheld": "no score",
-}
+CONTINUE_STAGES = ("encode", "semantic", "coarse", "fine", "decode", "mark", "detect")
 
 
 # while a run goes on
@@ -161,56 +155,15 @@ def heading_html(number: int, continuation: Continuation) -> str:
     )
 
 
-def verdict_html(verdict: Verdict | None, detector_hash: str) -> str:
-    """The detector's score against its threshold, its error rates with their n, and what it holds for."""
-    if verdict is None:
-        return '<div class="verdict"><p class="words">This checkpoint has no detector: no score.</p></div>'
-    if verdict.probability is None:
-        return (
-            f'<div class="verdict"><p class="words"><strong>Detector: {VERDICT_WORDS[verdict.label]}</strong> · '
-            f'{escape(verdict.reason)}</p><p class="scope">{escape(_sentence(verdict.scope))}</p></div>'
-        )
-    score, threshold = 100 * verdict.probability, 100 * verdict.threshold
-    return (
-        '<div class="verdict">'
-        f'<p class="words"><strong>Detector: {VERDICT_WORDS[verdict.label]}</strong> · {score:.1f} % generated, '
-        f"threshold {threshold:.1f} %</p>"
-        f'<div class="meter" role="img" aria-label="score {score:.1f} percent, threshold {threshold:.1f} percent">'
-        f'<span class="needle" style="left:{score:.1f}%"></span>'
-        f'<span class="threshold" style="left:{threshold:.1f}%"></span>'
-        '</div><div class="ends" aria-hidden="true"><span>original</span><span>generated</span></div>'
-        f'<p class="scope">{escape(error_rates(verdict))} {escape(_sentence(verdict.scope))} '
-        f"Detector {escape(_short_hash(detector_hash))}.</p></div>"
-    )
-
-
-def error_rates(verdict: Verdict) -> str:
-    """How often the threshold errs on held-out clips, with the numbers of clips and 95 % intervals."""
-    parts = [
-        f"{100 * rate:.1f} % of {count:,} {what} (95 % interval {_interval(rate, count)})"
-        for rate, count, what in (
-            (verdict.false_positive_rate, verdict.num_originals, "originals called generated"),
-            (verdict.false_negative_rate, verdict.num_generated, "generated ones missed"),
-        )
-        if rate is not None and count
-    ]
-    if not parts:
-        return "Its error rates have not been measured."
-    return f"On held-out clips: {', '.join(parts)}."
-
-
-def _interval(rate: float, count: int) -> str:
-    low, high = wilson_interval(rate * count, count)
-    return f"{100 * low:.1f} to {100 * high:.1f}"
-
-
 def receipt_html(receipt: Receipt) -> str:
     """The receipt's main lines, and the whole of it folded away."""
     rows = {
-        "checkpoint": f"{receipt.checkpoint} {_short_hash(receipt.checkpoint_sha256)}",
+        "checkpoint": f"{receipt.checkpoint} {short_hash(receipt.checkpoint_sha256)}",
         "seed": f"{receipt.request.seed}, row {receipt.row}",
-        "prompt": _short_hash(receipt.prompt_sha256),
-        "tokens": _short_hash(receipt.tokens_sha256),
+        "prompt": short_hash(receipt.prompt_sha256),
+        "tokens": short_hash(receipt.tokens_sha256),
+        "watermark": receipt.watermark or "none",
+        "verdict": str((receipt.verdict or {}).get("label", "none")),
     }
     cells = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in rows.items())
     return (
@@ -236,6 +189,7 @@ def _continuation_row(number: int, continuation: Continuation) -> dict[str, Any]
         "generated": True,
         "prompt_s": continuation.prompt_s,
         "duration_s": continuation.waveform.duration_s,
+        "watermark": continuation.receipt.watermark,
         "verdict": None if continuation.verdict is None else continuation.verdict.to_dict(),
         "receipt": json.loads(continuation.receipt.to_json()),
     }
@@ -263,10 +217,6 @@ def checkpoint_row(info: CheckpointInfo) -> dict[str, Any]:
     }
 
 
-def _short_hash(digest: str) -> str:
+def short_hash(digest: str) -> str:
+    """As much of a hash as tells two apart, or "none"."""
     return digest[:12] if digest else "none"
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".") if text else ""

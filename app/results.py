@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+
 from app.runs import Waiting
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.detector import Verdict
@@ -15,6 +17,7 @@ from audiolm.inspection.timeline import Timeline
 from audiolm.receipt import Receipt
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
+from audiolm.watermark import MarkResult
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,14 @@ class Reconstructed:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The detector's verdict on a recording."""
+class Hearing:
+    """A sound before the detector. `saliency` [mels, frames] says what in it spoke for "generated" (positive) and
+    against; None where the verdict is withheld."""
 
-    checkpoint: CheckpointInfo
-    verdict: Verdict
     waveform: Waveform
-    folder: Path
+    audio: Path
+    verdict: Verdict
+    saliency: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -100,11 +104,40 @@ class Compared:
     """Versions to switch between, the one that the others are compared with first. `notes` say what is missing."""
 
     checkpoint: CheckpointInfo
-    kind: str  # "ladder", "voices" or "ablations"
+    kind: str  # "ladder", "voices", "ablations" or "control"
     versions: tuple[Version, ...]
     folder: Path
     prompt_s: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A recording, judged and searched for a watermark; and judged once more through the codec, as the `control`.
+
+    The control is None where the codec cannot take the recording: `no_control` says why. `receipt` is the one in the
+    recording's file, if it has any.
+    """
+
+    checkpoint: CheckpointInfo
+    recording: Hearing
+    mark: MarkResult
+    receipt: Receipt | None
+    control: Hearing | None
+    no_control: str
+    folder: Path
+    elapsed_s: float
+
+    @property
+    def versions(self) -> Compared:
+        """The recording and its control, to switch between."""
+        heard = {"the recording": self.recording, "through the codec (control)": self.control}
+        versions = (
+            Version(label, one.waveform, one.audio, self.receipt is not None, verdict=one.verdict)
+            for label, one in heard.items()
+            if one is not None
+        )
+        return Compared(self.checkpoint, "control", tuple(versions), self.folder)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ import torch
 
 from app import versions
 from app.clips import Clip, read_clip
+from app.detection import judge
 from app.offer import Offer
-from app.results import Finished, Inspected, Judged, Loading, Reconstructed, SavedContinuation, Started
+from app.results import Finished, Inspected, Loading, Reconstructed, SavedContinuation, Started
 from app.runs import Runs
 from app.schemas import (
     MAX_CLIP_S,
@@ -131,14 +132,14 @@ class Service:
         return self._runs.start(steps)
 
     def detect(self, request: ClipRequest) -> Events:
-        """Yields Loading and Waiting, at last one Judged.
+        """Yields Loading, Waiting and Progress, at last one Judged.
 
         Raises AudioError, CheckpointError (also where the checkpoint has no detector), DeviceMemoryError.
         """
 
         def steps(folder: Path) -> Events:
-            info, pipeline, clip = yield from self._open(request)
-            yield Judged(info, pipeline.detect(clip.waveform), clip.waveform, folder)
+            _, pipeline, clip = yield from self._open(request)
+            yield (yield from judge(pipeline, clip, folder))
 
         return self._runs.start(steps)
 

@@ -21,6 +21,7 @@ class Settings:
     name a folder or a Hub id in the page: on by default only where the page is not served to other machines, since it
     makes this machine read folders and download from the Hub for whoever asks. `studies_in_page` says whether a visitor
     may make listening studies and see the owners' links of all that are here: on by default as the one before.
+    `watermark` says whether what is generated carries a mark.
     """
 
     host: str = "127.0.0.1"
@@ -29,6 +30,7 @@ class Settings:
     checkpoints: tuple[str, ...] = ()
     threads: int | None = None
     other_checkpoints: bool = True
+    watermark: bool = True
     queue_size: int = 16
     cache_sweep_s: int = 300
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
@@ -77,6 +79,9 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         default=None,
         help="let visitors make studies and see the owners' links (default: only when serving this machine alone)",
     )
+    parser.add_argument(
+        "--no-watermark", dest="watermark", action="store_false", help="leave what is generated without a watermark"
+    )
     values = parser.parse_args(arguments)
     if not 0 <= values.port <= 65535:
         parser.error(f"--port must be 0..65535, found {values.port}")
@@ -90,6 +95,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         checkpoints=tuple(values.checkpoints),
         threads=values.threads,
         other_checkpoints=alone if values.other_checkpoints is None else values.other_checkpoints,
+        watermark=values.watermark,
         studies_in_page=alone if values.studies_in_page is None else values.studies_in_page,
         studies_folder=values.studies,
     )

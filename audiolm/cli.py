@@ -1,4 +1,5 @@
-"""The command line: python -m audiolm continue, generate, acoustic, inspect, reconstruct, detect, replay, checkpoints.
+"""The command line: python -m audiolm continue, generate, acoustic, inspect, reconstruct, detect, replay, checkpoints,
+watermark.
 
 Errors a user can do something about are one line on stderr and exit code 2; an interrupt is exit code 130.
 """
@@ -21,6 +22,7 @@ from tqdm import tqdm
 import audiolm
 from audiolm.audio import files
 from audiolm.checkpoints import commands as checkpoint_commands
+from audiolm.checkpoints.embedded import ASSETS
 from audiolm.config import STAGES
 from audiolm.detector import Verdict
 from audiolm.errors import AudioLMError, CheckpointError, RequestError
@@ -31,6 +33,7 @@ from audiolm.pipeline import Pipeline
 from audiolm.receipt import Receipt
 from audiolm.request import MAX_CONTINUATION_S, MAX_PROMPT_S, PROMPT_PARTS, ContinuationRequest
 from audiolm.streams import Waveform
+from audiolm.watermark import commands as watermark_commands
 
 DEFAULTS = ContinuationRequest()
 STUDY = "study"  # handed to a program of its own: this package never imports the application
@@ -66,6 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("checkpoints", help="list, verify, fetch, publish and assemble checkpoints")
     checkpoint_commands.add_arguments(command)
     command.set_defaults(run=checkpoint_commands.run)
+    command = commands.add_parser("watermark", help="look for the watermark in files, or measure what it survives")
+    watermark_commands.add_arguments(command, examples=ASSETS.parent / "prompts")
+    command.set_defaults(run=run_watermark)
     return parser
 
 
@@ -107,7 +113,7 @@ def _add_run_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument("receipt", type=Path, help="NAME.receipt.json, or the WAV file itself")
     command.add_argument("prompt", type=Path, nargs="?", help="the recording it was made from (acoustic: the voice)")
     command.add_argument("--source", type=Path, help="the recording an acoustic generation followed")
-    command.add_argument("--out", type=Path, default=Path("out"), help="folder")
+    _add_output_options(command)
     _add_model_options(command, checkpoint=None)
     command.set_defaults(run=run_replay)
 
@@ -189,6 +195,12 @@ def run_replay(options: argparse.Namespace) -> None:
     _write_row(result, receipt.row, options.out, name)
 
 
+def run_watermark(options: argparse.Namespace) -> int:
+    from audiolm.evaluation.degradations import DEGRADATIONS
+
+    return watermark_commands.run(options, DEGRADATIONS)
+
+
 def follow(events: Generator[Event]) -> Result:
     """A run to its end."""
     return complete(result_of(events))
@@ -232,8 +244,15 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--temperature-{stage}", type=float, help="(the checkpoint's)")
         parser.add_argument(f"--top-k-{stage}", type=int, help="0 keeps every token (the checkpoint's)")
         parser.add_argument(f"--top-p-{stage}", type=float, help="1 keeps every token (the checkpoint's)")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder")
+    _add_output_options(parser)
     _add_model_options(parser)
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder")
+    parser.add_argument(
+        "--no-watermark", dest="watermark", action="store_false", help="leave what is generated without a watermark"
+    )
 
 
 def _request(options: argparse.Namespace, pipeline: Pipeline, **fields: float | str) -> ContinuationRequest:
@@ -255,7 +274,8 @@ def _pipeline(options: argparse.Namespace) -> Pipeline:
         if options.threads < 1:
             raise RequestError(f"--threads must be at least 1, found {options.threads}")
         torch.set_num_threads(options.threads)
-    return Pipeline.load(options.checkpoint, options.revision, options.device)
+    watermark = "watermark" in options and options.watermark
+    return Pipeline.load(options.checkpoint, options.revision, options.device, watermark)
 
 
 def _pipeline_of(receipt: Receipt, options: argparse.Namespace) -> Pipeline:

@@ -310,7 +310,8 @@ class DetectorConfig(Config):
     """Two networks on one clip: a CNN on log-mel frames and, where `num_heard` is not 0, one on what the checkpoint's
     own models make of it (`num_heard` figures a frame, see `audiolm.checkpoints.listener`).
 
-    `scope_limit` is the distance from the calibration clips beyond which a verdict is withheld (None: not measured).
+    `scope_limit` is the distance from the calibration clips beyond which a verdict is withheld (None: not measured);
+    `withheld` is why every verdict is, "" where none need be.
     """
 
     num_mels: int = 64
@@ -320,6 +321,7 @@ class DetectorConfig(Config):
     num_heard: int = 0
     heard_width: int = 64
     scope_limit: float | None = None
+    withheld: str = ""
     calibration: DetectorCalibration = field(default_factory=DetectorCalibration)
 
     def __post_init__(self) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from audiolm import watermark
 from audiolm.audio.levelling import level_gain
 from audiolm.audio.resample import resample
 from audiolm.checkpoints import registry
@@ -26,7 +27,7 @@ from audiolm.config import (
     SAMPLES_PER_SEMANTIC,
     STAGES,
 )
-from audiolm.detector import Verdict
+from audiolm.detector import Detector, Verdict
 from audiolm.device import pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
@@ -46,6 +47,7 @@ from audiolm.receipt import (
 from audiolm.request import MAX_CONTINUATION_S, MAX_PROMPT_S, MIN_PROMPT_S, ContinuationRequest
 from audiolm.stages import Meter, StageRun, run_coarse, run_fine, run_semantic
 from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
+from audiolm.watermark import MarkResult
 
 __all__ = [
     "Chunk",
@@ -94,23 +96,36 @@ class _Job:
         return 0 if self.prompt is None else self.prompt.codes.shape[0]
 
 
-class Pipeline:
-    """Continue, generate, acoustic, reconstruct and detect with one checkpoint's models."""
+@dataclass(frozen=True)
+class _Output:
+    """One row's sound, the name of the watermark that is in it ("": none) and what the detector says of it."""
 
-    def __init__(self, models: ModelSet) -> None:
+    waveform: Waveform
+    watermark: str = ""
+    verdict: Verdict | None = None
+
+
+class Pipeline:
+    """Continue, generate, acoustic, reconstruct and detect with one checkpoint's models.
+
+    With `watermark`, which runs need the package resemble-perth for, what was generated carries a mark.
+    """
+
+    def __init__(self, models: ModelSet, watermark: bool = True) -> None:
         self.models = models
+        self.watermark = watermark
         self.num_coarse_levels = len(models.stages["coarse"].config.levels)
         self.num_levels = self.num_coarse_levels + len(models.stages["fine"].config.levels)
 
     @classmethod
-    def load(cls, source: str, revision: str | None = None, device: str = "auto") -> Self:
+    def load(cls, source: str, revision: str | None = None, device: str = "auto", watermark: bool = True) -> Self:
         """From an embedded name, a folder or a Hub id; device "auto" is cuda where there is one, else cpu.
 
         Raises CheckpointError, DeviceMemoryError; RequestError for a device this machine does not have.
         """
         chosen = pick_device(device)
         with _memory_errors():
-            return cls(registry.load(source, revision, chosen))
+            return cls(registry.load(source, revision, chosen), watermark)
 
     @property
     def device(self) -> torch.device:
@@ -125,14 +140,17 @@ class Pipeline:
         ids are -1), which no stage was trained for.
 
         Raises RequestError for another ablation; AudioTooShortError, AudioSilentError, DeviceMemoryError, on the first
-        event that needs it.
+        event that needs it; WatermarkError before the first token where the watermark's package is missing.
         """
         if ablation not in ("", *ABLATIONS):
             raise RequestError(f"ablation must be one of {', '.join(ABLATIONS)}, found {ablation!r}")
         return _guarded(self._continue(prompt, request, ablation))
 
     def generate(self, request: ContinuationRequest) -> Generator[Event]:
-        """Unconditional generation of `request.continuation_s`: no prompt. Raises DeviceMemoryError."""
+        """Unconditional generation of `request.continuation_s`: no prompt.
+
+        Raises DeviceMemoryError; WatermarkError as `continue_prompt`.
+        """
         num_frames = round(request.continuation_s * FRAME_RATE_HZ)
         return _guarded(self._run(_Job("generation", request, None, None, num_frames), Meter()))
 
@@ -181,11 +199,20 @@ class Pipeline:
 
     def detect(self, waveform: Waveform) -> Verdict:
         """Generated or original? Raises CheckpointError where the checkpoint has no detector; DeviceMemoryError."""
-        if self.models.detector is None:
-            raise CheckpointError(f"checkpoint {self.models.info.name} has no detector")
+        detector = self._detector()
         with _memory_errors():
-            verdict = self.models.detector.judge(_at_model_rate(waveform))
+            verdict = detector.judge(_at_model_rate(waveform))
         return replace(verdict, model_sha256=self._component_hashes()["detector"])
+
+    def saliency(self, waveform: Waveform) -> Tensor:
+        """[mels, frames] over all of it: what speaks for "generated" (positive) and against. Raises as `detect`."""
+        detector = self._detector()
+        with _memory_errors():
+            return detector.saliency(_at_model_rate(waveform))[0]
+
+    def check_watermark(self, waveform: Waveform) -> MarkResult:
+        """Is there one in it, whichever checkpoint made it? Raises WatermarkError where its package is missing."""
+        return watermark.check(waveform)
 
     def replay(
         self, receipt: Receipt, prompt: Waveform | None = None, source: Waveform | None = None
@@ -234,6 +261,8 @@ class Pipeline:
         return encoded
 
     def _run(self, job: _Job, encoding: Meter) -> Generator[Event]:
+        if self.watermark:
+            watermark.require()  # now, not after a minute of work
         prompt = torch.zeros(0, self.num_levels, dtype=torch.long) if job.prompt is None else job.prompt.codes
         stages = {name: self._stage(job, name) for name in STAGES}
         semantic = yield from self._semantic(job, stages["semantic"])
@@ -241,13 +270,13 @@ class Pipeline:
         codes = yield from run_coarse(stages["coarse"], semantic, coarse_prompt, job.num_frames)
         if job.ablation != NO_FINE:
             codes = torch.cat([codes, (yield from run_fine(stages["fine"], codes, fine_prompt))], dim=2)
-        decoding, judging = Meter(), Meter()
-        waveforms = yield from self._decode(job, codes, decoding)
-        verdicts = yield from self._judge(job, waveforms, judging)
-        meters = {"encode": encoding, **{name: run.meter for name, run in stages.items()}}
-        meters |= {"decode": decoding, "detect": judging}
+        after = {name: Meter() for name in ("decode", "mark", "detect")}
+        outputs = yield from self._decode(job, codes, after["decode"])
+        outputs = yield from self._mark(job, outputs, after["mark"])
+        outputs = yield from self._judge(job, outputs, after["detect"])
+        meters = {"encode": encoding, **{name: run.meter for name, run in stages.items()}, **after}
         continuations = tuple(
-            self._continuation(job, row, waveforms[row], semantic[row], codes[row], verdicts[row])
+            self._continuation(job, row, outputs[row], semantic[row], codes[row])
             for row in range(job.request.num_continuations)
         )
         yield Result(continuations, {name: meter.timing for name, meter in meters.items()})
@@ -270,38 +299,47 @@ class Pipeline:
         rows = yield from run_semantic(run, ids, num_positions, [seed])
         return _shuffled(rows, len(ids), job.request.seed) if job.ablation == SHUFFLED else rows
 
-    def _decode(self, job: _Job, codes: Tensor, meter: Meter) -> Generator[Event, None, list[Waveform]]:
+    def _decode(self, job: _Job, codes: Tensor, meter: Meter) -> Generator[Event, None, list[_Output]]:
         """Row by row, so that the caller can stop in between; back at the prompt's level."""
         leader = job.prompt or job.source
         gain = 1.0 if leader is None else leader.gain
-        waveforms = []
+        outputs: list[_Output] = []
         for row in codes:
-            yield Progress("decode", len(waveforms), codes.shape[0], 0.0)
+            yield Progress("decode", len(outputs), codes.shape[0], 0.0)
             with meter.measure():
                 samples = self.models.codec.decode(row[None].to(self.device))[0].float().cpu() / gain
                 if job.prompt is not None and job.request.prompt_part == "original":
                     samples = join(job.prompt.pcm.samples, samples)
-            waveforms.append(Waveform(samples.clamp(-1.0, 1.0)))
-        yield Progress("decode", len(waveforms), codes.shape[0], 0.0)
-        return waveforms
+            outputs.append(_Output(Waveform(samples.clamp(-1.0, 1.0))))
+        yield Progress("decode", len(outputs), codes.shape[0], 0.0)
+        return outputs
 
-    def _judge(
-        self, job: _Job, waveforms: list[Waveform], meter: Meter
-    ) -> Generator[Event, None, list[Verdict | None]]:
+    def _mark(self, job: _Job, outputs: list[_Output], meter: Meter) -> Generator[Event, None, list[_Output]]:
+        """The watermark in what was generated, from the join on; a prompt stays as it is."""
+        if not self.watermark:
+            return outputs
+        marked: list[_Output] = []
+        for output in outputs:
+            yield Progress("mark", len(marked), len(outputs), 0.0)
+            with meter.measure():
+                marked.append(_marked(output, job.prompt_frames * SAMPLES_PER_FRAME))
+        yield Progress("mark", len(marked), len(outputs), 0.0)
+        return marked
+
+    def _judge(self, job: _Job, outputs: list[_Output], meter: Meter) -> Generator[Event, None, list[_Output]]:
         """Verdicts on what was generated, never on the prompt."""
         if self.models.detector is None:
-            return [None] * len(waveforms)
-        verdicts: list[Verdict | None] = []
-        for waveform in waveforms:
-            yield Progress("detect", len(verdicts), len(waveforms), 0.0)
+            return outputs
+        judged: list[_Output] = []
+        for output in outputs:
+            yield Progress("detect", len(judged), len(outputs), 0.0)
             with meter.measure():
-                verdicts.append(self.detect(Waveform(waveform.samples[job.prompt_frames * SAMPLES_PER_FRAME :])))
-        yield Progress("detect", len(verdicts), len(waveforms), 0.0)
-        return verdicts
+                generated = Waveform(output.waveform.samples[job.prompt_frames * SAMPLES_PER_FRAME :])
+                judged.append(replace(output, verdict=self.detect(generated)))
+        yield Progress("detect", len(judged), len(outputs), 0.0)
+        return judged
 
-    def _continuation(
-        self, job: _Job, row: int, waveform: Waveform, ids: Tensor, codes: Tensor, verdict: Verdict | None
-    ) -> Continuation:
+    def _continuation(self, job: _Job, row: int, output: _Output, ids: Tensor, codes: Tensor) -> Continuation:
         semantic = SemanticTokens(ids, self.models.stages["semantic"].config.levels[0])
         acoustic = AcousticTokens(codes, self.models.codec.codebook_size)
         stages = [stage for stage in STAGES if stage not in job.left_out]
@@ -319,8 +357,16 @@ class Pipeline:
             prompt_sha256=hash_waveform(job.prompt and job.prompt.pcm),
             source_sha256=hash_waveform(job.source and job.source.pcm),
             device=describe_device(self.device),
+            watermark=output.watermark,
+            verdict=None if output.verdict is None else _of_the_clip(output.verdict),
         )
-        return Continuation(waveform, job.prompt_frames / FRAME_RATE_HZ, semantic, acoustic, verdict, receipt)
+        prompt_s = job.prompt_frames / FRAME_RATE_HZ
+        return Continuation(output.waveform, prompt_s, semantic, acoustic, output.verdict, receipt)
+
+    def _detector(self) -> Detector:
+        if self.models.detector is None:
+            raise CheckpointError(f"checkpoint {self.models.info.name} has no detector")
+        return self.models.detector
 
     def _component_hashes(self) -> dict[str, str]:
         return {name: entry.hash for name, entry in self.models.info.components.items()}
@@ -342,6 +388,21 @@ def join(prompt: Tensor, decoded: Tensor) -> Tensor:
     rising = torch.linspace(0.0, 1.0, length + 2)[1:-1]
     faded = prompt[start:] * (1.0 - rising) + decoded[start:end] * rising
     return torch.cat([prompt[:start], faded, decoded[end:]])
+
+
+def _marked(output: _Output, start: int) -> _Output:
+    """With the mark from sample `start` on; as it is where that part is too short or too quiet to carry one."""
+    samples = output.waveform.samples
+    part = Waveform(samples[start:])
+    marked = watermark.mark(part)
+    if marked is part:
+        return output
+    return _Output(Waveform(torch.cat([samples[:start], marked.samples])), watermark.NAME)
+
+
+def _of_the_clip(verdict: Verdict) -> dict[str, Any]:
+    """What a receipt keeps of a verdict: all but the lists over its segments."""
+    return {name: value for name, value in verdict.to_dict().items() if not isinstance(value, list)}
 
 
 def _used(waveform: Waveform | None, max_s: float) -> Waveform | None:

@@ -71,7 +71,9 @@ class Receipt(Config):
     """One output's receipt. Hashes are lower-case SHA-256; "" where a run has no such thing.
 
     `prompt_sha256` is over the int16 PCM of the prompt as used (trimmed, before levelling); `source_sha256` likewise
-    over the recording whose semantic tokens an acoustic generation follows. `row` counts from 0.
+    over the recording whose semantic tokens an acoustic generation follows. `row` counts from 0. `watermark` names the
+    mark that is in what was generated, "" where there is none; `verdict` is the detector's on that, without its
+    segments, None where there is no detector.
     """
 
     kind: str
@@ -87,6 +89,8 @@ class Receipt(Config):
     prompt_sha256: str = ""
     source_sha256: str = ""
     device: str = "cpu"
+    watermark: str = ""
+    verdict: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=versions)
     created_utc: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
     generated: bool = True
@@ -96,6 +100,8 @@ class Receipt(Config):
     def __post_init__(self) -> None:
         self._require(self.kind in KINDS, f"kind must be one of {KINDS}, found {self.kind!r}")
         self._require(isinstance(self.components, dict), "components must be an object of hashes")
+        verdict = self.verdict
+        self._require(verdict is None or isinstance(verdict, dict), f"verdict must be an object, found {verdict!r}")
         rows = self.request.num_continuations
         self._require(0 <= self.row < rows, f"row must be 0..{rows - 1}, found {self.row}")
         self._require(self.format == RECEIPT_FORMAT, f"format must be {RECEIPT_FORMAT}, found {self.format}")

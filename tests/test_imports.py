@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": BASE | MODELS | {"checkpoints"} | PIPELINE,
     "evaluation": BASE | {"checkpoints", "data", "inspection"} | PIPELINE,
     "benchmark": BASE | {"checkpoints"} | PIPELINE,
-    "cli": BASE | MODELS | {"checkpoints", "inspection"} | PIPELINE | VERSION,
+    "cli": BASE | MODELS | {"checkpoints", "evaluation", "inspection"} | PIPELINE | VERSION,
     "__main__": {"cli"},
     "app": BASE | {"checkpoints", "evaluation", "inspection"} | PIPELINE | VERSION,
 }

@@ -23,12 +23,30 @@ which holds the seeds and hashes that make the same tokens again. Please do not 
 Recordings are deleted from the server within the hour. Nothing is stored in your browser, nothing is sent elsewhere.
 """
 
+DETECTION = """
+## Detector and watermark
+**The detector** of a checkpoint tells its continuations from recordings that went through the same codec.
+- It knows no other synthesiser, nor this model with other weights: a low score never proves that a sound is real.
+- It stays silent on what it was not measured on: too short, too soft, clipped, or unlike its own material.
+- Its error rates, beside every score, are of held-out clips; lossy files, noise and rooms make it err more often.
+- Its probability takes generated and original sound to be equally common. Where hardly anything is generated, even rare
+  false alarms are most of the alarms: nobody should be accused on its word.
+- The pink and green over the spectrogram show where the score came from, not what is wrong there.
+
+**The watermark** ([resemble-perth](https://github.com/resemble-ai/perth)) is made not to be heard. What is generated
+here carries it, unless the server was started with `--no-watermark`; the prompt at the start of a file does not.
+- Other software embeds the same mark. Found, it says that a machine made some of a sound, not which one.
+- Not found, it says nothing: whoever runs the code can leave it out, and processing can take it away. How often it is
+  still found after MP3, Opus, noise, cuts and more: `python -m audiolm watermark survive`.
+"""
+
 COMMANDS = """
 ```sh
 python -m audiolm continue PROMPT.wav --checkpoint speech-small --seconds 7 --seed 3 --out OUT/
 python -m audiolm reconstruct PROMPT.wav --checkpoint speech-small --levels 4 --out OUT/
 python -m audiolm inspect CLIP.wav --checkpoint speech-small --ladder --out OUT/
 python -m audiolm detect CLIP.wav --checkpoint speech-small
+python -m audiolm watermark check CLIP.wav
 python -m audiolm replay OUT/PROMPT_1.wav PROMPT.wav
 python -m audiolm checkpoints list
 ```
@@ -49,6 +67,7 @@ def build_about_tab(service: Service) -> None:
         with gr.Accordion(f"{info.name} · {info.domain} · {info.sha256[:12]}", open=False):
             card = with_pictures(info.card, info.folder)
             gr.Markdown(without_front_matter(card), elem_classes="model-card")
+    gr.Markdown(DETECTION)
     gr.Markdown(f"## Limits\n{limits_table()}", elem_classes="limits")
     gr.Markdown(f"## Without the page\nOn the command line:\n{COMMANDS}\nOver the API, with `gradio_client`:\n")
     gr.Code(api.EXAMPLE, language="python", label="gradio_client", interactive=False)

@@ -19,6 +19,7 @@ print(files)  # for each continuation: WAV, WAV of the continuation alone, token
 clip = handle_file("clip.wav")
 summary, files = client.predict(clip, "speech-small", [12, 4, 1], api_name="/reconstruct")
 verdict = client.predict(clip, "speech-small", api_name="/detect")
+print(verdict["headline"], verdict["watermark"], verdict["control"]["headline"])
 
 # surprisal of every token, teacher forced: WAV, PNG, SVG, tokens as CSV and as safetensors, JSON
 summary, files = client.predict(clip, "speech-small", api_name="/inspect")
@@ -68,6 +69,7 @@ from app.schemas import (
 from app.service import Service
 from app.ui.media import uploaded_audio
 from app.ui.plain import MODEL_EVENTS, plain_errors
+from app.verdict_presenters import judged_row
 from audiolm.events import Chunk
 
 EXAMPLE = (__doc__ or "").partition("\n\n")[2].strip()
@@ -84,8 +86,10 @@ RECONSTRUCT = (
     "the original at 16 kHz and one WAV for each number of levels, most levels first."
 )
 DETECT = (
-    f"The detector's verdict on the first {MAX_CLIP_S:g} s of a recording, with its threshold, its error rates and, "
-    "under checkpoint, its hash. It holds only for audio of the checkpoint, as `scope` says."
+    f"The detector's verdict on the first {MAX_CLIP_S:g} s of a recording: label and probability (or the reason why "
+    "they are withheld), threshold, error rates with their counts, the model's hash, what it holds for (`scope`), the "
+    "score over time with the likely boundary, saliency by band and time. Beside it whether a watermark was found, the "
+    "receipt in the file, and, as `control`, the verdict on the same through the codec."
 )
 INSPECT = (
     f"The first {MAX_CLIP_S:g} s of a recording as the checkpoint hears it: surprisal, entropy and rank of every token "
@@ -154,7 +158,7 @@ class Endpoints:
 
     def detect(self, audio: str | None, checkpoint: str) -> Iterator[Any]:
         def answer(done: Judged) -> tuple[Any, None]:
-            return {"checkpoint": presenters.checkpoint_row(done.checkpoint), **done.verdict.to_dict()}, None
+            return judged_row(done), None
 
         with closing(
             _answers(audio, lambda: self._service.detect(ClipRequest.of(audio, checkpoint)), answer)

@@ -11,6 +11,7 @@ from app import presenters
 from app.results import SavedContinuation
 from app.ui.runner import Updates
 from app.ui.timeline import timeline_value, timeline_view
+from app.verdict_presenters import carried_html, verdict_html
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,7 @@ class Card:
             self.group: gr.update(visible=True),
             self.heading: presenters.heading_html(number, continuation),
             self.timeline: timeline_value(saved.timeline, saved.whole),
-            self.verdict: presenters.verdict_html(
-                continuation.verdict, continuation.receipt.components.get("detector", "")
-            ),
+            self.verdict: verdict_html(continuation.verdict) + carried_html(continuation.receipt),
             self.wav: str(saved.whole),
             self.generated: str(saved.generated),
             self.picture: gr.update(value=None, interactive=False),

@@ -1,4 +1,4 @@
-"""Recordings in, pictures out."""
+"""Recordings in."""
 
 from __future__ import annotations
 
@@ -44,18 +44,3 @@ def _without_addresses(component: Upload) -> Upload:
 
     component.async_move_resource_to_block_cache = refuse_addresses
     return component
-
-
-def picture_view(label: str, elem_id: str) -> gr.Image:
-    """An output picture for a PNG file; scrolls in itself where it is wider than the page."""
-    return gr.Image(
-        type="filepath",
-        format="png",
-        label=label,
-        show_label=False,
-        interactive=False,
-        container=False,
-        buttons=["fullscreen", "download"],
-        elem_classes="timeline",
-        elem_id=elem_id,
-    )

@@ -19,6 +19,7 @@ from audiolm.errors import (
     CheckpointError,
     DeviceMemoryError,
     RequestError,
+    WatermarkError,
 )
 
 MODEL_EVENTS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 16}
@@ -36,6 +37,7 @@ TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
     (DeviceMemoryError, "Not enough memory"),
     (RequestError, "This cannot be done as asked"),
     (StudyError, "This study cannot be made"),
+    (WatermarkError, "The watermark cannot be used"),
 )
 NOT_TAKEN = (
     "The server did not take this run: too many others may be waiting, or a number is beyond its limits. "

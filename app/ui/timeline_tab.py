@@ -13,7 +13,6 @@ from gradio.events import Dependency
 
 from app import inspect_presenters as presenters
 from app.dictionary import LookedUp, OpenClip, look_up, with_opened
-from app.presenters import verdict_html
 from app.results import Inspected
 from app.schemas import ClipRequest
 from app.service import Service
@@ -22,6 +21,7 @@ from app.ui.plain import QUIET, refusal
 from app.ui.runner import Updates, build_run_controls, follow, wire
 from app.ui.switch import snippets_value, snippets_view
 from app.ui.timeline import timeline_value, timeline_view
+from app.verdict_presenters import verdict_html
 
 NO_ENTRY = (
     '<div class="entry empty">Click a token in the timeline, or move to it with the arrow keys and press Enter: how '
@@ -113,12 +113,7 @@ def _build_findings(service: Service) -> tuple[Findings, dict[str, gr.DownloadBu
 
 def _shown(inspected: Inspected, found: Findings, downloads: dict[str, gr.DownloadButton]) -> Updates:
     timeline = inspected.timeline
-    detector = inspected.checkpoint.components.get("detector")
-    figures = (
-        presenters.seam_html(timeline.seam)
-        + verdict_html(timeline.verdict, "" if detector is None else detector.hash)
-        + presenters.doubt_html(timeline)
-    )
+    figures = presenters.seam_html(timeline.seam) + verdict_html(timeline.verdict) + presenters.doubt_html(timeline)
     return {
         found.shown: gr.update(visible=True),
         found.heading: presenters.inspected_heading(inspected),

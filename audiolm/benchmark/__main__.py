@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             torch.set_num_threads(options.threads)
         request = ContinuationRequest(options.prompt_seconds, options.seconds, num_continuations=options.count)
         prompt = None if options.prompt is None else files.read_waveform(options.prompt, max_s=request.prompt_s)
-        pipeline = Pipeline.load(options.checkpoint, options.revision, options.device)
+        pipeline = Pipeline.load(options.checkpoint, options.revision, options.device, options.watermark)
         request = dataclasses.replace(request, **pipeline.models.info.sampling)
         speed = measure(pipeline, request, prompt, options.repeats)
     except AudioLMError as error:
@@ -46,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=_positive, default=1, help="the median run is reported")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=_positive, help="CPU threads")
+    parser.add_argument(
+        "--no-watermark", dest="watermark", action="store_false", help="where resemble-perth is missing"
+    )
     parser.add_argument("--json", action="store_true")
     return parser
 

@@ -8,31 +8,35 @@ hears generation itself, whatever the codec, the level or the band (for text: GL
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from audiolm.audio.levelling import level_gain
 from audiolm.codec import Codec
-from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC, SAMPLES_PER_FRAME, SAMPLES_PER_SEMANTIC
+from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
 from audiolm.errors import AudioSilentError
 from audiolm.lm import StageModel
 from audiolm.lm.sequences import merge_repeats, split_runs
+from audiolm.lm.stage import Tables
 from audiolm.semantic import SemanticTokenizer
 
-WINDOW_FRAMES = 6 * FRAME_RATE_HZ
+WINDOW_S = 6
+MAX_WINDOWS = 16  # heard at once; bounds the memory for long recordings
 FIGURES = 3  # of a token: surprisal and entropy in nats, log of its rank
 
 
 class Listener:
     """Waveforms -> what every token cost, 50 times a second. Holds nothing of a recording.
 
-    Long recordings are heard in windows of 6 s, each from nothing (the last one reaches back for what it lacks), so
-    memory does not grow with them, and figures do not depend on how much went before.
+    Long recordings are heard in equal windows of at most 6 s, each from nothing, so that figures do not depend on how
+    much went before.
     """
 
     def __init__(self, codec: Codec, semantic: SemanticTokenizer, stages: Mapping[str, StageModel]) -> None:
         self.codec, self.semantic, self.stages = codec, semantic, stages
+        self._tables: dict[str, Tables] = {}
 
     @property
     def num_features(self) -> int:
@@ -44,43 +48,75 @@ class Listener:
 
         Rows are brought to the models' level. Those of a semantic run stand at all its frames.
         """
-        num_frames = waveforms.shape[1] // SAMPLES_PER_SEMANTIC * FRAMES_PER_SEMANTIC
-        levelled = torch.stack([_levelled(row) for row in waveforms])[:, : num_frames * SAMPLES_PER_FRAME]
-        parts = []
-        for first in range(0, num_frames, WINDOW_FRAMES):
-            end = min(first + WINDOW_FRAMES, num_frames)
-            start = max(0, end - WINDOW_FRAMES)
-            heard = self._window(levelled[:, start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME])
-            parts.append(heard[:, :, first - start :])
-        return torch.cat(parts, dim=2) if parts else waveforms.new_zeros(len(waveforms), self.num_features, 0)
+        num_positions = waveforms.shape[1] // SAMPLES_PER_SEMANTIC
+        if not num_positions:
+            return waveforms.new_zeros(len(waveforms), self.num_features, 0)
+        levelled = torch.stack([_levelled(row) for row in waveforms])
+        steps = levelled[:, : num_positions * SAMPLES_PER_SEMANTIC].unflatten(1, (num_positions, SAMPLES_PER_SEMANTIC))
+        windows = _Windows.over(num_positions, WINDOW_S * SEMANTIC_RATE_HZ)
+        heard = [self._window(some.flatten(1)) for some in windows.cut(steps).split(MAX_WINDOWS)]
+        figures = torch.cat(heard).unflatten(1, (windows.size, FRAMES_PER_SEMANTIC))
+        return windows.join(figures).flatten(1, 2).mT
 
     def _window(self, waveforms: Tensor) -> Tensor:
+        """[B, T] -> [B, F, D]."""
         semantic, codes = self.semantic.encode(waveforms), self.codec.encode(waveforms)
-        num_coarse, num_levels = (len(self.stages[name].config.levels) for name in ("coarse", "fine"))
-        codes = codes[:, :, : num_coarse + num_levels]
+        num_coarse, num_fine = (len(self.stages[name].config.levels) for name in ("coarse", "fine"))
+        coarse, fine = codes[:, :, :num_coarse], codes[:, :, num_coarse : num_coarse + num_fine]
+        windows = _Windows.over(codes.shape[1], self.stages["fine"].config.max_steps)
         with torch.autocast(waveforms.device.type, torch.bfloat16):
             parts = [
                 self._semantic(semantic).repeat_interleave(FRAMES_PER_SEMANTIC, dim=1),
-                _figures(self.stages["coarse"], codes[:, :, :num_coarse], semantic[:, :, None]),
-                self._fine(codes, num_coarse),
+                self._figures("coarse", coarse, semantic[:, :, None]),
+                windows.join(self._figures("fine", windows.cut(fine), windows.cut(coarse))),
             ]
-        return torch.cat(parts, dim=2).mT
+        return torch.cat(parts, dim=2)
 
     def _semantic(self, ids: Tensor) -> Tensor:
         """ids [B, S] -> [B, S, D]. Rows of fewer steps are filled up at the end, which no step before it sees."""
         stage = self.stages["semantic"]
         rows = [_steps(stage, row) for row in ids]
         steps = torch.nn.utils.rnn.pad_sequence([steps for steps, _ in rows], batch_first=True)
-        figures = _figures(stage, steps, None)
+        figures = self._figures("semantic", steps, None)
         return torch.stack(
             [own[: len(runs)].repeat_interleave(runs, dim=0) for own, (_, runs) in zip(figures, rows, strict=True)]
         )
 
-    def _fine(self, codes: Tensor, num_coarse: int) -> Tensor:
-        """codes [B, F, Q] -> [B, F, D], in the windows that the stage was trained on."""
-        stage = self.stages["fine"]
-        windows = codes.split(stage.config.max_steps, dim=1)
-        return torch.cat([_figures(stage, one[:, :, num_coarse:], one[:, :, :num_coarse]) for one in windows], dim=1)
+    def _figures(self, stage: str, targets: Tensor, condition: Tensor | None) -> Tensor:
+        """targets [B, N, L] -> [B, N, L * FIGURES] float32. What a stage's tables come to is computed once."""
+        if stage not in self._tables:
+            self._tables[stage] = self.stages[stage].tables()
+        figures = []
+        for level, scores in enumerate(self.stages[stage].logits(targets, condition, self._tables[stage])):
+            log_p = scores.float().log_softmax(dim=-1)
+            own = log_p.gather(-1, targets[..., level, None])
+            rank = (log_p > own).sum(dim=-1) + 1
+            figures += [-own[..., 0], -(log_p.exp() * log_p).sum(dim=-1), rank.float().log()]
+        return torch.stack(figures, dim=-1)
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Equal windows over `total` steps; the last one reaches back where they do not divide evenly."""
+
+    total: int
+    size: int
+    starts: tuple[int, ...]
+
+    @classmethod
+    def over(cls, total: int, longest: int) -> _Windows:
+        count = -(-total // longest)
+        size = -(-total // count)
+        return cls(total, size, tuple(min(n * size, total - size) for n in range(count)))
+
+    def cut(self, x: Tensor) -> Tensor:
+        """[B, total, ...] -> [windows * B, size, ...]."""
+        return torch.cat([x[:, start : start + self.size] for start in self.starts])
+
+    def join(self, x: Tensor) -> Tensor:
+        """[windows * B, size, ...] -> [B, total, ...]."""
+        parts = zip(self.starts, x.chunk(len(self.starts)), strict=True)
+        return torch.cat([part[:, n * self.size - start :] for n, (start, part) in enumerate(parts)], dim=1)
 
 
 def _steps(stage: StageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,17 +126,6 @@ def _steps(stage: StageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
         return merged[:, None], runs
     merged, runs = split_runs(merged, runs, stage.config.levels[1])
     return torch.stack([merged, runs - 1], dim=1), runs
-
-
-def _figures(stage: StageModel, targets: Tensor, condition: Tensor | None) -> Tensor:
-    """targets [B, N, L] -> [B, N, L * FIGURES] float32."""
-    figures = []
-    for level, scores in enumerate(stage.logits(targets, condition)):
-        log_p = scores.float().log_softmax(dim=-1)
-        own = log_p.gather(-1, targets[..., level, None])
-        rank = (log_p > own).sum(dim=-1) + 1
-        figures += [-own[..., 0], -(log_p.exp() * log_p).sum(dim=-1), rank.float().log()]
-    return torch.stack(figures, dim=-1)
 
 
 def _levelled(samples: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ import io
 import math
 from collections.abc import Callable
 
-import soundfile
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -106,6 +105,8 @@ _CHANGES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 def _through_file(waveform: Tensor, **options: str | float) -> Tensor:
     """Written and read in memory, at a peak of at most full scale."""
+    import soundfile  # training itself does without: its data are raw samples
+
     peak = waveform.abs().max().clamp_min(1.0)
     file = io.BytesIO()
     soundfile.write(file, (waveform / peak).numpy(), SAMPLE_RATE_HZ, **options)

@@ -139,7 +139,7 @@ def withheld_reason(samples: Tensor, config: DetectorConfig) -> str:
     share = clipped_share(samples)
     if share > MAX_CLIPPED_SHARE:
         return f"clipped: {100 * share:.1f} % of the samples, at most {100 * MAX_CLIPPED_SHARE:g} % are accepted"
-    return ""
+    return config.withheld
 
 
 def sounding_s(waveforms: Tensor) -> Tensor:

@@ -47,8 +47,8 @@ class ContinuedPrompt:
     path: Path | None = None
 
 
-def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[ContinuedPrompt]:
-    """One continuation each of the first seconds of hold-out items.
+def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS, watermark: bool = False) -> list[ContinuedPrompt]:
+    """One continuation each of the first seconds of hold-out items, as the models make it or as visitors get it.
 
     Raises EvaluationError without a whole checkpoint, recordings long enough or a work folder.
     """
@@ -56,8 +56,9 @@ def continue_prompts(inputs: Inputs, default: int = NUM_PROMPTS) -> list[Continu
     if inputs.work is None:
         raise EvaluationError("needs a folder for the continuations: give --work")
     folder = inputs.work / f"{models.info.name}-{models.info.sha256[:12]}" / inputs.holdout.name
+    folder /= "marked" if watermark else ""
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline = Pipeline(models)
+    pipeline = Pipeline(models, watermark)
     continued = []
     for item, own in inputs.progress(requests(inputs, default), "continuations"):
         recording = Waveform(inputs.holdout.waveform(item, own.prompt_s + own.continuation_s + _REST_S))

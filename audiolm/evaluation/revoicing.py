@@ -37,7 +37,7 @@ def revoicer(inputs: Inputs) -> Revoice:
         raise EvaluationError("needs a folder for the acoustic generation: give --work")
     folder = inputs.work / f"{models.info.name}-{models.info.sha256[:12]}" / inputs.holdout.name / "acoustic"
     folder.mkdir(parents=True, exist_ok=True)
-    pipeline = Pipeline(models)
+    pipeline = Pipeline(models, watermark=False)  # the figures are the models'
 
     def revoice(item: Item) -> list[Tensor]:
         source = Waveform(inputs.holdout.waveform(item))

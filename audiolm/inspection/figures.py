@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from audiolm.audio import spectra
 from audiolm.detector import Verdict
 from audiolm.inspection.pianoroll import Roll
+from audiolm.inspection.saliency import painted
 from audiolm.inspection.seam import Seam
 from audiolm.inspection.timeline import Timeline, TokenLane
 from audiolm.streams import Waveform
@@ -32,6 +33,7 @@ from audiolm.streams import Waveform
 INK = "#7a808a"  # contrast about 4:1 on white and on Gradio's dark page
 PROMPT_LINE = "#a3a8b0"
 SCORE = "#cc79a7"
+BOUNDARY = "#e8590c"
 NOTE = "#e06a1b"
 MEL_BANDS = 80
 MEL_FFT = 1024
@@ -94,13 +96,28 @@ def roll_figure(roll: Roll, duration_s: float, prompt_s: float = 0.0) -> Figure:
     return _finished(figure, axes, duration_s, prompt_s)
 
 
-def score_figure(waveform: Waveform, verdict: Verdict) -> Figure:
-    """Mel spectrogram above the detector's probability over time, with its threshold."""
-    scored = len(verdict.segment_probabilities) > 0
-    figure, axes = _stack([1.9, 0.9] if scored else [1.9])
-    _draw_mel(waveform, axes[0])
-    if scored:
-        _draw_score(verdict, 0.0, axes[1])
+def score_figure(waveform: Waveform, verdict: Verdict, saliency: Tensor | None = None) -> Figure:
+    """Mel spectrogram, what in it spoke for (pink) and against (green) "generated", and the detector's probability over
+    time with its threshold; a line through them at the likely boundary. What there is not is left out."""
+    panels: list[Panel] = [(1.5, partial(_draw_mel, waveform))]
+    if saliency is not None:
+        panels.append((1.5, partial(_draw_saliency, waveform, saliency)))
+    if verdict.segment_probabilities:
+        panels.append((0.9, partial(_draw_score, verdict, 0.0)))
+    figure, axes = _stack([height for height, _ in panels])
+    for axis, (_, draw) in zip(axes, panels, strict=True):
+        draw(axis)
+        if verdict.boundary_s is not None:
+            axis.axvline(verdict.boundary_s, color=BOUNDARY, linewidth=1.6)
+    if verdict.boundary_s is not None:
+        _write(
+            axes[0],
+            f"likely boundary {verdict.boundary_s:.1f} s",
+            (verdict.boundary_s, 1.0),
+            (0, 3),
+            "center",
+            "bottom",
+        )
     return _finished(figure, axes, waveform.duration_s, 0.0)
 
 
@@ -195,6 +212,13 @@ def _draw_mel(waveform: Waveform, axis: Axes, label: str = "mel\nkHz") -> None:
     )
     axis.set_yticks([_mel_position(hz) for hz in (250, 1000, 4000)], ["0.25", "1", "4"])
     _name(axis, label)
+
+
+def _draw_saliency(waveform: Waveform, saliency: Tensor, axis: Axes) -> None:
+    _draw_mel(waveform, axis, "for and\nagainst\n“generated”")
+    axis.images[0].set_cmap("gray")
+    extent = (0.0, waveform.duration_s, 0.0, MEL_BANDS)
+    axis.imshow(painted(saliency, saliency.shape[1]), aspect="auto", interpolation="none", extent=extent)
 
 
 def _log_mel(samples: Tensor) -> np.ndarray:

@@ -152,9 +152,12 @@ class StageModel(nn.Module):
         )
         return per_level.sum(), per_level.detach()
 
-    def logits(self, targets: Tensor, condition: Tensor | None) -> list[Tensor]:
-        """The slow reference: L tensors [B, N, V_l], no cache; position n sees targets before n only."""
-        tables = self.tables()
+    def logits(self, targets: Tensor, condition: Tensor | None, tables: Tables | None = None) -> list[Tensor]:
+        """The slow reference: L tensors [B, N, V_l], no cache; position n sees targets before n only.
+
+        `tables` are `self.tables()` where the caller keeps them.
+        """
+        tables = self.tables() if tables is None else tables
         batch, steps, _ = targets.shape
         states = self._states(tables, targets, condition).flatten(0, 1)
         heads = self._heads(states, tables, targets.flatten(0, 1))

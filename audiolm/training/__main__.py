@@ -1,4 +1,4 @@
-"""`python -m audiolm.training {codec,semantic,kmeans,stage,detector,tokens,detector-data,curves} …`."""
+"""`python -m audiolm.training COMMAND …`: every step from a corpus to a checkpoint's components."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "tokens": "token cache of a corpus",
     "detector-data": "generated and original audio for the detector",
     "detector-views": "what the detector's branches hear of it",
+    "detector-rebuild": "all of a detector's steps in one, with its figures in the card",
     "curves": "the losses of runs as a picture",
 }
 

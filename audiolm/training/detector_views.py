@@ -7,6 +7,7 @@ quarter of them over the join of prompt and continuation. Both clips of a pair a
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder made by detector-data; views go into it")
     parser.add_argument("--turns", type=int, default=2, help="of changed crops of every training pair")
     parser.add_argument("--batch-size", type=int, default=16, help="clips listened to at once")
-    parser.add_argument("--max-minutes", type=float, default=60.0, help="wall-clock budget, divided over the splits")
+    parser.add_argument("--max-minutes", type=float, default=60.0, help="wall-clock budget of the training views")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
@@ -55,13 +56,12 @@ def run(args: argparse.Namespace) -> None:
     for name, digest in sets["train"].meta.get("made_for", {}).items():
         if (found := models.info.components[name].hash) != digest:
             raise TrainingError(f"{args.data} was made with {name} {digest[:12]}, the checkpoint's is {found[:12]}")
-    plans = {split: list(plan(pairs, split, args.turns, args.batch_size)) for split, pairs in sets.items()}
-    budget_s = 60 * args.max_minutes / sum(job.num_samples for jobs in plans.values() for job in jobs)
-    for split in reversed(SPLITS):  # held-out views first: training can do with fewer turns, measuring cannot
+    for split in reversed(SPLITS):  # held-out views come first, and all: training can do with fewer, measuring cannot
         writer = ViewWriter(args.data, split, NUM_MELS, listener.num_features)
         done = {(note["turn"], note["kind"] == "unpaired", note["row"]) for note in writer.notes}
-        jobs = [job for job in plans[split] if not any((job.turn, job.unpaired, row) in done for row in job.rows)]
-        deadline = time.monotonic() + budget_s * sum(job.num_samples for job in jobs)
+        jobs = plan(sets[split], split, args.turns, args.batch_size)
+        jobs = [job for job in jobs if not any((job.turn, job.unpaired, row) in done for row in job.rows)]
+        deadline = time.monotonic() + (60 * args.max_minutes if split == "train" else math.inf)
         for job in tqdm(jobs, desc=f"{split}, views", unit="batch"):
             clips, notes = job.clips(sets[split], args.seed + 1_000_003 * SPLITS.index(split))
             heard = clips.to(device)
@@ -80,10 +80,6 @@ class Job:
     changed: bool = False
     spliced: bool = False
     unpaired: bool = False
-
-    @property
-    def num_samples(self) -> int:
-        return self.length * len(self.rows) * (1 if self.unpaired else 2)
 
     def clips(self, pairs: PairSet, seed: int) -> tuple[Tensor, list[dict[str, Any]]]:
         """-> (clips [B, T], their notes), without those that a verdict would be withheld for as near silence."""

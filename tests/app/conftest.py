@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from app.results import Finished
+from app.schemas import CheckpointChoice, ContinueRequest
 from app.service import Service
 from app.settings import Settings
 from tests.tiny import make_tiny_checkpoint
@@ -44,6 +46,14 @@ def service(settings: Settings) -> Service:
 @pytest.fixture(scope="session")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tone(tmp_path_factory.mktemp("recordings") / "tone.wav")
+
+
+@pytest.fixture(scope="session")
+def finished(settings: Settings, recording: Path) -> Finished:
+    """A finished run of two continuations, seed 11; its files are gone."""
+    fields = {"prompt_s": 1.0, "continuation_s": 1.0, "seed": 11}
+    request = ContinueRequest.from_fields(recording, CheckpointChoice("tiny-speech"), fields)
+    return next(event for event in Service(settings).continue_prompt(request) if isinstance(event, Finished))
 
 
 def write_tone(path: Path, seconds: float = 2.0, rate_hz: int = 16_000) -> Path:

@@ -21,8 +21,9 @@ from audiolm.inspection.dictionary import Occurrence
 from audiolm.inspection.files import TimelineFiles
 from audiolm.inspection.seam import Seam
 from audiolm.streams import Waveform
-from tests.app.test_presenters import HOSTILE, verdict
+from tests.app.test_presenters import HOSTILE
 from tests.app.timelines import make_timeline
+from tests.app.verdicts import verdict
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +95,12 @@ def test_versions_are_told_with_their_figures(compared):
     full, levels = presenters.version_rows(compared)
     assert full["figures"] == ["join above 62% of the prompt's own change", "level -1.2 dB at the join"]
     assert full["note"] == "All three stages."
-    assert levels["figures"] == ["mel distance 0.50 nats", "detector 90% generated"]
+    assert levels["figures"] == ["mel distance 0.50 nats", "detector: Generated, 90 %"]
     assert levels["picture"].startswith("data:image/png;base64,")
-    assert presenters.compared_text(compared) == "2 versions by tiny-speech · a note"
+    assert presenters.compared_text(compared).startswith("2 versions by tiny-speech · a note · Detector's scores: ")
+    assert "2.0 % of 1,800 generated ones missed" in presenters.compared_text(compared)
+    unjudged = replace(compared, versions=compared.versions[:1])
+    assert presenters.compared_text(unjudged) == "1 versions by tiny-speech · a note"
 
 
 def test_a_dictionary_entry_has_its_figures_pictures_and_neighbours(info, tmp_path):

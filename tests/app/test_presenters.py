@@ -8,38 +8,12 @@ import pytest
 
 from app import presenters
 from app.figures import LiveTokens
-from app.results import Finished, Loading
+from app.results import Loading
 from app.runs import Waiting
-from app.schemas import CheckpointChoice, ContinueRequest
-from audiolm.detector import Verdict
 from audiolm.events import Progress
 from tests.app.test_figures import LEVELS
 
-HASH = "0123456789ab" + "f" * 52
 HOSTILE = "<script>alert('x')</script>&\""
-
-
-def verdict(**changes) -> Verdict:
-    values = {
-        "label": "generated",
-        "probability": 0.9,
-        "threshold": 0.5,
-        "false_positive_rate": 0.01,
-        "false_negative_rate": 0.02,
-        "num_originals": 2000,
-        "num_generated": 1800,
-    }
-    return Verdict(**{**values, **changes})
-
-
-@pytest.fixture(scope="module")
-def finished(settings, recording):
-    from app.service import Service
-
-    request = ContinueRequest.from_fields(
-        recording, CheckpointChoice("tiny-speech"), {"prompt_s": 1.0, "continuation_s": 1.0, "seed": 11}
-    )
-    return next(event for event in Service(settings).continue_prompt(request) if isinstance(event, Finished))
 
 
 def test_progress_names_the_stage_and_the_rate():
@@ -69,50 +43,15 @@ def test_waiting_and_loading_are_said():
     assert presenters.event_row(Waiting(2, 1.0))["ahead"] == 2
 
 
-def test_a_verdict_shows_score_threshold_error_rates_with_n_scope_and_model():
-    html = presenters.verdict_html(verdict(), HASH)
-    for part in (
-        "sounds generated",
-        "90.0 % generated",
-        "threshold 50.0 %",
-        "1.0 % of 2,000 originals called generated (95 % interval 0.6 to 1.5)",
-        "2.0 % of 1,800 generated ones missed (95 % interval 1.4 to 2.8)",
-        "Holds only for audio of these checkpoints.",
-        "0123456789ab",
-    ):
-        assert part in html
-
-
-def test_a_score_just_above_a_high_threshold_shows_as_above():
-    html = presenters.verdict_html(verdict(probability=0.998, threshold=0.996), HASH)
-    assert "99.8 % generated, threshold 99.6 %" in html
-
-
-def test_a_withheld_verdict_says_why_and_shows_no_score():
-    html = presenters.verdict_html(verdict(label="withheld", probability=None, reason="too short: 0.4 s"), HASH)
-    assert "too short: 0.4 s" in html
-    assert "% generated" not in html
-
-
-def test_no_detector_is_no_score():
-    assert "no detector" in presenters.verdict_html(None, "")
-
-
-def test_unmeasured_error_rates_are_admitted():
-    unmeasured = verdict(false_positive_rate=None, false_negative_rate=None, num_originals=0, num_generated=0)
-    assert presenters.error_rates(unmeasured) == "Its error rates have not been measured."
-
-
 def test_foreign_text_is_escaped(finished):
     info = replace(finished.checkpoint, summary=HOSTILE, domain=HOSTILE)
-    receipt = replace(finished.saved[0].continuation.receipt, checkpoint=HOSTILE)
+    receipt = replace(finished.saved[0].continuation.receipt, checkpoint=HOSTILE, verdict={"label": HOSTILE})
     for html in (
         presenters.checkpoint_html(info),
         presenters.receipt_html(receipt),
         presenters.notice_html(HOSTILE, "error"),
         presenters.busy_html(HOSTILE),
         presenters.busy_html(presenters.event_text(Loading(HOSTILE))),
-        presenters.verdict_html(verdict(label="withheld", probability=None, reason=HOSTILE, scope=HOSTILE), HOSTILE),
     ):
         assert "<script" not in html
         assert "&lt;script&gt;" in html
@@ -138,6 +77,15 @@ def test_a_receipt_shows_seed_and_hashes_and_the_whole_of_itself(finished):
     assert receipt.tokens_sha256 in html
 
 
+def test_a_receipt_shows_watermark_and_verdict(finished):
+    receipt = replace(finished.saved[0].continuation.receipt, watermark="some-mark 1.2", verdict={"label": "uncertain"})
+    assert "<dt>watermark</dt><dd>some-mark 1.2</dd>" in presenters.receipt_html(receipt)
+    assert "<dt>verdict</dt><dd>uncertain</dd>" in presenters.receipt_html(receipt)
+    bare = presenters.receipt_html(replace(receipt, watermark="", verdict=None))
+    assert "<dt>watermark</dt><dd>none</dd>" in bare
+    assert "<dt>verdict</dt><dd>none</dd>" in bare
+
+
 def test_rows_for_the_api_are_json(finished):
     row = json.loads(json.dumps(presenters.finished_row(finished.checkpoint, finished.result, 1.0)))
     assert row["status"] == "done"
@@ -145,6 +93,7 @@ def test_rows_for_the_api_are_json(finished):
     assert row["checkpoint"]["components"]["detector"] == finished.checkpoint.components["detector"].hash
     assert [one["generated"] for one in row["continuations"]] == [True, True]
     assert row["continuations"][0]["receipt"]["request"]["seed"] == 11
+    assert row["continuations"][0]["watermark"] == finished.saved[0].continuation.receipt.watermark
     assert json.dumps(presenters.event_row(Progress("fine", 1, 2, 3.0)))
     assert presenters.event_row(Waiting(0, 1.0))["status"] == "running"
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from app.results import Finished, Judged, Loading, Reconstructed, Started
+from app.results import Finished, Loading, Reconstructed, Started
 from app.runs import Waiting
 from app.schemas import CheckpointChoice, ClipRequest, ContinueRequest
 from app.service import Service, _save
@@ -159,17 +159,6 @@ def test_reconstruction_goes_down_the_levels_the_codec_has(service, recording):
                 assert soundfile.info(path).frames == 32_000
             return
     pytest.fail("no Reconstructed event")
-
-
-def test_detection_gives_a_verdict_with_its_scope(service, recording):
-    judged = last(service.detect(ClipRequest(recording, SPEECH)))
-    assert isinstance(judged, Judged)
-    assert judged.verdict.scope == "holds only for audio of these checkpoints"
-
-
-def test_long_recordings_are_read_from_their_start_only(service, tmp_path):
-    judged = last(service.detect(ClipRequest(write_tone(tmp_path / "long.wav", 40.0), SPEECH)))
-    assert judged.waveform.duration_s == 30.0
 
 
 def test_example_prompts_are_grouped_by_domain(service, prompts):

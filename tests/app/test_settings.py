@@ -61,5 +61,10 @@ def test_options_out_of_range_are_refused_by_name(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_the_watermark_is_on_until_it_is_switched_off():
+    assert parse([], {}).watermark is True
+    assert parse(["--no-watermark"], {}).watermark is False
+
+
 def test_checkpoints_are_a_list():
     assert parse(["--checkpoints", "speech-small", "org/name@v1"], {}).checkpoints == ("speech-small", "org/name@v1")

@@ -22,7 +22,7 @@ def test_figures_are_consistent(tiny_folder):
     request = ContinuationRequest(prompt_s=1.0, continuation_s=0.4, num_continuations=2)
     speed = measure(Pipeline.load(str(tiny_folder), device="cpu"), request)
     by_name = {stage.stage: stage for stage in speed.stages}
-    assert list(by_name) == ["encode", "semantic", "coarse", "fine", "decode", "detect"]
+    assert list(by_name) == ["encode", "semantic", "coarse", "fine", "decode", "mark", "detect"]
     assert by_name["coarse"].steps == 20
     assert by_name["coarse"].tokens == 20 * 2 * 2
     assert by_name["coarse"].tokens_per_s == pytest.approx(80 / by_name["coarse"].seconds)

@@ -1,5 +1,8 @@
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import nn
 
 from audiolm.codec.discriminators import (
     MagnitudeDiscriminator,
@@ -85,24 +88,30 @@ def test_generator_losses_send_gradients_to_the_reconstruction_only(discriminato
     assert reconstruction.grad.any()
 
 
-def test_discriminator_learns_to_tell_noise_from_tones(discriminator):
-    optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-2)
-    times = torch.arange(800) / 16_000
-    tones, noise = torch.sin(2 * torch.pi * torch.tensor([[300.0], [900.0]]) * times), torch.randn(2, 800)
-    losses = []
+def learnt(discriminator: nn.Module, draw: Callable[[], tuple[torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
+    """The discriminator's loss before and after 30 steps on what `draw` gives: real, fake."""
+    optimizer, losses = torch.optim.Adam(discriminator.parameters(), lr=2e-2), []
     for _ in range(30):
-        loss = discriminator_loss(discriminator(tones), discriminator(noise))
+        real, fake = draw()
+        loss = discriminator_loss(discriminator(real), discriminator(fake))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.5 < losses[0]
+    return losses[0], losses[-1]
 
 
-def smooth_and_rough() -> tuple[torch.Tensor, torch.Tensor]:
-    """Log magnitudes [2, 321, 40] of equal means: as distances leave noise, and as noise is."""
+def test_discriminator_learns_to_tell_noise_from_tones(discriminator):
+    times = torch.arange(800) / 16_000
+    tones, noise = torch.sin(2 * torch.pi * torch.tensor([[300.0], [900.0]]) * times), torch.randn(2, 800)
+    before, after = learnt(discriminator, lambda: (tones, noise))
+    assert after < 0.5 < before
+
+
+def rough_and_smooth() -> tuple[torch.Tensor, torch.Tensor]:
+    """Log magnitudes [2, 321, 40] of equal means: as noise is, and as distances leave it."""
     smooth = torch.zeros(2, 321, 40)
-    return smooth, smooth + 0.6 * torch.randn(2, 321, 40)
+    return smooth + 0.6 * torch.randn(2, 321, 40), smooth
 
 
 def test_every_view_of_magnitudes_gives_logits_and_features(of_magnitudes):
@@ -144,13 +153,5 @@ def test_a_comb_of_every_second_frame_or_bin_is_not_seen_and_so_not_taught(axis)
 
 
 def test_a_discriminator_of_magnitudes_learns_to_tell_smooth_from_rough(of_magnitudes):
-    optimizer = torch.optim.Adam(of_magnitudes.parameters(), lr=2e-2)
-    losses = []
-    for _ in range(30):
-        smooth, rough = smooth_and_rough()
-        loss = discriminator_loss(of_magnitudes(rough), of_magnitudes(smooth))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 1.0 < losses[0]
+    before, after = learnt(of_magnitudes, rough_and_smooth)
+    assert after < 1.0 < before

@@ -145,6 +145,21 @@ def test_surprisal_is_drawn_once_a_family_and_not_where_nothing_was_asked():
     assert smoothed[30:] == pytest.approx(2.0)
 
 
+def test_a_verdict_is_drawn_with_what_spoke_for_it_and_its_boundary_through_all():
+    waveform, saliency = timeline().waveform, torch.linspace(-1, 1, 64)[:, None].expand(64, 257)
+    spliced = replace(VERDICT, boundary_s=1.2)
+    figure = figures.score_figure(waveform, spliced, saliency)
+    assert len(figure.axes) == 3
+    for axis in figure.axes:
+        drawn = [list(line.get_xdata()) for line in axis.lines if line.get_color() == figures.BOUNDARY]
+        assert drawn == [[1.2, 1.2]]
+    assert "likely boundary 1.2 s" in texts(figure)
+    overlay = figure.axes[1].images[1]
+    assert tuple(overlay.get_extent()) == (0.0, 2.0, 0.0, figures.MEL_BANDS)
+    assert len(figures.score_figure(waveform, VERDICT, saliency).axes[0].lines) == 0
+    assert len(figures.score_figure(waveform, NO_SEGMENTS).axes) == 1
+
+
 def test_pictures_have_no_background_and_the_kind_their_suffix_says(tmp_path):
     waveform = timeline().waveform
     for figure in (

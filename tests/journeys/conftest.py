@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.app.conftest import write_tone
 from tests.tiny import make_tiny_checkpoint
@@ -105,3 +105,18 @@ def prompt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real recording where the shared prompts are at hand, else a tone."""
     real = sorted(REAL_PROMPTS.glob("speech_*.flac"))
     return real[0] if real else write_tone(tmp_path_factory.mktemp("prompt") / "tone.wav", 6.0)
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """The page as it opens; no script on it may fail."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(server.url, wait_until="domcontentloaded")
+    expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
+    yield page
+    context.close()
+    assert errors == []

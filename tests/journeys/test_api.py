@@ -42,6 +42,9 @@ def test_a_client_gets_two_continuations_with_their_files(client, server, prompt
         whole, alone, tokens, receipt = (Path(path) for path in paths[4 * number : 4 * number + 4])
         assert one["generated"] is True
         assert one["verdict"]["scope"]
+        assert one["verdict"]["model_sha256"] == summary["checkpoint"]["components"]["detector"]
+        assert one["watermark"] == one["receipt"]["watermark"] != ""
+        assert one["receipt"]["verdict"]["label"] == one["verdict"]["label"]
         assert soundfile.info(whole).subtype == "PCM_16"
         assert soundfile.info(whole).duration == pytest.approx(5.0, abs=0.05)
         assert soundfile.info(alone).duration == pytest.approx(2.0, abs=0.05)
@@ -119,10 +122,31 @@ def test_inspections_beyond_the_limits_are_refused_by_name(client, server, promp
         client.predict(**values, api_name=endpoint)
 
 
-def test_a_recording_gets_a_verdict(client, server, prompt):
+def test_a_recording_gets_a_verdict_with_all_that_belongs_to_it(client, server, prompt):
     verdict = client.predict(handle_file(prompt), server.speech, api_name="/detect")
     assert verdict["label"] in ("generated", "original", "uncertain", "withheld")
     assert "only for audio of these checkpoints" in verdict["scope"]
+    assert verdict["model_sha256"] == verdict["checkpoint"]["components"]["detector"]
+    assert 0.0 < verdict["threshold"] < 1.0
+    assert min(verdict["num_originals"], verdict["num_generated"]) > 0
+    assert verdict["watermark"]["found"] is False
+    assert verdict["receipt"] is None
+    assert verdict["control"]["model_sha256"] == verdict["model_sha256"]
+
+
+def test_a_continuation_is_found_to_be_one(client, server, prompt):
+    _, paths = run(client, server, prompt, checkpoint=server.speech, continuation_s=4)
+    verdict = client.predict(handle_file(paths[0]), server.speech, api_name="/detect")
+    assert verdict["watermark"]["found"] is True
+    assert verdict["receipt"] == json.loads(Path(paths[3]).read_text())
+
+
+def test_a_verdict_on_too_short_a_recording_is_withheld_in_words(client, server, tmp_path):
+    short = write_tone(tmp_path / "short.wav", 0.7)
+    verdict = client.predict(handle_file(short), server.speech, api_name="/detect")
+    assert verdict["label"] == verdict["control"]["label"] == "withheld"
+    assert verdict["probability"] is None
+    assert verdict["headline"].startswith("Withheld: too short: 0.70 s")
 
 
 def test_the_checkpoints_are_listed(client, server):

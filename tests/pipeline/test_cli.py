@@ -133,6 +133,16 @@ def test_detect_prints_the_verdict_with_its_scope(prompt, options, capsys):
     assert capsys.readouterr().out.startswith("detector: ")
 
 
+def test_the_watermark_is_found_by_the_command_line_unless_it_was_switched_off(prompt, options, tmp_path, capsys):
+    asked = ["continue", str(prompt), "--prompt-seconds", "1", "--seconds", "2", "--seed", "3", "--count", "1"]
+    made = tmp_path / "out/hello_1"
+    for extra, name in (([], "resemble-perth 1.0.1"), (["--no-watermark"], "")):
+        assert main([*asked, *extra, *options]) == 0
+        assert json.loads(made.with_suffix(".receipt.json").read_text())["watermark"] == name
+        assert main(["watermark", "check", str(made.with_suffix(".wav")), "--json"]) in (0, 1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])[0]["found"] is False
+
+
 def test_checkpoints_is_part_of_the_command_line(tiny_folder, capsys):
     assert main(["checkpoints", "verify", str(tiny_folder)]) == 0
     assert "tiny-speech" in capsys.readouterr().out

@@ -152,7 +152,7 @@ def test_events_come_at_least_every_ten_steps_and_count_up(pipeline):
     events = list(pipeline.continue_prompt(PROMPT, request(continuation_s=2.6)))
     progress = [event for event in events if isinstance(event, Progress)]
     assert list(dict.fromkeys(event.stage for event in progress)) == [
-        "encode", "semantic", "coarse", "fine", "decode", "detect",
+        "encode", "semantic", "coarse", "fine", "decode", "mark", "detect",
     ]  # fmt: skip
     for stage in ("semantic", "coarse", "fine"):
         done = [event.done for event in progress if event.stage == stage]

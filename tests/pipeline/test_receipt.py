@@ -107,7 +107,8 @@ def test_what_is_no_receipt_is_refused(text):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("row", 7), ("row", -1), ("kind", "other"), ("format", 2), ("components", []), ("num_frames", "many"),
+        ("verdict", [1]), ("watermark", None), ("row", 7), ("row", -1),
+        ("kind", "other"), ("format", 2), ("components", []), ("num_frames", "many"),
         ("request", {"prompt_s": 1e9}), ("request", {"semantic": {"temperature": -1}}),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The detector's data and training, on tiny models: pairs, augmentation, a run from data to a calibrated verdict."""
+"""The detector's data, views and training, on tiny models: from a token cache to a calibrated verdict."""
 
 import json
 from argparse import ArgumentParser
@@ -10,20 +10,23 @@ from safetensors.torch import save_file
 
 from audiolm.checkpoints.components import MADE_FOR
 from audiolm.checkpoints.format import load_checkpoint, read_run
+from audiolm.checkpoints.listener import Listener
 from audiolm.config import STAGES, DetectorConfig, SamplingConfig
+from audiolm.data.corpus import Corpus, CorpusWriter
 from audiolm.data.pairs import SPLITS, PairSet, PairWriter
+from audiolm.data.views import ViewSet
 from audiolm.detector import Detector
+from audiolm.detector.network import mel_frames
 from audiolm.errors import DataError, TrainingError
 from audiolm.pipeline import Pipeline
 from audiolm.streams import Waveform
-from audiolm.training import detector, detector_data
+from audiolm.training import detector, detector_data, detector_views
 from audiolm.training.loop import LoopOptions, Trainer
 from audiolm.training.runs import load_run
 from tests.pipeline.material import finish, recording, request
 from tests.tiny import CODEC, SEMANTIC, make_tiny_checkpoint
 
-LENGTH = 32_000
-PAIRS_MADE_FOR = {name: digit * 64 for name, digit in zip(MADE_FOR["detector"], "0123", strict=True)}
+LENGTH, JOIN = 32_000, 24_000
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +64,19 @@ def token_cache(folder: Path, checkpoint: Path, groups: dict[str, str] | None = 
 def make_data(checkpoint: Path, tokens: Path, out: Path, *options: str) -> None:
     parser = ArgumentParser()
     detector_data.add_arguments(parser)
-    sizes = ["--count", "3", "--held-out-count", "2", "--seconds", "1", "--batch-size", "2", "--device", "cpu"]
+    counts = ["--count", "3", "--valid-count", "2", "--test-count", "2", "--unpaired", "1.5"]
+    sizes = [*counts, "--seconds", "1", "--batch-size", "2", "--device", "cpu"]
     required = ["--checkpoint", str(checkpoint), "--tokens", str(tokens), "--out", str(out)]
     detector_data.run(parser.parse_args([*required, *sizes, "--threads", "1", *options]))
+
+
+@pytest.fixture(autouse=True)
+def mark_that_can_be_seen(monkeypatch):
+    monkeypatch.setattr(detector_data, "mark", lambda waveform: Waveform((waveform.samples + 0.25).clamp(-1.0, 1.0)))
+
+
+def unmarked(clip: torch.Tensor, note: dict) -> torch.Tensor:
+    return clip - 0.25 if note["marked"] else clip
 
 
 def test_detector_data_pairs_generated_continuations_with_originals_through_the_codec(tmp_path, checkpoint):
@@ -76,26 +89,55 @@ def test_detector_data_pairs_generated_continuations_with_originals_through_the_
         assert (pairs.num_rows, pairs.length) == (count, 16_000)
         made_for = {name: models.info.components[name].hash for name in MADE_FOR["detector"]}
         assert pairs.meta["made_for"] == made_for
-        generated, original = pairs.pair(0, 0, pairs.length)
-        row = pairs.rows[0]
-        assert row["group"] == f"speaker-{split}"
-        item = next(item for item in corpus.items if item.id == row["item"])
-        codes = corpus.codes(item)[row["start_frame"] : row["start_frame"] + 200].long()
-        expected = models.codec.decode(codes[None])[0, 48_000:]
-        assert torch.allclose(original, expected.clamp(-1, 1), atol=1e-4)
-        assert not torch.allclose(generated, original, atol=1e-2)
+        for number, row in enumerate(pairs.rows):
+            generated, original = pairs.spliced(number)
+            assert row["group"] == f"speaker-{split}"
+            item = next(item for item in corpus.items if item.id == row["item"])
+            codes = corpus.codes(item)[row["start_frame"] : row["start_frame"] + 200].long()
+            expected = models.codec.decode(codes[None])[0].clamp(-1, 1)
+            assert torch.allclose(original[:48_000], expected[:48_000], atol=1e-4)
+            assert torch.allclose(unmarked(original[48_000:], row), expected[48_000:], atol=1e-4)
+            assert torch.allclose(generated[:44_000], expected[:44_000], atol=1e-4)  # the decoder looks ahead
+            assert not torch.allclose(unmarked(generated[48_000:], row), expected[48_000:], atol=1e-2)
+    marks = [row["marked"] for split in SPLITS for row in PairSet(tmp_path / "pairs", split).rows]
+    assert {True, False} == set(marks)
+
+
+def test_further_originals_went_through_fewer_levels_or_none(tmp_path, checkpoint):
+    tokens = token_cache(tmp_path / "tokens", checkpoint)
+    corpus, models = detector_data.TokenCorpus(tokens), load_checkpoint(checkpoint)
+    with CorpusWriter(tmp_path / "corpus") as writer:
+        for item in corpus.items:
+            pcm = torch.randint(-9_000, 9_000, (item.num_frames * 320,)).numpy().astype("<i2")
+            writer.add(pcm, id=item.id, group=item.group, split=item.split, source="test", licence="none")
+    options = ("--data", str(tmp_path / "corpus"), "--unpaired", "20", "--split", "train", "--count", "1")
+    make_data(checkpoint, tokens, tmp_path / "pairs", *options)
+    pairs, recordings = PairSet(tmp_path / "pairs", "train"), Corpus(tmp_path / "corpus")
+    assert {note["levels"] for note in pairs.unpaired} == {0, 2, 3, 4}
+    for number, note in enumerate(pairs.unpaired):
+        item = next(item for item in corpus.items if item.id == note["item"])
+        start = note["start_frame"]
+        if note["levels"]:
+            codes = corpus.codes(item)[start : start + 50, : note["levels"]].long()
+            expected = models.codec.decode(codes[None])[0]
+        else:
+            expected = recordings.waveform(recordings.items[corpus.items.index(item)])[
+                start * 320 : start * 320 + 16_000
+            ]
+        assert torch.allclose(unmarked(pairs.original(number, 0, 16_000), note), expected.clamp(-1, 1), atol=1e-4)
 
 
 def test_detector_data_goes_on_where_it_stopped(tmp_path, checkpoint):
     tokens = token_cache(tmp_path / "tokens", checkpoint)
     make_data(checkpoint, tokens, tmp_path / "pairs", "--split", "train", "--count", "1")
-    before = PairSet(tmp_path / "pairs", "train").pair(0, 0, 16_000)
+    before = PairSet(tmp_path / "pairs", "train").spliced(0)
     with open(tmp_path / "pairs/train/generated.int16", "ab") as file:
         file.write(b"audio whose line was never written")
     make_data(checkpoint, tokens, tmp_path / "pairs", "--split", "train", "--count", "3")
     pairs = PairSet(tmp_path / "pairs", "train")
     assert pairs.num_rows == 3
-    assert torch.equal(pairs.pair(0, 0, 16_000), before)
+    assert torch.equal(pairs.spliced(0), before)
+    assert pairs.num_unpaired >= 4
     assert len({row["seed"] for row in pairs.rows}) == 3
     with pytest.raises(DataError, match="another checkpoint or length"):
         make_data(checkpoint, tokens, tmp_path / "pairs", "--seconds", "2")
@@ -145,92 +187,156 @@ def test_detector_data_refuses_foreign_tokens_shared_speakers_and_short_items(tm
         make_data(checkpoint, shared, tmp_path / "pairs", "--seconds", "9")
 
 
-def write_pairs(folder: Path, rows: dict[str, int], length: int = LENGTH) -> Path:
-    """Pairs that can be told apart: white noise (generated) and noise below 2 kHz (original) of the same level."""
+def write_pairs(folder: Path, made_for: dict[str, str], rows: dict[str, int], length: int = LENGTH) -> Path:
+    """Pairs that can be told apart: white noise (generated) after noise below 2 kHz (original), of the same level."""
     generator = torch.Generator().manual_seed(0)
     for split, count in rows.items():
-        noise = torch.randn(2, count, length, generator=generator)
+        noise = torch.randn(2, count, JOIN + length, generator=generator)
         spectrum = torch.fft.rfft(noise[1])
-        spectrum[:, length // 8 :] = 0
-        low = torch.fft.irfft(spectrum, length)
-        low = low / low.std()
-        notes = [{"item": f"{split}{n}", "group": split} for n in range(count)]
-        PairWriter(folder, split, {"length": length, "made_for": PAIRS_MADE_FOR}).add(0.1 * noise[0], 0.1 * low, notes)
+        spectrum[:, (JOIN + length) // 8 :] = 0
+        low = torch.fft.irfft(spectrum, JOIN + length)
+        low = 0.1 * low / low.std()
+        notes = [{"item": f"{split}{n}", "group": f"{split}{n % 4}"} for n in range(count)]
+        writer = PairWriter(folder, split, {"length": length, "join": JOIN, "made_for": made_for})
+        writer.add(torch.cat([low[:, :JOIN], 0.1 * noise[0, :, JOIN:]], dim=1), low, notes)
+        writer.add_unpaired(low[:, :length].flip(1), [note | {"levels": 4} for note in notes])
     return folder
 
 
-def test_a_trained_detector_ships_with_its_calibration_and_measured_errors(tmp_path):
-    data = write_pairs(tmp_path / "pairs", {"train": 8, "valid": 8, "test": 10})
-    sets = {split: PairSet(data, split) for split in SPLITS}
+def make_views(checkpoint: Path, data: Path, *options: str) -> None:
+    parser = ArgumentParser()
+    detector_views.add_arguments(parser)
+    required = ["--checkpoint", str(checkpoint), "--data", str(data), "--device", "cpu", "--threads", "1"]
+    detector_views.run(parser.parse_args([*required, *options]))
+
+
+@pytest.fixture(scope="module")
+def viewed(tmp_path_factory, checkpoint) -> Path:
+    components = load_checkpoint(checkpoint).info.components
+    made_for = {name: components[name].hash for name in MADE_FOR["detector"]}
+    data = write_pairs(tmp_path_factory.mktemp("pairs"), made_for, {"train": 12, "valid": 12, "test": 10})
+    make_views(checkpoint, data, "--turns", "3", "--batch-size", "4")
+    return data
+
+
+def test_views_are_what_the_detector_reads_of_the_clips(viewed, checkpoint):
+    models = load_checkpoint(checkpoint)
+    listener = Listener(models.codec, models.semantic, models.stages)
+    pairs, views = PairSet(viewed, "test"), ViewSet(viewed, "test")
+    whole = {(note["kind"], note["row"]): index for index, note in enumerate(views.notes) if note["turn"] == 0}
+    assert len(whole) == 30
+    waveforms = torch.cat([pairs.pair(3, 0, LENGTH), pairs.original(3, 0, LENGTH)[None]])
+    for kind, waveform in zip(("generated", "original", "unpaired"), waveforms, strict=True):
+        mels, figures = views.crop(whole[kind, 3], 0, LENGTH)
+        assert torch.allclose(mels, mel_frames(waveform[None], 64)[0], atol=0.02)
+        assert torch.allclose(figures, listener(waveform[None])[0], atol=0.1)
+
+
+def test_both_clips_of_a_pair_are_cut_and_changed_alike_and_some_over_the_join(viewed):
+    notes = ViewSet(viewed, "train").notes
+    by_place: dict[tuple[int, int], list[dict]] = {}
+    for note in notes:
+        if note["kind"] != "unpaired":
+            by_place.setdefault((note["turn"], note["row"]), []).append(note)
+    assert len(by_place) == 4 * 12
+    for (turn, _), (one, other) in by_place.items():
+        assert (one["length"], one["change"]) == (other["length"], other["change"])
+        assert {one["kind"], other["kind"]} in ({"generated", "original"}, {"spliced", "original"})
+        assert bool(one["change"]) == (turn > 0)
+        assert one["length"] % 8_000 == 0
+    spliced = [note for note in notes if note["kind"] == "spliced"]
+    assert spliced
+    assert all(0 < note["join"] < note["length"] for note in spliced)
+    assert not any(note["kind"] == "spliced" for note in ViewSet(viewed, "test").notes)
+
+
+def test_views_are_made_once_and_only_with_the_models_that_made_the_pairs(viewed, checkpoint, tmp_path):
+    before = (viewed / "train/views.jsonl").read_bytes()
+    make_views(checkpoint, viewed, "--turns", "3", "--batch-size", "4")
+    assert (viewed / "train/views.jsonl").read_bytes() == before
+    other = make_tiny_checkpoint(tmp_path / "other", seed=1, with_detector=False).folder
+    with pytest.raises(TrainingError, match="was made with codec"):
+        make_views(other, viewed)
+
+
+def test_silent_clips_are_not_listened_to(checkpoint, tmp_path):
+    components = load_checkpoint(checkpoint).info.components
+    meta = {"length": LENGTH, "made_for": {name: components[name].hash for name in MADE_FOR["detector"]}}
+    noise = 0.1 * torch.randn(2, LENGTH, generator=torch.Generator().manual_seed(0))
+    noise[1] = 0.0
+    for split in SPLITS:
+        PairWriter(tmp_path, split, meta).add(noise, noise.flip(0), [{"item": "a", "group": "a"}] * 2)
+    make_views(checkpoint, tmp_path, "--turns", "1")
+    kinds = [(note["kind"], note["row"]) for note in ViewSet(tmp_path, "test").notes if note["turn"] == 0]
+    assert kinds == [("generated", 0), ("original", 1)]
+
+
+def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_errors(viewed, checkpoint, tmp_path):
+    views = {split: ViewSet(viewed, split) for split in SPLITS}
+    made_for = detector.made_for_of(PairSet(viewed, "train"))
     torch.manual_seed(0)
-    model = Detector(DetectorConfig(num_mels=16, channels=(6, 8), dropout=0.0))
-    task = detector.DetectorTask(model, sets, batch_size=8)
-    options = LoopOptions(steps=25, max_minutes=1, learning_rate=5e-3, warmup_steps=2, precision="fp32")
+    config = DetectorConfig(channels=(6, 8), dropout=0.0, num_heard=views["train"].num_figures, heard_width=8)
+    task = detector.DetectorTask(Detector(config), views, made_for, batch_size=12)
+    options = LoopOptions(steps=40, max_minutes=1, learning_rate=5e-3, warmup_steps=2, precision="fp32")
     run = tmp_path / "run"
     Trainer(task, run, options, torch.device("cpu")).run()
     figures = task.finish(run)
-    assert figures["test_accuracy"] == 1.0
-    assert figures["test_num_originals"] == figures["test_num_generated"] == 10
-    assert figures["shortcut_bandwidth"] > 0.9  # of these pairs, not of real ones
-    assert figures["shortcut_duration"] <= 0.6
-    component, config, _, made_for = read_run(run)
-    assert (component, made_for) == ("detector", PAIRS_MADE_FOR)
-    assert config["calibration"]["num_originals"] == 10
+    assert figures["whole_balanced_accuracy"] == 1.0
+    assert (figures["whole_num_originals"], figures["whole_num_generated"]) == (20, 10)
+    component, config, tensors, found = read_run(run)
+    assert (component, found) == ("detector", made_for)
+    assert config["calibration"]["num_originals"] == 20
     assert config["calibration"]["false_positive_rate"] == 0.0
+    assert config["scope_limit"] > 0.5
+    assert float(tensors["weights"].min()) >= 0.0
+    assert float(tensors["ear.std"].min()) > 0.0
     assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["kind"] == "test"
-    _, shipped, _ = load_run(run)
-    generated, original = sets["test"].pair(0, 0, LENGTH)
+    shipped, models = load_run(run)[1], load_checkpoint(checkpoint)
+    shipped.attach(Listener(models.codec, models.semantic, models.stages))
+    pairs = PairSet(viewed, "test")
+    generated, original = pairs.pair(0, 0, LENGTH)
     assert shipped.judge(Waveform(generated)).label == "generated"
     assert shipped.judge(Waveform(original)).label == "original"
+    boundary = shipped.judge(Waveform(pairs.spliced(0)[0])).boundary_s
+    assert boundary == pytest.approx(JOIN / 16_000, abs=0.5)
 
 
-def test_augmentation_varies_level_band_and_noise_alike_for_both_kinds_and_keeps_length():
-    """Rows come as pairs, generated first: over the rows of either kind, every change is as frequent and as strong."""
-    waveforms = 0.1 * torch.randn(256, 16_000, generator=torch.Generator().manual_seed(0))
-    varied = detector.augment(waveforms, torch.Generator().manual_seed(1))
-    assert varied.shape == waveforms.shape
-    assert torch.equal(varied, detector.augment(waveforms, torch.Generator().manual_seed(1)))
-    gains = 20 * torch.log10(varied.std(dim=1) / waveforms.std(dim=1))
-    assert float(gains.max() - gains.min()) > 15
-    before, after = torch.fft.rfft(waveforms).abs(), torch.fft.rfft(varied).abs()
-    treble, whole = slice(7_600, 8_000), slice(200, 2_000)  # bins of 1 Hz: what no low pass lets through, what all do
-    kept_db = 20 * torch.log10(
-        (after[:, treble].mean(1) / before[:, treble].mean(1)) / (after[:, whole].mean(1) / before[:, whole].mean(1))
-    )
-    limited = kept_db < -3
-    kinds = torch.arange(256) % 2 == 0
-    for kind in (kinds, ~kinds):
-        assert 0.2 < float(limited[kind].float().mean()) < 0.47  # one row of three
-        assert float(gains[kind].mean()) == pytest.approx(-7, abs=2)
-    assert float(kept_db[~limited].abs().max()) < 1
-    floor = 20 * torch.log10(after[limited][:, treble].mean(1) / after[limited][:, whole].mean(1))
-    assert 0.3 < float((floor > -65).float().mean()) < 0.7  # noise fills the band that was taken, in one row of two
+def test_crops_are_a_third_generated_with_their_own_counterparts_and_labelled_by_their_share(viewed):
+    crops = detector.Crops(ViewSet(viewed, "train"))
+    generator = torch.Generator().manual_seed(0)
+    shares, lengths = [], set()
+    for _ in range(40):
+        batch = crops.draw(12, generator)
+        lengths.add(batch.views.num_samples)
+        assert len(batch.labels) == 12
+        assert int((batch.labels > 0).sum()) == 4
+        assert batch.segments.shape == (12, batch.views.num_samples // 4_000 + 1)
+        assert torch.allclose(batch.segments.mean(dim=1), batch.labels, atol=0.2)
+        shares += batch.labels[batch.labels > 0].tolist()
+    assert lengths == {16_000, 24_000, 32_000}
+    assert 0 < sum(share < 1 for share in shares) < len(shares) / 2
 
 
-def test_held_out_clips_leave_out_what_a_verdict_is_withheld_for(tmp_path):
-    notes = [{"item": "a", "group": "a"}] * 2
-    noise = 0.1 * torch.randn(2, LENGTH, generator=torch.Generator().manual_seed(0))
-    noise[1] = 0.0
-    PairWriter(tmp_path, "test", {"length": LENGTH}).add(noise, noise.flip(0) + 0.1 * torch.randn(2, LENGTH), notes)
-    clips = detector.held_out_clips(PairSet(tmp_path, "test"))
-    assert sum(len(batch.labels) for batch in clips) == 3
-    assert sum(int(batch.labels.sum()) for batch in clips) == 1
+def test_augmentation_hides_and_shifts_frames_and_repeats_with_its_generator(viewed):
+    batch = detector.Crops(ViewSet(viewed, "train")).draw(12, torch.Generator().manual_seed(0))
+    varied = [detector.augment(batch, torch.Generator().manual_seed(1)) for _ in range(2)]
+    assert torch.equal(varied[0].views.mels, varied[1].views.mels)
+    assert torch.equal(varied[0].labels, batch.labels)
+    shift = (varied[0].views.mels - batch.views.mels).flatten(1)
+    assert 0.05 < float(shift.median(dim=1).values.std()) < 0.4
+    hidden = (shift - shift.median(dim=1, keepdim=True).values).abs() > 1e-4
+    assert 0.02 < float(hidden.float().mean()) < 0.6
 
 
 def test_pairs_that_do_not_say_what_made_them_are_refused(tmp_path):
-    data = write_pairs(tmp_path / "pairs", {split: 1 for split in SPLITS})
-    (data / "meta.json").write_text(json.dumps({"length": LENGTH, "codec": "c" * 64}))
-    sets = {split: PairSet(data, split) for split in SPLITS}
+    data = write_pairs(tmp_path / "pairs", {}, {split: 1 for split in SPLITS})
     with pytest.raises(TrainingError, match="do not say which codec, stage_semantic, stage_coarse, stage_fine"):
-        detector.DetectorTask(Detector(DetectorConfig(num_mels=16, channels=(6, 8))), sets, batch_size=2)
+        detector.made_for_of(PairSet(data, "train"))
 
 
-def test_unusable_data_is_refused(tmp_path):
-    write_pairs(tmp_path / "short", {split: 1 for split in SPLITS}, length=8_000)
+def test_clips_too_short_for_crops_are_refused(checkpoint, tmp_path):
+    components = load_checkpoint(checkpoint).info.components
+    made_for = {name: components[name].hash for name in MADE_FOR["detector"]}
+    write_pairs(tmp_path / "short", made_for, {split: 1 for split in SPLITS}, length=8_000)
     with pytest.raises(TrainingError, match="8000 samples"):
-        detector.crop_lengths(PairSet(tmp_path / "short", "train"))
-    with pytest.raises(DataError, match="split train"):
-        PairSet(tmp_path / "missing", "train")
-    (tmp_path / "short/valid/original.int16").write_bytes(b"\0\0")
-    with pytest.raises(DataError, match="split valid"):
-        PairSet(tmp_path / "short", "valid")
+        make_views(checkpoint, tmp_path / "short")

@@ -24,13 +24,13 @@ def measure(inputs: DetectionInputs) -> RowReport:
     """On the first of the corpora. Raises EvaluationError without recordings, a detector or a work folder."""
     if not inputs.real:
         raise EvaluationError("needs recordings: give --data")
-    samples, pipeline = continue_prompts(_continuing(inputs), NUM_PROMPTS), inputs.pipeline
+    samples, pipeline = continue_prompts(_continuing(inputs), NUM_PROMPTS, watermark=True), inputs.pipeline
     kinds = {
         "continuations": [Clip(one.continuation, True, one.group) for one in samples],
         "recordings, untouched": [Clip(one.recording, False, one.group) for one in _recorded(samples)],
         "recordings, codec": [Clip(one.original, False, one.group) for one in samples],
     }
-    figures, met, notes = [], True, [describe(samples)]
+    figures, met, notes = [], True, [f"{describe(samples)}, with the watermark"]
     for name, clips in kinds.items():
         judged = judge(pipeline, clips)
         called = judged.labels == "generated"

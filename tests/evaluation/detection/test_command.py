@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from audiolm.audio.files import read_comment
 from audiolm.checkpoints.card import check_facts
 from audiolm.checkpoints.format import load_checkpoint
 from audiolm.checkpoints.pictures import read_picture
@@ -18,6 +19,7 @@ from audiolm.evaluation.detection.judging import forced_probability
 from audiolm.evaluation.detection.rows import ROWS
 from audiolm.evaluation.subject import from_checkpoint
 from audiolm.pipeline import Pipeline
+from audiolm.receipt import Receipt
 from audiolm.streams import Waveform
 from tests.evaluation.detection.material import recording, write_pairs
 from tests.tiny import make_tiny_checkpoint
@@ -54,7 +56,7 @@ def folder(tmp_path_factory):
 
 def test_every_row_is_measured_written_and_fit_for_a_card(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(fresh.PROMPT_S, "speech", 0.6)
-    monkeypatch.setattr(fresh, "TOTAL_S", 1.4)
+    monkeypatch.setattr(fresh, "TOTAL_S", 2.2)
     monkeypatch.setattr(synthesis.shutil, "which", lambda name: None)
     options = {"checkpoint": "speech", "pairs": "pairs", "data": "data", "other": "other"}
     arguments = [word for name, path in options.items() for word in (f"--{name}", str(folder / path))]
@@ -68,6 +70,9 @@ def test_every_row_is_measured_written_and_fit_for_a_card(folder, tmp_path, monk
     for name in ROWS:
         assert f"\n{name}  " in printed
         assert f"### {name} " in markdown
+    kept = list((tmp_path / "work").rglob("*.wav"))
+    assert len(kept) == 2
+    assert all(Receipt.from_json(read_comment(path)).watermark for path in kept), "F judges what visitors get"
     facts = json.loads((tmp_path / "facts").read_text())
     training = {"component": "detector", "parameters": 1, "steps": 1, "hours": 0, "hardware": "-", "command": "-"}
     checked = check_facts(CARD | {"training": [training | {"curve": []}]} | facts)

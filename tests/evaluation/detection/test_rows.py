@@ -362,7 +362,7 @@ def test_fresh_continuations_must_all_be_caught(pairs, corpus, monkeypatch):
     one = SimpleNamespace(
         continuation=with_tone(recording(1)), recording=recording(2), original=recording(3), group="a"
     )
-    monkeypatch.setattr(fresh, "continue_prompts", lambda inputs, count: samples)
+    monkeypatch.setattr(fresh, "continue_prompts", lambda inputs, count, watermark: samples)
     monkeypatch.setattr(fresh, "_continuing", lambda inputs: None)
     monkeypatch.setattr(fresh, "describe", lambda samples: "")
     samples = [one, one]

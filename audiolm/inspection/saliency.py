@@ -1,0 +1,22 @@
+"""What in a sound spoke for "generated" and what against, in colours to lay over its spectrogram. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+FOR, AGAINST = (255, 110, 190), (40, 230, 170)  # pink and green: apart for every common kind of colour vision
+FULL_COLOUR_QUANTILE = 0.99  # of the absolute values: the few beyond it would leave all others pale
+
+
+def painted(saliency: Tensor, max_columns: int) -> np.ndarray:
+    """Saliency [mels, frames], positive where it spoke for "generated" -> RGBA [mels, columns, 4] uint8, the highest
+    band first. The weaker, the more see-through; of more than `max_columns` frames, the strongest of neighbours."""
+    values = saliency.detach().cpu().float().numpy()[::-1]
+    starts = np.arange(0, values.shape[1], -(-values.shape[1] // max_columns))
+    most, least = np.maximum.reduceat(values, starts, axis=1), np.minimum.reduceat(values, starts, axis=1)
+    strongest = np.where(most > -least, most, least)
+    full = max(float(np.quantile(np.abs(strongest), FULL_COLOUR_QUANTILE)), 1e-12)
+    alpha = (np.abs(strongest) / full).clip(0.0, 1.0) * 255
+    colours = np.where(strongest[..., None] > 0, np.uint8(FOR), np.uint8(AGAINST))
+    return np.concatenate([colours, alpha.round().astype(np.uint8)[..., None]], axis=2)

@@ -1,0 +1,150 @@
+"""`python -m audiolm.training detector-rebuild`: a checkpoint's detector anew, from pairs to the model card.
+
+To be run whenever codec or stages have changed; every step goes on where an earlier run of the command stopped:
+pairs (detector-data), views (detector-views), training and calibration (detector), a checkpoint with the new detector,
+and its figures (`python -m audiolm.evaluation detector`) in the card's section "Detector". Where a target of these is
+missed on the hold-out, the new detector keeps its scores to itself and says so (acceptance row D13).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from audiolm.checkpoints.assemble import assemble
+from audiolm.checkpoints.format import CheckpointInfo, load_run, read_info
+from audiolm.checkpoints.pictures import read_pictures
+from audiolm.errors import TrainingError
+from audiolm.training import detector_data, detector_views
+from audiolm.training.runs import read_state, write_run
+
+SHARES = {"pairs": 0.5, "views": 0.25, "training": 0.25}  # of the minutes; measuring comes on top
+UNJUDGED_ROWS = ("D11", "D13", "F")  # they say nothing of the score's worth
+SECTION = "Detector"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder; a detector in it is replaced")
+    parser.add_argument("--tokens", type=Path, nargs="+", required=True, help="token caches of its tokenizers")
+    parser.add_argument("--data", type=Path, nargs="+", default=[], help="the caches' corpora")
+    parser.add_argument("--other", type=Path, nargs="+", default=[], help="corpora of another domain, to be refused")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
+    parser.add_argument("--work", type=Path, required=True, help="folder that keeps pairs, views and the run")
+    parser.add_argument("--count", type=int, default=2000, help="pairs of the split train")
+    parser.add_argument("--valid-count", type=int, default=400, help="pairs of the split valid")
+    parser.add_argument("--test-count", type=int, default=800, help="pairs of the split test")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
+    parser.add_argument("--max-minutes", type=float, default=80.0, help="of pairs, training views and training")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="of training, at most")
+    parser.add_argument("--items", type=int, help="clips that a row of the evaluation takes at most")
+    parser.add_argument("--keep-scores", action="store_true", help="show scores even where a target is missed")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Raises CheckpointError, DataError for unusable folders; TrainingError where a step fails."""
+    pairs, trained = args.work / "pairs", args.work / "detector"
+    minutes = {step: share * args.max_minutes for step, share in SHARES.items()}
+    common = Namespace(checkpoint=args.checkpoint, seed=args.seed, threads=args.threads, device=args.device)
+    detector_data.run(
+        _with_defaults(
+            detector_data, common, tokens=args.tokens, data=args.data, out=pairs, count=args.count,
+            valid_count=args.valid_count, test_count=args.test_count, seconds=args.seconds,
+            max_minutes=minutes["pairs"],
+        )
+    )  # fmt: skip
+    detector_views.run(_with_defaults(detector_views, common, data=pairs, max_minutes=minutes["views"]))
+    if not _is_measured(trained):
+        validate = max(0.2, minutes["training"] / 12)
+        options = ["--steps", args.steps, "--max-minutes", minutes["training"], "--validate-minutes", validate]
+        options += ["--keep-best", "--average-decay", 0.99, "--seed", args.seed]
+        options += ["--threads", args.threads, "--device", args.device]
+        _call("audiolm.training", "detector", "--data", pairs, "--out", trained, *options)
+    info = _assemble(args, trained, read_info(args.checkpoint).card)
+    report = _measure(args, pairs)
+    missed = [] if args.keep_scores else missed_rows(report)
+    withhold(trained, missed)
+    card = with_section(info.card, SECTION, (args.work / "figures.md").read_text(encoding="utf-8"))
+    info = _assemble(args, trained, card)
+    said = f"missed {', '.join(missed)}: scores are withheld" if missed else "scores are shown"
+    print(f"{info.folder}  sha256 {info.sha256[:16]}; {said}")
+
+
+def missed_rows(report: dict[str, Any]) -> list[str]:
+    """Rows of the evaluation's JSON whose targets were missed, each once."""
+    rows = [row["row"] for row in report["rows"] if row["met"] is False and row["row"] not in UNJUDGED_ROWS]
+    return sorted(set(rows), key=rows.index)
+
+
+def withhold(folder: Path, missed: list[str]) -> None:
+    """Has the detector of a run say why it gives no scores, or give them where nothing was missed."""
+    component, model, made_for = load_run(folder)
+    reason = f"on held-out clips this detector missed its targets ({', '.join(missed)}); see the model card"
+    write_run(folder, component, model, replace(model.config, withheld=reason if missed else ""), made_for)
+
+
+def with_section(card: str, title: str, body: str) -> str:
+    """A Markdown card with `## title` and this body in place of its own section of that title, or before its limits."""
+    text = f"## {title}\n\n{body.strip()}\n\n"
+    old = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
+    if old:
+        return card[: old.start()] + text + card[old.end() :]
+    limits = re.search(r"^## Limits$", card, re.MULTILINE)
+    start = limits.start() if limits else len(card)
+    return card[:start].rstrip("\n") + "\n\n" + text + card[start:]
+
+
+def _with_defaults(module: Any, common: Namespace, **given: Any) -> Namespace:
+    """The arguments of a command as they are where nothing is said, with what is."""
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    usual = {action.dest: action.default for action in parser._actions if action.dest != "help"}
+    return Namespace(**{**usual, **vars(common), **given})
+
+
+def _is_measured(folder: Path) -> bool:
+    if not (folder / "state.json").is_file():
+        return False
+    read_state(folder)
+    return load_run(folder)[1].config.calibration.false_positive_rate is not None
+
+
+def _assemble(args: argparse.Namespace, trained: Path, card: str) -> CheckpointInfo:
+    base = read_info(args.checkpoint)
+    return assemble(
+        args.out,
+        name=base.name,
+        domain=base.domain,
+        summary=base.summary,
+        card=card,
+        runs={"detector": trained},
+        base=args.checkpoint,
+        pictures=read_pictures(base.folder, base.card),
+    )
+
+
+def _measure(args: argparse.Namespace, pairs: Path) -> dict[str, Any]:
+    """Runs the evaluation, which training does not import, as a command; its report."""
+    figures = args.work / "figures.json"
+    options: list[Any] = ["--checkpoint", args.out, "--pairs", pairs, "--work", args.work, "--json", figures]
+    options += ["--markdown", args.work / "figures.md", "--threads", args.threads]
+    for name, folders in (("--data", args.data), ("--other", args.other)):
+        options += [name, *folders] if folders else []
+    _call("audiolm.evaluation", "detector", *options, *([] if args.items is None else ["--items", args.items]))
+    return json.loads(figures.read_text(encoding="utf-8"))
+
+
+def _call(module: str, *arguments: Any) -> None:
+    """Raises TrainingError where the command does not succeed."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    if (code := subprocess.run(command, check=False).returncode) != 0:
+        raise TrainingError(f"{' '.join(command[2:4])} ended with code {code}")

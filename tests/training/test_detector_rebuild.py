@@ -1,0 +1,72 @@
+import json
+from argparse import ArgumentParser
+from pathlib import Path
+
+import pytest
+
+from audiolm.checkpoints.format import load_checkpoint
+from audiolm.data.pairs import SPLITS
+from audiolm.streams import Waveform
+from audiolm.training import detector_data, detector_rebuild
+from tests.pipeline.material import recording
+from tests.tiny import make_tiny_checkpoint
+from tests.training.test_detector import token_cache
+
+REPORT = {"rows": [{"row": "D1", "met": False}, {"row": "D2", "met": True}, {"row": "D8", "met": None}]}
+
+
+def rebuild(checkpoint: Path, tokens: Path, folder: Path, *options: str) -> None:
+    parser = ArgumentParser()
+    detector_rebuild.add_arguments(parser)
+    required = ["--checkpoint", str(checkpoint), "--tokens", str(tokens), "--out", str(folder / "new")]
+    sizes = ["--work", str(folder / "work"), "--count", "3", "--valid-count", "2", "--test-count", "2"]
+    budget = ["--seconds", "2", "--max-minutes", "60", "--steps", "2", "--device", "cpu"]
+    detector_rebuild.run(parser.parse_args([*required, *sizes, *budget, *options]))
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Stands in for the watermark and the evaluation, which have tests of their own."""
+
+    def measure(args, pairs):
+        assert {split for split in SPLITS if (pairs / split).is_dir()} == set(SPLITS)
+        (args.work / "figures.md").write_text("D1: half of it\n")
+        return REPORT
+
+    monkeypatch.setattr(detector_data, "mark", lambda waveform: waveform)
+    monkeypatch.setattr(detector_rebuild, "_measure", measure)
+
+
+def test_one_command_makes_a_checkpoint_whose_detector_withholds_what_missed_its_targets(tmp_path, measured):
+    checkpoint = make_tiny_checkpoint(tmp_path / "tiny").folder
+    before = load_checkpoint(checkpoint)
+    tokens = token_cache(tmp_path / "tokens", checkpoint)
+    rebuild(checkpoint, tokens, tmp_path)
+    after = load_checkpoint(tmp_path / "new")
+    assert after.info.components["codec"].hash == before.info.components["codec"].hash
+    assert after.info.components["detector"].hash != before.info.components["detector"].hash
+    assert "## Detector\n\nD1: half of it\n" in after.info.card
+    verdict = after.detector.judge(Waveform(recording(3.0).samples))
+    assert (verdict.label, verdict.probability) == ("withheld", None)
+    assert "missed its targets (D1)" in verdict.reason
+    trained = (tmp_path / "work/detector/weights.safetensors").stat().st_mtime_ns
+    rebuild(checkpoint, tokens, tmp_path, "--keep-scores")
+    again = load_checkpoint(tmp_path / "new")
+    assert again.info.components["detector"].hash == after.info.components["detector"].hash
+    assert (tmp_path / "work/detector/weights.safetensors").stat().st_mtime_ns > trained  # written, not trained anew
+    assert again.detector.config.withheld == ""
+    assert again.detector.config.calibration == after.detector.config.calibration
+
+
+def test_only_rows_that_speak_of_the_score_count_as_missed():
+    rows = [{"row": name, "met": False} for name in ("D5", "D11", "D13", "F", "D2", "D5")]
+    assert detector_rebuild.missed_rows({"rows": rows}) == ["D5", "D2"]
+    assert detector_rebuild.missed_rows(json.loads(json.dumps(REPORT))) == ["D1"]
+
+
+def test_the_cards_own_section_is_replaced_and_a_new_one_stands_before_the_limits():
+    card = "# Name\n\nText.\n\n## Limits\n\n- none\n"
+    first = detector_rebuild.with_section(card, "Detector", "one")
+    assert first == "# Name\n\nText.\n\n## Detector\n\none\n\n## Limits\n\n- none\n"
+    assert detector_rebuild.with_section(first, "Detector", "two\n") == first.replace("\none\n", "\ntwo\n")
+    assert detector_rebuild.with_section("# Name\n", "Detector", "one") == "# Name\n\n## Detector\n\none\n\n"
