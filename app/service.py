@@ -208,8 +208,9 @@ class Service:
     def make_study(self, recipe: Recipe) -> Events:
         """Yields Waiting and Progress, at last one Rendered: a listening study with its clips.
 
-        Raises RequestError, AudioError, CheckpointError, PreflightError, DeviceMemoryError.
+        Raises RequestError, AudioError, CheckpointError, PreflightError, DeviceMemoryError, WatermarkError.
         """
+        recipe = replace(recipe, watermark=recipe.watermark and self.settings.watermark)
         return self._runs.start(lambda folder: render(self.offer, recipe))
 
     def _open(self, request: ClipRequest) -> Generator[Loading, None, tuple[CheckpointInfo, Pipeline, Clip]]:

@@ -35,7 +35,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": BASE | {"checkpoints", "evaluation", "inspection"} | PIPELINE | VERSION,
 }
 # Values that cross the application boundary may be named where they are defined.
-APP_MAY_NAME = {"audiolm.detector.Verdict", "audiolm.watermark.MarkResult"}
+APP_MAY_NAME = {
+    "audiolm.detector.Verdict",
+    "audiolm.watermark.MarkResult",
+    "audiolm.watermark.NAME",  # a study marks recordings too, which no run of the pipeline does
+    "audiolm.watermark.mark",
+}
 HOMES = {
     "gradio": ("app/ui/", "app.py"),
     "sqlite3": ("app/study/",),

@@ -65,12 +65,12 @@ class Item:
 
 
 def assemble(
-    preset: Preset, recipe: Recipe, items: Sequence[Item], judge: Judge | None
+    preset: Preset, recipe: Recipe, items: Sequence[Item], judge: Judge | None, watermark: str = ""
 ) -> tuple[Study, dict[str, bytes], str]:
     """The study, its WAV files by clip id, and the owner's secret. Raises AudioSilentError.
 
     `recipe` is a resolved one; the last `recipe.num_practice` items serve practice and checks. `judge` is asked about
-    every scored clip and every practice clip.
+    every scored clip and every practice clip. `watermark` is the name of the mark that all sounds carry.
     """
     bench = _Bench(preset.kind)
     first_practice = len(items) - recipe.num_practice
@@ -95,6 +95,7 @@ def assemble(
         plan=replace(preset.plan, trials_per_session=recipe.trials_per_session or preset.plan.trials_per_session),
         codes=Codes(*(secrets.token_hex(4).upper() for _ in range(4))),
         preset=preset.name,
+        watermark=watermark,
         owner_token_sha256=hashlib.sha256(token.encode()).hexdigest(),
         created_utc=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         code_version=code_version(),

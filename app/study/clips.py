@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from app.offer import Offer
@@ -24,6 +25,7 @@ from audiolm.pipeline import Pipeline
 from audiolm.receipt import derive_seed, hash_waveform
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
+from audiolm.watermark import NAME, mark
 
 Rendering = Generator[Progress, None, Sound]
 
@@ -40,7 +42,7 @@ class Rendered:
 def render(offer: Offer, recipe: Recipe) -> Iterator[Progress | Rendered]:
     """Yields Progress, at last one Rendered; `Library.add` keeps it.
 
-    Raises RequestError, AudioError, CheckpointError, PreflightError, DeviceMemoryError.
+    Raises RequestError, AudioError, CheckpointError, PreflightError, DeviceMemoryError, WatermarkError.
     """
     preset, recipe = recipe.resolved()
     total = len(recipe.prompts) * len(recipe.versions)
@@ -55,10 +57,13 @@ def render(offer: Offer, recipe: Recipe) -> Iterator[Progress | Rendered]:
             work = _render(pipeline, recording, version, recipe, item)
             made.append((yield from _counted(work, done, total)))
         items.append(Item(f"{item + 1:03d} {path.stem}"[:100], tuple(made)))
+    watermark = ""
+    if recipe.watermark and any(version.source == CONTINUATION for version in recipe.versions):
+        items, watermark = yield from _marked(items, total)
     judge = None
     if preset.kind in TRUTH_KINDS:
         judge = _Judge(_pipeline(offer, recipe.checkpoint), round(recipe.prompt_s * SAMPLE_RATE_HZ))
-    study, clips, owner_token = assemble(preset, recipe, items, judge)
+    study, clips, owner_token = assemble(preset, recipe, items, judge, watermark)
     require_fit(study, clips)
     yield Progress("clips", total, total, 0.0)
     yield Rendered(study, clips, owner_token)
@@ -102,6 +107,21 @@ def _counted(work: Rendering, done: int, total: int) -> Rendering:
         return end.value
 
 
+def _marked(items: list[Item], total: int) -> Generator[Progress, None, tuple[list[Item], str]]:
+    """Every sound with the watermark, and its name; where one cannot carry it, all as they are, and ""."""
+    marked = []
+    for item in items:
+        sounds = []
+        for sound in item.sounds:
+            yield Progress("clips", total, total, 0.0)
+            samples = mark(Waveform(sound.samples)).samples
+            if torch.equal(samples, sound.samples):
+                return items, ""
+            sounds.append(replace(sound, samples=samples))
+        marked.append(replace(item, sounds=tuple(sounds)))
+    return marked, NAME
+
+
 def _render(pipeline: Pipeline, recording: Waveform, version: Version, recipe: Recipe, item: int) -> Rendering:
     info = pipeline.models.info
     origin = {"source": version.source, "recording_sha256": hash_waveform(recording)}
@@ -136,7 +156,8 @@ def _continued(
         seed=seed,
         **pipeline.models.info.sampling,
     )
-    for event in pipeline.continue_prompt(recording, request, version.ablation):
+    unmarked = Pipeline(pipeline.models, watermark=False)  # all clips are marked alike, or none
+    for event in unmarked.continue_prompt(recording, request, version.ablation):
         if isinstance(event, Result):
             return event.continuations[0].waveform.samples
         yield Progress("continuation", 0, 1, 0.0)

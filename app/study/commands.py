@@ -75,6 +75,9 @@ def _add_new(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--practice", type=int, default=1, help="so many of the last recordings are for practice (1)")
     command.add_argument("--sessions", type=int, default=0, help="completed sessions wanted (the preset's)")
     command.add_argument("--trials", type=int, default=0, help="scored trials a session (the preset's)")
+    command.add_argument(
+        "--no-watermark", dest="watermark", action="store_false", help="otherwise every clip is marked, recordings too"
+    )
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     command.set_defaults(run=run_new)
 
@@ -134,6 +137,7 @@ def run_new(options: argparse.Namespace) -> None:
         num_practice=options.practice,
         target_sessions=options.sessions,
         trials_per_session=options.trials,
+        watermark=options.watermark,
     )
     offer = Offer(replace(Settings(), other_checkpoints=True), pick_device(options.device))
     with tqdm(desc="clips", disable=None, leave=False) as bar:

@@ -225,6 +225,8 @@ class Codes(Checked):
 class Study(Checked):
     """The whole definition. `conditions` orders the conditions of the scored clips; the first of ab is "one".
 
+    `watermark` is the name of the mark that all clips carry, or "".
+
     Raises DefinitionError where the parts contradict each other.
     """
 
@@ -240,6 +242,7 @@ class Study(Checked):
     codes: Codes = field(default_factory=Codes)
     allow_tie: bool = False
     preset: str = text("", 64)
+    watermark: str = text("", 100)
     owner_token_sha256: str = text("", 64, _HEX_PATTERN)
     created_utc: str = text("", 40)
     code_version: str = text("", 100)

@@ -47,10 +47,11 @@ def _material(study: Study) -> str:
     by = f" (checkpoint {', '.join(made_by)})" if made_by else ""
     prompts = sorted({clip.origin["prompt_s"] for clip in clips if "prompt_s" in clip.origin})
     prompt = f" Continuations followed a prompt of {', '.join(prompts)} s." if prompts else ""
+    mark = f" Every clip carried the watermark {study.watermark}." if study.watermark else ""
     return (
         f"{_many(len(items), 'item')} were presented in {_many(len(study.conditions), 'condition')} "
         f"({', '.join(study.conditions)}){by}, as clips of {seconds:g} s at {clips[0].sample_rate_hz} Hz with a "
-        f"loudness of {min(loudness):.1f} LUFS (range {max(loudness) - min(loudness):.2f} LU).{prompt}"
+        f"loudness of {min(loudness):.1f} LUFS (range {max(loudness) - min(loudness):.2f} LU).{prompt}{mark}"
     )
 
 

@@ -21,7 +21,8 @@ class Recipe:
 
     `prompts` are recordings at least `clip_s` long; the last `num_practice` of them serve practice, attention and trap
     trials and are never scored. `prompt_s` is cut to whole semantic positions (40 ms), `clip_s` to whole frames
-    (20 ms). The seed is that of the continuations and of the participants' orders.
+    (20 ms). The seed is that of the continuations and of the participants' orders. With `watermark`, and where anything
+    is generated, every clip carries the mark, recordings too: a mark in some would tell which they are.
     """
 
     preset: str
@@ -35,6 +36,7 @@ class Recipe:
     num_practice: int = 1
     target_sessions: int = 0
     trials_per_session: int = 0
+    watermark: bool = True
 
     def resolved(self) -> tuple[Preset, Recipe]:
         """The preset, and the recipe with nothing left open. Raises RequestError."""

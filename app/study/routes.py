@@ -70,8 +70,8 @@ def _refusal(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await answer(request)
     is_asset = request.scope["path"].startswith(f"{request.scope['root_path']}/assets/")
+    response = await answer(request)
     response.headers["Cache-Control"] = "no-cache" if is_asset else "no-store"
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Referrer-Policy"] = "no-referrer"

@@ -140,6 +140,28 @@ def test_a_trap_holds_beeps(rendered):
     assert abs(np.argmax(spectrum) / 0.6 - mastering.BEEP_HZ) < 5.0
 
 
+def test_the_watermark_is_in_all_clips_or_in_none(settings, rendered, recordings):
+    marked = rendered("audiolm")
+    assert marked.study.watermark.startswith("resemble-perth")
+    recipe = Recipe("audiolm", "tiny-speech", recordings, clip_s=CLIP_S, prompt_s=PROMPT_S, seed=5, watermark=False)
+    *_, plain = Service(settings).make_study(recipe)
+    assert plain.study.watermark == ""
+    for condition in ("original", "generated"):
+        pairs = [
+            [
+                next(
+                    made.clips[clip.id] for clip in made.study.clips if (clip.item, clip.condition) == (item, condition)
+                )
+                for made in (marked, plain)
+            ]
+            for item in {clip.item for clip in plain.study.clips if clip.condition == condition}
+        ]
+        assert len(pairs) == 3
+        for one, other in pairs:
+            assert np.abs(samples(one) - samples(other)).max() > 8 / 32768  # more than dither
+    assert rendered("abx").study.watermark == ""  # nothing is generated there
+
+
 def test_versions_of_ones_own_are_compared(settings, recordings):
     versions = (Version("speech", "continuation"), Version("piano", "continuation", checkpoint="tiny-piano"))
     recipe = Recipe(
