@@ -1,5 +1,5 @@
 """The command line: python -m audiolm continue, generate, acoustic, inspect, reconstruct, detect, replay, checkpoints,
-watermark.
+watermark, study.
 
 Errors a user can do something about are one line on stderr and exit code 2; an interrupt is exit code 130.
 """
