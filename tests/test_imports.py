@@ -44,6 +44,7 @@ APP_MAY_NAME = {
 HOMES = {
     "gradio": ("app/ui/", "app.py"),
     "sqlite3": ("app/study/",),
+    "fastapi": ("app/study/routes.py",),
     "statsmodels": ("app/study/",),
     "huggingface_hub": ("audiolm/checkpoints/hub.py",),
     "soundfile": ("audiolm/audio/files.py", "audiolm/data/", "audiolm/evaluation/degradations.py"),

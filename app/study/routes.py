@@ -22,7 +22,7 @@ from app.study.analysis import analyse
 from app.study.definition import Clip
 from app.study.export import export_files, export_zip, methods
 from app.study.library import Library
-from app.study.store import MAX_KEY
+from app.study.store import MAX_KEY, PARTICIPANT_IDS, Store
 from app.study.views import COMPLETE, RUNNING, Session
 
 PREFIX = "/study"
@@ -243,7 +243,26 @@ def _owner_routes(library: Library) -> APIRouter:
         store.close_study(study_id, body.get("closed") is not False)
         return {"closed": store.results(study_id).closed}
 
+    @router.post("/api/erase")
+    def erase(study_id: str, body: Posted, token: Bearer) -> dict[str, Any]:
+        """For participants who ask for it after they have left: by the id that their platform knows them by."""
+        owned(study_id, token)
+        sessions = [_session_of(store, study_id, {name: body.get("participant")}) for name in PARTICIPANT_IDS]
+        known = [session for session in sessions if session is not None]
+        for session in known:
+            store.withdraw(session.token)
+        return {"erased": len(known)}
+
     return router
+
+
+def _session_of(store: Store, study_id: str, ids: dict[str, Any]) -> Session | None:
+    """None where nobody of that id has agreed. Raises AnswerError for an id that is none."""
+    try:
+        session = store.enrol(study_id, ids)
+    except errors.StudyFullError:  # what somebody unknown is told
+        return None
+    return session if session.token else None
 
 
 def _facts(clip: Clip) -> dict[str, Any]:

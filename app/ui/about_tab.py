@@ -20,7 +20,8 @@ notes are involved anywhere.
 Everything that comes out is **generated**: it says so in the page, in the WAV file's own comment and in the receipt,
 which holds the seeds and hashes that make the same tokens again. Please do not pass generated speech off as a person's.
 
-Recordings are deleted from the server within the hour. Nothing is stored in your browser, nothing is sent elsewhere.
+Recordings are deleted from the server within the hour; only the clips of a listening study stay, until its folder is
+deleted. Nothing is stored in your browser, nothing is sent elsewhere.
 """
 
 DETECTION = """

@@ -33,8 +33,8 @@ async function refresh() {
     shown = text;
     page.updated.textContent = `as of ${new Date().toLocaleTimeString()}`;
   } catch (error) {
-    page.updated.textContent = `not updated: ${error.message}`;
     if (shown === "") page.main.replaceChildren(card("These results cannot be shown", make("p", {}, error.message)));
+    else page.updated.textContent = `not updated: ${error.message}`;
   }
 }
 
@@ -327,19 +327,33 @@ async function download(name, path) {
   setTimeout(() => URL.revokeObjectURL(address), 60_000);
 }
 
+async function post(path, body) {
+  const answer = await (await ask(path, { method: "POST", body: JSON.stringify(body) })).json();
+  await refresh();
+  return answer;
+}
+
 function manage({ closed }) {
-  const change = async () => {
-    await ask("close", { method: "POST", body: JSON.stringify({ closed: !closed }) });
-    await refresh();
-  };
   const says = closed
     ? "Nobody new can take part. Those under way may finish."
     : "New participants are taken until the target is reached.";
-  return card(
-    "This study",
-    make("p", {}, says),
-    make("button", { type: "button", on: { click: change } }, closed ? "Open it again" : "Close it"),
-  );
+  const change = () => post("close", { closed: !closed });
+  const toggle = make("button", { type: "button", on: { click: change } }, closed ? "Open it again" : "Close it");
+  return card("This study", make("p", {}, says), toggle, page.main.querySelector("#erasing") ?? erasing());
+}
+
+/** For people who ask, after they have left, for what is stored of them to be erased. */
+function erasing() {
+  const id = make("input", { type: "text", autocomplete: "off" });
+  const told = make("p", { role: "status" });
+  const erase = async () => {
+    const participant = id.value.trim();
+    if (!participant || !confirm(`Erase everything that is stored of ${participant}?`)) return;
+    const answer = await post("erase", { participant }).catch((error) => ({ error }));
+    told.textContent = answer.error?.message ?? (answer.erased ? "Erased." : "Nobody of that id has taken part.");
+  };
+  const label = make("label", { class: "field" }, "Erase a participant: their id on the recruiting platform", id);
+  return make("div", { id: "erasing" }, label, make("button", { type: "button", on: { click: erase } }, "Erase"), told);
 }
 
 addEventListener("hashchange", () => location.reload());

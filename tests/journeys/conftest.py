@@ -80,24 +80,27 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment)
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_it_answers(url, process, log)
+        wait_until_it_answers(url, process, log)
         yield Server(url, process, "speech-small" if len(offered) == 2 else tiny, tiny, folder)
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _wait_until_it_answers(url: str, process: subprocess.Popen, log: Path) -> None:
+def wait_until_it_answers(url: str, process: subprocess.Popen, log: Path | None = None) -> None:
+    def said() -> str:
+        return log.read_text()[-3000:] if log else ""
+
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            pytest.fail(f"the server ended at once:\n{log.read_text()[-3000:]}")
+            pytest.fail(f"the server ended at once:\n{said()}")
         try:
             urllib.request.urlopen(url, timeout=5).close()
             return
         except OSError:
             time.sleep(0.3)
-    pytest.fail(f"no answer within {START_S:g} s:\n{log.read_text()[-3000:]}")
+    pytest.fail(f"no answer within {START_S:g} s:\n{said()}")
 
 
 @pytest.fixture(scope="session")

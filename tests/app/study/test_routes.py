@@ -236,9 +236,23 @@ def test_results_are_for_who_has_the_secret(site, path, header):
     assert site.client.get(f"/no-such-study/{path}", headers=site.owner).status_code == 404
 
 
-def test_only_the_owner_closes_a_study(site):
+def test_only_the_owner_closes_a_study_or_erases_a_participant(site):
+    site.visitor("anna").agree()
     assert site.client.post(f"/{site.study.id}/api/close", json={}).status_code == 404
-    assert not site.stored().closed
+    assert site.client.post(f"/{site.study.id}/api/erase", json={"participant": "anna"}).status_code == 404
+    assert (site.stored().closed, len(site.stored().sessions)) == (False, 1)
+
+
+def test_the_owner_erases_a_participant_by_the_platforms_id_whatever_the_platform(site):
+    for ids in ({"PROLIFIC_PID": "anna"}, {"workerId": "anna"}, {"PROLIFIC_PID": "ben"}):
+        Visitor(site.client, site.study.id, site.clock, **ids).agree()
+    erase = f"/{site.study.id}/api/erase"
+    assert site.client.post(erase, json={"participant": "anna"}, headers=site.owner).json() == {"erased": 2}
+    assert [session.external_ids for session in site.stored().sessions] == [{"PROLIFIC_PID": "ben"}]
+    site.client.post(f"/{site.study.id}/api/close", json={"closed": True}, headers=site.owner)
+    assert site.client.post(erase, json={"participant": "anna"}, headers=site.owner).json() == {"erased": 0}
+    assert site.client.post(erase, json={"participant": 3}, headers=site.owner).status_code == 422
+    assert site.client.post(erase, json={}, headers=site.owner).json() == {"erased": 0}
 
 
 @pytest.mark.parametrize(
