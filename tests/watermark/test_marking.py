@@ -83,8 +83,8 @@ def test_marked_sound_stays_within_full_scale():
     ("clip", "reason"),
     [
         (Waveform(torch.zeros(0)), "too short: 0.00 s"),
-        (voice(MIN_S - 0.01), "too short: 0.99 s, at least 1 s"),
-        (Waveform(torch.zeros(32_000)), "near silence: 0.00 s of sound, at least 1 s"),
+        (voice(MIN_S - 0.01), "too short: 1.49 s, at least 1.5 s"),
+        (Waveform(torch.zeros(32_000)), "near silence: 0.00 s of sound, at least 1.5 s"),
         (Waveform(torch.full((32_000,), math.nan)), "not finite"),
         (Waveform(torch.full((32_000,), math.inf)), "not finite"),
     ],
