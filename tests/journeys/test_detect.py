@@ -90,7 +90,7 @@ def test_a_recording_is_judged_beside_its_control(page, recording):
         assert picture.get_attribute("alt").startswith("Mel spectrogram of the recording")
         assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
     assert "Watermark: not found" in page.inner_text("#detect-recording")
-    assert "answer through the codec" in page.inner_text("#detect-control")
+    assert "The detector should hear generation and not the codec" in page.inner_text("#detect-control")
 
 
 def test_the_recording_and_what_the_codec_makes_of_it_are_heard_in_turn(page, recording):
