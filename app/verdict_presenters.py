@@ -116,13 +116,13 @@ def carried_html(receipt: Receipt) -> str:
 
 def mark_html(mark: MarkResult) -> str:
     """What the search for a watermark found, and what that is worth."""
-    share = percent(mark.confidence)
+    score = f"{mark.confidence:.2f} against a threshold of {mark.threshold:.2f}"
     if mark.reason:
         said, worth = f"<strong>not looked for</strong>: {escape(mark.reason)}", ""
     elif mark.found:
-        said, worth = f"<strong>found</strong>, in {share} of its clearest 4 s", FOUND
+        said, worth = f"<strong>found</strong>, {score}", FOUND
     else:
-        said, worth = f"<strong>not found</strong>; {share} of the clearest 4 s look like one", NOT_FOUND
+        said, worth = f"<strong>not found</strong>, {score}", NOT_FOUND
     return f'<p class="mark">Watermark: {said}. <span class="worth">{worth}</span></p>'
 
 
@@ -197,6 +197,7 @@ def judged_row(judged: Judged) -> dict[str, Any]:
             "found": judged.mark.found,
             "confidence": judged.mark.confidence,
             "reason": judged.mark.reason,
+            "threshold": judged.mark.threshold,
         },
         "receipt": None if judged.receipt is None else json.loads(judged.receipt.to_json()),
         "control": {"reason": judged.no_control} if judged.control is None else _hearing_row(judged.control),

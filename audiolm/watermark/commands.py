@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from audiolm.errors import RequestError
 from audiolm.streams import Waveform
-from audiolm.watermark.marking import THRESHOLD, MarkResult, check
+from audiolm.watermark.marking import MarkResult, check
 from audiolm.watermark.survival import CROPS_S, measure, table
 
 
@@ -53,7 +53,7 @@ def _sentence(result: MarkResult) -> str:
     if result.reason:
         return f"watermark: not looked for ({result.reason})"
     said = "found" if result.found else "not found"
-    return f"watermark: {said}, {result.confidence:.2f} against a threshold of {THRESHOLD:.2f}"
+    return f"watermark: {said}, {result.confidence:.2f} against a threshold of {result.threshold:.2f}"
 
 
 def _survive(args: argparse.Namespace, changes: Mapping[str, Callable[[Tensor], Tensor]]) -> int:

@@ -36,7 +36,7 @@ _CONTEXT_SAMPLES = 25 * HOP_SAMPLES  # more than half of a window and the networ
 
 @dataclass(frozen=True)
 class MarkResult:
-    """Found where `confidence`, 0..1, reaches `THRESHOLD`.
+    """Found where `confidence`, 0..1, reaches `threshold`.
 
     It is m / (n + 0.5 s): of n = 6 s of sound, or all where there is less, m look marked, wherever that is most.
     With a `reason` nothing was looked for, and the confidence is 0.
@@ -45,6 +45,7 @@ class MarkResult:
     found: bool
     confidence: float
     reason: str = ""
+    threshold: float = THRESHOLD
 
 
 @torch.no_grad()

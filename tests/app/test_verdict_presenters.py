@@ -83,8 +83,8 @@ def test_unmeasured_error_rates_are_admitted():
 @pytest.mark.parametrize(
     ("mark", "said", "limits"),
     [
-        (FOUND, "<strong>found</strong>, in 98 % of its clearest 4 s", presenters.FOUND),
-        (NOT_FOUND, "<strong>not found</strong>; 3 % of the clearest 4 s look like one", presenters.NOT_FOUND),
+        (FOUND, "<strong>found</strong>, 0.98 against a threshold of 0.75", presenters.FOUND),
+        (NOT_FOUND, "<strong>not found</strong>, 0.03 against a threshold of 0.75", presenters.NOT_FOUND),
         (MarkResult(False, 0.0, "too short: 0.3 s"), "<strong>not looked for</strong>: too short: 0.3 s", ""),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_watermark_is_told_with_what_that_is_worth(mark, said, limits):
     html = presenters.mark_html(mark)
     assert said in html
     assert limits in html
-    assert ("%" in html) == (not mark.reason)
+    assert ("threshold" in html) == (not mark.reason)
 
 
 def test_a_continuation_says_whether_it_was_marked(finished):
@@ -202,7 +202,7 @@ def test_the_row_of_a_judged_recording_is_json_with_everything_that_the_page_sho
     assert row["model_sha256"].startswith("0123456789ab")
     assert row["boundary_s"] == 1.25
     assert len(row["segment_probabilities"]) == 5
-    assert row["watermark"] == {"found": True, "confidence": 0.98, "reason": ""}
+    assert row["watermark"] == {"found": True, "confidence": 0.98, "reason": "", "threshold": 0.75}
     assert row["receipt"] is None
     assert row["control"]["headline"] == "Generated, 90 %"
     assert np.asarray(row["saliency"]).shape == (presenters.SALIENCY_BANDS, 5)

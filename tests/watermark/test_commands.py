@@ -35,7 +35,7 @@ def test_check_gives_exit_code_0_where_every_file_has_one_and_json(clips, capsys
     assert main(["watermark", "check", str(clips / "marked.wav"), "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     assert result.pop("confidence") > 0.8
-    assert result == {"file": str(clips / "marked.wav"), "found": True, "reason": ""}
+    assert result == {"file": str(clips / "marked.wav"), "found": True, "reason": "", "threshold": 0.75}
 
 
 def test_a_mark_that_is_destroyed_is_counted_as_lost_and_a_missing_encoder_is_said():
