@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from app.service import Service
 from app.settings import parse
+from app.study.routes import study_route
 from app.ui import build_ui, launch_options
 from audiolm.errors import AudioLMError
 
@@ -17,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     settings = parse(arguments)
     try:
-        build_ui(Service(settings), settings).launch(**launch_options(settings))
+        service = Service(settings)
+        studies = {"routes": [study_route(service.library)]}
+        build_ui(service, settings).launch(**launch_options(settings), app_kwargs=studies)
     except (AudioLMError, OSError) as error:  # OSError: the port is taken, the address is not this machine's
         print(f"app.py: {error}", file=sys.stderr)
         return 1

@@ -29,6 +29,7 @@ STAGE_NAMES = {
     "reconstruct": "Reconstructing",
     "score": "Asking the stages about every token",
     "draw": "Drawing",
+    "clips": "Making the clips",
 }
 CONTINUE_STAGES = ("encode", "semantic", "coarse", "fine", "decode", "mark", "detect")
 

@@ -73,6 +73,10 @@ BOUNDS: dict[str, Bound] = {
     **SAMPLING_BOUNDS,
     "num_draws": Bound("Draws from semantic tokens alone", 1, 4, 1, 2, whole=True),
     "num_voices": Bound("Voices", 1, 4, 1, 3, whole=True),
+    "clip_s": Bound("Clip length", 2.0, 30.0, 0.5, 10.0, "s", info="Every recording must be at least this long"),
+    "num_practice": Bound("Recordings for practice", 1, 10, 1, 1, whole=True, info="The last ones; never scored"),
+    "target_sessions": Bound("Participants", 1, 5000, 1, 60, whole=True),
+    "trials_per_session": Bound("Trials a participant", 1, 200, 1, 20, whole=True, info="Checks come on top"),
 }
 """Field -> Bound. Lengths in seconds."""
 
@@ -80,6 +84,7 @@ CONTINUE_FIELDS = ("prompt_s", "continuation_s", "num_continuations", "seed", *S
 LADDER_FIELDS = ("seed", "num_draws")
 VOICES_FIELDS = ("prompt_s", "num_voices", "seed")
 ABLATE_FIELDS = ("prompt_s", "continuation_s", "seed")
+STUDY_FIELDS = ("clip_s", "prompt_s", "num_practice", "target_sessions", "trials_per_session", "seed")
 
 MAX_CLIP_S = 30.0
 """What looks at a recording (all but the continuation of a prompt) reads this much of it, from its start."""

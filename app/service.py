@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from app.schemas import (
     VoicesRequest,
 )
 from app.settings import Settings
+from app.study.clips import render
+from app.study.library import Library
+from app.study.recipe import Recipe
 from audiolm.audio import files
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.config import DOMAINS
@@ -60,6 +64,11 @@ class Service:
             torch.set_num_threads(settings.threads)
         self.offer = Offer(settings, self.device)
         self._runs = Runs(self.device)
+
+    @cached_property
+    def library(self) -> Library:
+        """The listening studies that are kept here. Raises StoreError."""
+        return Library(self.settings.studies_folder)
 
     def prompts(self) -> dict[str, list[Path]]:
         """Domain -> example prompts: files named speech_… or piano_… in the prompts folder."""
@@ -195,6 +204,14 @@ class Service:
             yield (yield from versions.leave_out(pipeline, clip, request, folder))
 
         return self._runs.start(steps)
+
+    def make_study(self, recipe: Recipe) -> Events:
+        """Yields Waiting and Progress, at last one Rendered: a listening study with its clips.
+
+        Raises RequestError, AudioError, CheckpointError, PreflightError, DeviceMemoryError, WatermarkError.
+        """
+        recipe = replace(recipe, watermark=recipe.watermark and self.settings.watermark)
+        return self._runs.start(lambda folder: render(self.offer, recipe))
 
     def _open(self, request: ClipRequest) -> Generator[Loading, None, tuple[CheckpointInfo, Pipeline, Clip]]:
         """The clip, at most MAX_CLIP_S of it, and the checkpoint that reads it."""

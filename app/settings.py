@@ -19,8 +19,9 @@ class Settings:
     `checkpoints` are names of embedded ones, folders of one checkpoint, folders of several, or Hub ids
     (`org/name` or `org/name@revision`); empty means the embedded ones. `other_checkpoints` says whether a visitor may
     name a folder or a Hub id in the page: on by default only where the page is not served to other machines, since it
-    makes this machine read folders and download from the Hub for whoever asks. `watermark` says whether what is
-    generated carries a mark.
+    makes this machine read folders and download from the Hub for whoever asks. `studies_in_page` says whether a visitor
+    may make listening studies and see the owners' links of all that are here: on by default as the one before.
+    `watermark` says whether what is generated carries a mark.
     """
 
     host: str = "127.0.0.1"
@@ -35,6 +36,8 @@ class Settings:
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
     prompts_folder: Path = ASSETS / "prompts"
     css_file: Path = ASSETS / "studio.css"
+    studies_in_page: bool = True
+    studies_folder: Path = Path.home() / ".audiolm" / "studies"  # outside of everything that is served
 
 
 def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
@@ -64,6 +67,19 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         help="let visitors name a folder or Hub id (default: only when serving this machine alone)",
     )
     parser.add_argument(
+        "--studies",
+        type=Path,
+        default=Settings.studies_folder,
+        metavar="FOLDER",
+        help="where listening studies and their answers are kept (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--studies-in-page",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="let visitors make studies and see the owners' links (default: only when serving this machine alone)",
+    )
+    parser.add_argument(
         "--no-watermark", dest="watermark", action="store_false", help="leave what is generated without a watermark"
     )
     values = parser.parse_args(arguments)
@@ -71,13 +87,15 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         parser.error(f"--port must be 0..65535, found {values.port}")
     if values.threads is not None and values.threads < 1:
         parser.error(f"--threads must be at least 1, found {values.threads}")
-    others = values.host in LOOPBACK_HOSTS if values.other_checkpoints is None else values.other_checkpoints
+    alone = values.host in LOOPBACK_HOSTS
     return Settings(
         host=values.host,
         port=values.port,
         device=values.device,
         checkpoints=tuple(values.checkpoints),
         threads=values.threads,
-        other_checkpoints=others,
+        other_checkpoints=alone if values.other_checkpoints is None else values.other_checkpoints,
         watermark=values.watermark,
+        studies_in_page=alone if values.studies_in_page is None else values.studies_in_page,
+        studies_folder=values.studies,
     )

@@ -1,5 +1,5 @@
 """The command line: python -m audiolm continue, generate, acoustic, inspect, reconstruct, detect, replay, checkpoints,
-watermark.
+watermark, study.
 
 Errors a user can do something about are one line on stderr and exit code 2; an interrupt is exit code 130.
 """
@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import secrets
+import subprocess
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -35,13 +36,17 @@ from audiolm.streams import Waveform
 from audiolm.watermark import commands as watermark_commands
 
 DEFAULTS = ContinuationRequest()
+STUDY = "study"  # handed to a program of its own: this package never imports the application
 
 Value = TypeVar("Value")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == [STUDY]:
+        return subprocess.call([sys.executable, "-m", "app.study", *given[1:]])
+    options = build_parser().parse_args(given)
     try:
         return options.run(options) or 0
     except (AudioLMError, OSError) as error:
@@ -60,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run_commands(commands)
     _add_other_commands(commands)
+    commands.add_parser(STUDY, help="listening studies: the application's program, python -m app.study")
     command = commands.add_parser("checkpoints", help="list, verify, fetch, publish and assemble checkpoints")
     checkpoint_commands.add_arguments(command)
     command.set_defaults(run=checkpoint_commands.run)

@@ -35,10 +35,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "app": BASE | {"checkpoints", "evaluation", "inspection"} | PIPELINE | VERSION,
 }
 # Values that cross the application boundary may be named where they are defined.
-APP_MAY_NAME = {"audiolm.detector.Verdict", "audiolm.watermark.MarkResult"}
+APP_MAY_NAME = {
+    "audiolm.detector.Verdict",
+    "audiolm.watermark.MarkResult",
+    "audiolm.watermark.NAME",  # a study marks recordings too, which no run of the pipeline does
+    "audiolm.watermark.mark",
+}
 HOMES = {
     "gradio": ("app/ui/", "app.py"),
     "sqlite3": ("app/study/",),
+    "statsmodels": ("app/study/",),
     "huggingface_hub": ("audiolm/checkpoints/hub.py",),
     "soundfile": ("audiolm/audio/files.py", "audiolm/data/", "audiolm/evaluation/degradations.py"),
     "perth": (),  # its package needs what is not installed: audiolm/watermark/network.py finds its network

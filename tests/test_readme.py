@@ -11,7 +11,8 @@ import pytest
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 LINES = README.replace("\\\n", " ").splitlines()
-COMMANDS = [shlex.split(line, comments=True)[2:] for line in LINES if line.startswith("python -m audiolm")]
+PROGRAMS = ("python -m audiolm", "python -m app.study")
+COMMANDS = [shlex.split(line, comments=True)[2:] for line in LINES if line.startswith(PROGRAMS)]
 
 
 class Understood(BaseException):
@@ -19,7 +20,7 @@ class Understood(BaseException):
 
 
 def test_the_readme_has_commands_of_every_part():
-    parts = {"audiolm", "audiolm.data", "audiolm.training", "audiolm.evaluation"}
+    parts = {"audiolm", "audiolm.data", "audiolm.training", "audiolm.evaluation", "app.study"}
     assert parts <= {module for module, *_ in COMMANDS}
 
 

@@ -14,6 +14,7 @@ from app.ui.continue_tab import build_continue_tab
 from app.ui.detect_tab import build_detect_tab
 from app.ui.inspect_tab import TAB, build_inspect_tab
 from app.ui.picker import build_picker
+from app.ui.study_tab import build_study_tab
 from app.ui.switch import switch_head
 from app.ui.theme import theme
 from app.ui.timeline import timeline_head
@@ -48,6 +49,8 @@ def build_ui(service: Service, settings: Settings) -> gr.Blocks:
                 build_inspect_tab(service, picker, continued, tabs)
             with gr.Tab("Detect", id="detect"):
                 build_detect_tab(service, picker)
+            with gr.Tab("Study", id="study") as tab:
+                build_study_tab(service, picker, tab)
             with gr.Tab("About", id="about"):
                 build_about_tab(service)
         add_endpoints(service)

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from app.presenters import notice_html
+from app.study.errors import StudyError
 from audiolm.errors import (
     AudioError,
     AudioLMError,
@@ -35,6 +36,7 @@ TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
     (CheckpointError, "This checkpoint cannot be used"),
     (DeviceMemoryError, "Not enough memory"),
     (RequestError, "This cannot be done as asked"),
+    (StudyError, "This study cannot be made"),
     (WatermarkError, "The watermark cannot be used"),
 )
 NOT_TAKEN = (

@@ -33,8 +33,9 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(checkpoints: Path, prompts: Path) -> Settings:
-    return Settings(device="cpu", checkpoints=(str(checkpoints),), prompts_folder=prompts)
+def settings(checkpoints: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    studies = tmp_path_factory.mktemp("studies")
+    return Settings(device="cpu", checkpoints=(str(checkpoints),), prompts_folder=prompts, studies_folder=studies)
 
 
 @pytest.fixture

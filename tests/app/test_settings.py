@@ -35,6 +35,19 @@ def test_visitors_name_checkpoints_only_where_the_page_is_private_or_it_is_allow
 
 
 @pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ([], True),
+        (["--host", "0.0.0.0"], False),
+        (["--host", "0.0.0.0", "--studies-in-page"], True),
+        (["--no-studies-in-page"], False),
+    ],
+)
+def test_visitors_make_studies_only_where_the_page_is_private_or_it_is_allowed(arguments, allowed):
+    assert parse(arguments, {}).studies_in_page is allowed
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--port", "70000"], "--port must be 0..65535, found 70000"),

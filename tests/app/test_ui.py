@@ -8,7 +8,15 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from app.schemas import ABLATE_FIELDS, BOUNDS, CONTINUE_FIELDS, LADDER_FIELDS, SAMPLING_BOUNDS, VOICES_FIELDS
+from app.schemas import (
+    ABLATE_FIELDS,
+    BOUNDS,
+    CONTINUE_FIELDS,
+    LADDER_FIELDS,
+    SAMPLING_BOUNDS,
+    STUDY_FIELDS,
+    VOICES_FIELDS,
+)
 from app.service import Service
 from app.ui import build_ui, launch_options
 from app.ui.about_tab import without_front_matter
@@ -55,7 +63,7 @@ def test_all_model_events_share_one_group_and_one_explicit_limit(page):
 def test_every_run_of_the_page_can_be_stopped(page):
     runs = {n for n, fn in page.fns.items() if fn.concurrency_id == "model" and fn.api_visibility == "private"}
     assert {cancelled for fn in page.fns.values() for cancelled in fn.cancels} == runs
-    assert len(runs) == 6 + BOUNDS["num_continuations"].maximum  # six Start buttons, and each card's Inspect
+    assert len(runs) == 7 + BOUNDS["num_continuations"].maximum  # seven Start buttons, and each card's Inspect
 
 
 def test_only_a_run_that_was_stopped_is_called_stopped():
@@ -63,19 +71,20 @@ def test_only_a_run_that_was_stopped_is_called_stopped():
     assert "notice error" in ended(stopped=False)
 
 
-def test_a_taken_port_is_said_without_a_traceback(monkeypatch, capsys):
+def test_a_taken_port_is_said_without_a_traceback(monkeypatch, capsys, tmp_path):
     def taken(*arguments, **options):
         raise OSError("Cannot find empty port in range: 7860-7860")
 
     monkeypatch.setattr("gradio.Blocks.launch", taken)
     main = runpy.run_path(str(ROOT / "app.py"))["main"]
-    assert main(["--checkpoints", "no-such-checkpoint", "--device", "cpu"]) == 1
+    assert main(["--checkpoints", "no-such-checkpoint", "--device", "cpu", "--studies", str(tmp_path)]) == 1
     assert "app.py: Cannot find empty port" in capsys.readouterr().err
 
 
 def test_sliders_have_the_limits_of_the_bounds(page):
     sliders = {block.elem_id: block for block in page.blocks.values() if isinstance(block, gr.Slider)}
     own = {"": CONTINUE_FIELDS, "ladder-": LADDER_FIELDS, "voices-": VOICES_FIELDS, "ablate-": ABLATE_FIELDS}
+    own["study-"] = STUDY_FIELDS
     for prefix, name in ((prefix, name) for prefix, names in own.items() for name in names if name != "seed"):
         slider, bound = sliders[prefix + name.replace("_", "-")], BOUNDS[name]
         assert (slider.minimum, slider.maximum, slider.value) == (bound.minimum, bound.maximum, bound.default)
@@ -124,6 +133,12 @@ def test_an_address_in_place_of_an_upload_is_refused(address):
         audio = uploaded_audio("Recording")
     with pytest.raises(gr.Error, match="must be uploaded"):
         asyncio.run(audio.async_move_resource_to_block_cache(address))
+
+
+def test_visitors_of_a_public_page_make_no_studies_and_see_no_owners_link(settings):
+    public = replace(settings, studies_in_page=False)
+    blocks = build_ui(Service(public), public).blocks.values()
+    assert not [block for block in blocks if str(block.elem_id).startswith("study-")]
 
 
 def test_the_documented_example_is_python_and_names_every_endpoint():

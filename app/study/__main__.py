@@ -1,0 +1,6 @@
+import sys
+
+from app.study.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())
