@@ -24,7 +24,7 @@ from audiolm.errors import DataError
 
 VIEWS_FILE, META_FILE = "views.jsonl", "views.json"
 MEL_HOP_SAMPLES = 125
-STEP_SAMPLES = SAMPLE_RATE_HZ // 2  # places where a view can be cut: whole frames of both kinds
+STEP_SAMPLES = SAMPLE_RATE_HZ  # places where a view can be cut: whole frames of both kinds
 
 
 def num_mel_frames(num_samples: int) -> int:
