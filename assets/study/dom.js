@@ -17,9 +17,17 @@ export function make(tag, properties = {}, ...children) {
   return node;
 }
 
+/** A box with a heading; parts that are null are left out. */
+export function card(title, ...parts) {
+  return make("section", { class: "card" }, make("h2", {}, title), parts.flat().filter(Boolean));
+}
+
 /** Paragraphs of a text, one for every run of lines between empty ones. */
 export function paragraphs(text) {
-  return String(text ?? "").split(/\n\s*\n/).filter((part) => part.trim()).map((part) => make("p", {}, part.trim()));
+  return String(text ?? "")
+    .split(/\n\s*\n/)
+    .filter((part) => part.trim())
+    .map((part) => make("p", {}, part.trim()));
 }
 
 /** 128 random bits as text. (`crypto.randomUUID` is there on https only.) */

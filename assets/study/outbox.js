@@ -1,6 +1,6 @@
-/** Requests of one participant's session. What changes something is kept in the browser until the server says that it is
- * stored, and sent again, with the same key, for as long as it takes: over a lost connection, a restarted server or a
- * reloaded page. */
+/** Requests of one participant's session. What changes something is kept in the browser until the server says that it
+ * is stored, and sent again, with the same key, for as long as it takes: over a lost connection, a restarted server or
+ * a reloaded page. */
 
 import { randomKey } from "./dom.js";
 
@@ -89,18 +89,31 @@ export class Outbox {
 
   /** The JSON at a path. Raises Refused. */
   read(path) {
-    return this.#again(() => this.#fetch(path), (response) => response.json());
+    return this.#again(
+      () => this.#fetch(path),
+      (response) => response.json(),
+    );
   }
 
   /** The bytes at a path. Raises Refused. */
   bytes(path) {
-    return this.#again(() => this.#fetch(path), (response) => response.arrayBuffer());
+    return this.#again(
+      () => this.#fetch(path),
+      (response) => response.arrayBuffer(),
+    );
   }
 
   async #deliver(pending) {
-    const options = { method: "POST", body: JSON.stringify(pending.body), headers: { "Content-Type": "application/json" } };
+    const options = {
+      method: "POST",
+      body: JSON.stringify(pending.body),
+      headers: { "Content-Type": "application/json" },
+    };
     try {
-      const step = await this.#again(() => this.#fetch(pending.path, options), (response) => response.json());
+      const step = await this.#again(
+        () => this.#fetch(pending.path, options),
+        (response) => response.json(),
+      );
       if (step.token) this.token = step.token;
       return step;
     } finally {

@@ -1,4 +1,5 @@
-/** A participant's way through a study. The server says which step is next; this page shows it and sends what was done. */
+/** A participant's way through a study. The server says which step is next; this page shows it, and sends what was
+ * done. */
 
 import { make, paragraphs } from "./dom.js";
 import { Outbox, Refused } from "./outbox.js";
@@ -12,14 +13,27 @@ const BACK_AFTER_S = 15;
 const BURST_S = 1;
 const PERIOD_S = 1.5; // of the headphone check: a burst and the gap after it
 
-const page = Object.fromEntries(
-  ["title", "where", "course", "card", "sending", "contact", "withdraw", "leave", "stay", "erase"].map((id) => [id, document.getElementById(id)]),
-);
+const HEADPHONES = `This study needs headphones. First, a short check that they work.
+
+You hear three bursts of noise. One of them hides a faint tone. Over headphones you can make it out, over loudspeakers \
+hardly. If you are not sure, guess.`;
+const SCREENED_OUT = `The sound check at the start was not passed, which happens without headphones and sometimes with \
+them. So the study ends here for you.`;
+const LAPSED = "You were away for so long that somebody else was asked in your place.";
+const COUNTS = "The practice is over. From here on your answers count.";
+const VOLUME = `This noise is as loud as the clips. Play it, and set your volume so that it is clear and comfortable.
+
+Then please leave the volume there until the end.`;
+const UNSENT = "No answer from the server. What you entered is kept here and sent again: please leave this page open.";
+
+const IN_PAGE = ["title", "where", "course", "card", "sending", "contact", "withdraw", "leave", "stay", "erase"];
+const page = Object.fromEntries(IN_PAGE.map((id) => [id, document.getElementById(id)]));
 const outbox = new Outbox(`${STUDY}/api/`, JSON.stringify(IDS), sending);
 let texts = {};
 let keys = new Map();
 let leaving = () => {};
 let before = ""; // the phase of the step before, in this page
+let turn = 0; // counts what was begun: what ends after something else has begun is no longer shown
 
 // the frame of every step
 
@@ -44,7 +58,7 @@ function row(...buttons) {
 
 function sending(tries) {
   page.sending.classList.toggle("waiting", tries > 1);
-  const text = tries < 2 ? "" : "No answer from the server. What you entered is kept here and sent again: please leave this page open.";
+  const text = tries < 2 ? "" : UNSENT;
   if (page.sending.textContent !== text) page.sending.textContent = text;
 }
 
@@ -55,11 +69,15 @@ async function go(path, body = {}) {
 }
 
 async function follow(request) {
+  const mine = (turn += 1);
   try {
-    await enter(await request());
+    const step = await request();
+    if (mine === turn) await enter(step);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    if (error.status === 409) await follow(() => outbox.read("step")); // answered elsewhere: go on where the server is
+    if (mine !== turn) return;
+    if (error.status === 409)
+      await follow(() => outbox.read("step")); // answered elsewhere: go on where the server is
     else if (error.status === 404) lost(error);
     else stopped(error);
   }
@@ -73,8 +91,8 @@ function lost(error) {
 
 function stopped(error) {
   page.withdraw.hidden = true;
-  const code = error.told.code ? codeParts(error.told) : [make("div", { class: "row end" }, button("Load again", () => location.reload()))];
-  show("This does not go on here", make("p", {}, error.message), code);
+  const again = row(button("Load again", () => location.reload()));
+  show("This does not go on here", make("p", {}, error.message), error.told.code ? codeParts(error.told) : again);
 }
 
 /** Shows where the session stands: `{session, trial, feedback, finish}`. */
@@ -87,7 +105,7 @@ async function enter({ session, trial, feedback, finish }) {
   page.where.textContent = trial ? `${trial.number} of ${trial.total}` : "";
   if (feedback) return learn(feedback, { session, trial, finish });
   if (session.state === "consent") return consent();
-  if (session.state === "declined") return end("You do not take part", "Nothing about you was stored. Thank you for reading.", session);
+  if (session.state === "declined") return end("You do not take part", "Nothing about you was stored.", session);
   if (session.state === "screened_out") return end("Thank you, that was all", SCREENED_OUT, session);
   if (session.state === "lapsed") return end("Your place was given on", LAPSED, session);
   if (finish) return end("Thank you: you have finished", finish.debrief || "All your answers are stored.", finish);
@@ -98,19 +116,19 @@ async function enter({ session, trial, feedback, finish }) {
   return news ? introduce(news, { session, trial }) : steps[trial.phase](trial);
 }
 
-const SCREENED_OUT = "The sound check at the start was not passed, which happens without headphones and sometimes with them. So the study ends here for you.";
-const HEADPHONES = "This study needs headphones. First, a short check that they work.\n\nYou hear three bursts of noise. One of them hides a faint tone. Over headphones you can make it out, over loudspeakers hardly. If you are not sure, guess.";
-const LAPSED = "You were away for so long that somebody else was asked in your place.";
-
 /** The decoded sounds of a step, while the page says that it loads. */
 async function load(trial) {
+  const mine = turn;
   show(heading(trial), make("p", { class: "subdued", role: "status" }, "Loading the sounds…"));
   const clips = [...trial.clips, ...(trial.reference ? [trial.reference] : [])];
-  return Promise.all(clips.map(async ({ handle }) => (await Sound.of(await outbox.bytes(`sound/${handle}`))).buffer));
+  const fetched = clips.map(async ({ handle }) => (await Sound.of(await outbox.bytes(`sound/${handle}`))).buffer);
+  const buffers = await Promise.all(fetched);
+  return mine === turn ? buffers : new Promise(() => {});
 }
 
-function heading(trial) {
-  return { headphones: "Headphone check", level: "Set the volume", practice: "Practice" }[trial.phase] ?? `Listen: ${trial.number} of ${trial.total}`;
+function heading({ phase, number, total }) {
+  const named = { headphones: "Headphone check", level: "Set the volume", practice: "Practice" };
+  return named[phase] ?? `Listen: ${number} of ${total}`;
 }
 
 // the steps
@@ -138,7 +156,7 @@ function introduction(trial) {
   return {
     headphones: ["Put on your headphones", HEADPHONES],
     practice: ["What you will do", `${texts.instructions}\n\nFirst some practice, which does not count.`],
-    main: before === "practice" ? ["Now it counts", "The practice is over. From here on your answers count."] : ["What you will do", texts.instructions],
+    main: before === "practice" ? ["Now it counts", COUNTS] : ["What you will do", texts.instructions],
   }[trial.phase];
 }
 
@@ -153,7 +171,7 @@ async function headphones(trial) {
   const began = performance.now();
   const player = new Player(light, light);
   const answers = trial.options.map(({ value, label }) =>
-    make("button", { type: "button", "aria-label": `Burst ${label}`, on: { click: () => go("answer", given(trial, sound, value, began)) } }, label),
+    button(label, () => go("answer", given(trial, sound, value, began)), { class: "", "aria-label": `Burst ${label}` }),
   );
   const play = button("Play the three bursts", () => player.play(sound));
 
@@ -180,14 +198,23 @@ async function headphones(trial) {
 
 function given(trial, sound, value, began) {
   const response = { response_s: Number(((performance.now() - began) / 1000).toFixed(3)) };
-  return { trial: trial.key, value, plays: [sound.plays], listened_s: [Number(sound.listenedS.toFixed(3))], ...response };
+  return {
+    trial: trial.key,
+    value,
+    plays: [sound.plays],
+    listened_s: [Number(sound.listenedS.toFixed(3))],
+    ...response,
+  };
 }
 
 async function level(trial) {
   const sound = new Sound((await load(trial))[0]);
   const began = performance.now();
   const player = new Player(update, () => {});
-  const next = button("It is comfortable", () => (player.stop(), go("answer", given(trial, sound, trial.options[0].value, began))));
+  const next = button("It is comfortable", () => {
+    player.stop();
+    go("answer", given(trial, sound, trial.options[0].value, began));
+  });
   const play = button("", () => (player.sound ? player.stop() : player.play(sound)), { class: "" });
 
   function update() {
@@ -195,19 +222,19 @@ async function level(trial) {
     next.disabled = sound.longestS === 0;
   }
 
-  show(
-    heading(trial),
-    paragraphs("This noise is as loud as the clips. Play it, and set your volume so that it is clear and comfortable.\n\nThen please leave the volume there until the end."),
-    row(play, next),
-  );
+  show(heading(trial), paragraphs(VOLUME), row(play, next));
   leaving = () => player.stop();
-  keys = new Map([["p", () => play.click()], ["Enter", () => next.click()]]);
+  keys = new Map([
+    ["p", () => play.click()],
+    ["Enter", () => next.click()],
+  ]);
   update();
 }
 
 async function listen(trial) {
   const buffers = await load(trial);
-  const next = button(trial.phase === "practice" ? "Continue" : "Save and continue", () => go("answer", { trial: trial.key, ...shown.answer() }));
+  const save = trial.phase === "practice" ? "Continue" : "Save and continue";
+  const next = button(save, () => go("answer", { trial: trial.key, ...shown.answer() }));
   const shown = new Trial(trial, buffers, (ready) => (next.disabled = !ready));
   show(
     heading(trial),
@@ -223,9 +250,10 @@ async function listen(trial) {
 /** What the single keys do, how to turn them off, and the instructions again. */
 function help(trial, shown) {
   const entry = (key, text) => [make("dt", {}, make("kbd", {}, key)), make("dd", {}, text)];
-  const plays = shown.clips.map(({ name }, index) => entry([...shown.keys.keys()][index].toUpperCase(), `play or stop ${name}`));
+  const plays = shown.clips.map(({ key, name }) => entry(key.toUpperCase(), `play or stop ${name}`));
   const chooses = trial.options.length ? entry(`1 to ${trial.options.length}`, "choose an answer") : [];
-  const on = make("input", { type: "checkbox", checked: singleKeys(), on: { change: () => outbox.memory.set("single keys", on.checked) } });
+  const change = () => outbox.memory.set("single keys", on.checked);
+  const on = make("input", { type: "checkbox", checked: singleKeys(), on: { change } });
   return make(
     "details",
     {},
@@ -251,7 +279,12 @@ function learn(feedback, next) {
     make("p", {}, truths[feedback.truth] ?? `Right was: ${feedback.truth}.`),
     feedback.detector ? make("p", {}, `The detector said: ${said[feedback.detector]}${percent}.`) : null,
     feedback.answered
-      ? make("div", { class: "totals" }, totals("You", feedback.human_total, feedback.answered), totals("The detector", feedback.detector_total, feedback.detector_judged))
+      ? make(
+          "div",
+          { class: "totals" },
+          totals("You", feedback.human_total, feedback.answered),
+          totals("The detector", feedback.detector_total, feedback.detector_judged),
+        )
       : null,
     row(on),
   );
@@ -304,7 +337,8 @@ function back(address) {
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("textarea, input[type=text]");
   const pressing = event.key === "Enter" && event.target.matches("button, a, summary");
-  if (typing || pressing || event.repeat || event.ctrlKey || event.altKey || event.metaKey || page.leave.open || !singleKeys()) return;
+  const other = event.repeat || event.ctrlKey || event.altKey || event.metaKey || page.leave.open;
+  if (typing || pressing || other || !singleKeys()) return;
   const action = keys.get(event.key.length === 1 ? event.key.toLowerCase() : event.key);
   if (action === undefined) return;
   event.preventDefault();
@@ -315,6 +349,7 @@ page.withdraw.addEventListener("click", () => page.leave.showModal());
 page.stay.addEventListener("click", () => page.leave.close());
 page.erase.addEventListener("click", async () => {
   page.leave.close();
+  turn += 1;
   try {
     await outbox.send("withdraw");
   } catch (error) {

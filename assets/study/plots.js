@@ -1,4 +1,4 @@
-/** Plots of estimates with their intervals, as SVG that is drawn anew for every width. Colours come from the style sheet. */
+/** Plots of estimates with their intervals, as SVG drawn anew for every width; the colours are the style sheet's. */
 
 const SVG = "http://www.w3.org/2000/svg";
 const ROW = 30;
@@ -15,8 +15,8 @@ function draw(tag, attributes, text) {
 
 /**
  * Rows of `{label, value, low, high, kind, other}`: a dot with a whisker each, and where given a diamond at `other`.
- * `from` and `to` are the axis's ends, `show(value)` and, shorter, `tick(value)` its words; `marks` are dashed lines `{at, label}`, `band` a shaded
- * stretch `{low, high, label}`; `title` is what a screen reader says of the whole.
+ * `from` and `to` are the axis's ends, `show(value)` and, shorter, `tick(value)` its words; `marks` are dashed lines
+ * `{at, label}`, `band` a shaded stretch `{low, high}`; `title` is what a screen reader says of the whole.
  */
 export function intervalPlot(container, plot) {
   const paint = () => container.replaceChildren(picture(plot, Math.max(container.clientWidth, 240)));
@@ -31,7 +31,10 @@ function picture({ rows, from, to, show, tick, marks = [], band = null, title },
   const bottom = top + rows.length * step;
   const x = (value) => left + ((Math.min(Math.max(value, from), to) - from) / (to - from)) * (width - left - 22);
   const svg = draw("svg", { class: "plot", width, height: bottom + AXIS, role: "img", "aria-label": title });
-  if (band) svg.append(draw("rect", { class: "band", x: x(band.low), y: top, width: x(band.high) - x(band.low), height: bottom - top }));
+  if (band)
+    svg.append(
+      draw("rect", { class: "band", x: x(band.low), y: top, width: x(band.high) - x(band.low), height: bottom - top }),
+    );
   for (const value of ticks(from, to, width < 420 ? 4 : 6)) {
     svg.append(draw("line", { class: "grid", x1: x(value), x2: x(value), y1: top, y2: bottom }));
     svg.append(draw("text", { class: "tick", x: x(value), y: bottom + 18, "text-anchor": "middle" }, tick(value)));
@@ -43,7 +46,9 @@ function picture({ rows, from, to, show, tick, marks = [], band = null, title },
   }
   rows.forEach((row, index) => {
     const y = top + (index + (stacked ? 0.75 : 0.5)) * step;
-    const label = stacked ? { x: 0, y: y - 15, "text-anchor": "start" } : { x: left - 10, y: y + 4, "text-anchor": "end" };
+    const label = stacked
+      ? { x: 0, y: y - 15, "text-anchor": "start" }
+      : { x: left - 10, y: y + 4, "text-anchor": "end" };
     svg.append(line(row, y, x, label, show));
   });
   return svg;
@@ -54,7 +59,8 @@ function line(row, y, x, label, show) {
   group.append(draw("text", { class: "label", ...label }, row.label));
   if (row.low !== undefined && row.low !== null) {
     group.append(draw("line", { class: "whisker", x1: x(row.low), x2: x(row.high), y1: y, y2: y }));
-    for (const end of [row.low, row.high]) group.append(draw("line", { class: "whisker", x1: x(end), x2: x(end), y1: y - 5, y2: y + 5 }));
+    for (const end of [row.low, row.high])
+      group.append(draw("line", { class: "whisker", x1: x(end), x2: x(end), y1: y - 5, y2: y + 5 }));
   }
   if (row.value !== null) group.append(draw("circle", { class: "dot", cx: x(row.value), cy: y, r: 5.5 }));
   if (row.other !== undefined && row.other !== null) {

@@ -1,7 +1,8 @@
-/** The owner's page: what a study has found so far, drawn anew while answers come in. The secret stands after the # of the
- * address, which browsers send to nobody; it goes to the server in a header. */
+/** The owner's page: what a study has found so far, drawn anew while answers come in. The secret stands after the # of
+ * the address, which browsers send to nobody; it goes to the server in a header. */
 
-import { make } from "./dom.js";
+import { card, make } from "./dom.js";
+import { planner } from "./planner.js";
 import { intervalPlot } from "./plots.js";
 
 const [STUDY] = location.pathname.split("/").filter(Boolean).slice(-2);
@@ -12,7 +13,11 @@ const page = Object.fromEntries(["title", "state", "updated", "main"].map((id) =
 let shown = ""; // the last answer, as text
 
 async function ask(path, options = {}) {
-  const response = await fetch(`api/${path}`, { cache: "no-store", ...options, headers: { Authorization: `Bearer ${SECRET}`, ...options.headers } });
+  const response = await fetch(`api/${path}`, {
+    cache: "no-store",
+    ...options,
+    headers: { Authorization: `Bearer ${SECRET}`, ...options.headers },
+  });
   if (!response.ok) {
     const told = await response.json().catch(() => ({}));
     throw new Error(told.detail ?? `The server says ${response.status}.`);
@@ -35,29 +40,68 @@ async function refresh() {
 
 // words and numbers
 
+function asksScores({ kind }) {
+  return ["mos", "mushra"].includes(kind);
+}
+
 /** How this study's answers are counted: the axis, and values in words. */
 function scaleOf(kind) {
   if (kind === "mos") return { from: 1, to: 5, show: (value) => value.toFixed(2), tick: (value) => value.toFixed(1) };
-  if (kind === "mushra") return { from: 0, to: 100, show: (value) => value.toFixed(1), tick: (value) => value.toFixed(0) };
-  return { from: 0, to: 1, show: (value) => `${(100 * value).toFixed(1)} %`, tick: (value) => `${Math.round(100 * value)} %` };
-}
-
-function card(title, ...parts) {
-  return make("section", { class: "card" }, make("h2", {}, title), parts.flat().filter(Boolean));
+  if (kind === "mushra")
+    return { from: 0, to: 100, show: (value) => value.toFixed(1), tick: (value) => value.toFixed(0) };
+  return {
+    from: 0,
+    to: 1,
+    show: (value) => `${(100 * value).toFixed(1)} %`,
+    tick: (value) => `${Math.round(100 * value)} %`,
+  };
 }
 
 function table(caption, heads, rows) {
-  const head = make("thead", {}, make("tr", {}, heads.map((text) => make("th", { scope: "col" }, text))));
-  const body = make("tbody", {}, rows.map((cells) => make("tr", {}, cells.map((text, at) => (at ? make("td", {}, text) : make("th", { scope: "row" }, text))))));
-  return make("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": caption }, make("table", {}, make("caption", {}, caption), head, body));
+  const head = make(
+    "thead",
+    {},
+    make(
+      "tr",
+      {},
+      heads.map((text) => make("th", { scope: "col" }, text)),
+    ),
+  );
+  const body = make(
+    "tbody",
+    {},
+    rows.map((cells) =>
+      make(
+        "tr",
+        {},
+        cells.map((text, at) => (at ? make("td", {}, text) : make("th", { scope: "row" }, text))),
+      ),
+    ),
+  );
+  return make(
+    "div",
+    { class: "scroll", tabIndex: 0, role: "region", "aria-label": caption },
+    make("table", {}, make("caption", {}, caption), head, body),
+  );
 }
 
 /** A plot, and the same as a table to open. */
 function plotted(title, rows, scale, extra = {}) {
   const plot = make("div");
-  intervalPlot(plot, { rows, ...scale, title: `${title}: ${rows.length} rows with 95 % intervals; the table below has the numbers`, ...extra });
+  intervalPlot(plot, {
+    rows,
+    ...scale,
+    title: `${title}: ${rows.length} rows with 95 % intervals; the table below has the numbers`,
+    ...extra,
+  });
   const other = rows.some((row) => row.other !== undefined);
-  const cells = rows.map((row) => [row.label, told(row.value, scale), interval(row, scale), ...(other ? [told(row.other ?? null, scale)] : []), String(row.n)]);
+  const cells = rows.map((row) => [
+    row.label,
+    told(row.value, scale),
+    interval(row, scale),
+    ...(other ? [told(row.other ?? null, scale)] : []),
+    String(row.n),
+  ]);
   const heads = ["", "value", "95 % interval", ...(other ? ["detector"] : []), "n"];
   return [plot, make("details", {}, make("summary", {}, "As a table"), table(title, heads, cells))];
 }
@@ -78,20 +122,25 @@ function show(results) {
   page.state.textContent = results.closed ? "closed" : "open";
   page.state.classList.toggle("closed", results.closed);
   const scale = scaleOf(results.kind);
-  const kept = page.main.querySelector("#planner");
+  const planned = asksScores(results) ? null : (page.main.querySelector("#planner") ?? planner(results.margin, ask));
   const open = new Set([...page.main.querySelectorAll("details[open]")].map(nameOf));
   page.main.replaceChildren(
     counted(results.counts),
     found(results, scale),
-    make("div", { class: "cards" }, [conditions(results, scale), clips(results, scale), raters(results, scale), left(results.counts)].filter(Boolean)),
-    make("div", { class: "cards" }, [kept ?? planner(results), methods(results), exports(), manage(results)].filter(Boolean)),
+    make(
+      "div",
+      { class: "cards" },
+      [conditions(results, scale), clips(results, scale), raters(results, scale), left(results.counts)].filter(Boolean),
+    ),
+    make("div", { class: "cards" }, [planned, methods(results), exports(), manage(results)].filter(Boolean)),
   );
   for (const details of page.main.querySelectorAll("details")) details.open = open.has(nameOf(details));
 }
 
 /** What a part to open is called, so that it stays open when the page is drawn anew. */
 function nameOf(details) {
-  return `${details.closest("section").querySelector("h2").textContent}: ${details.querySelector("summary").textContent}`;
+  const title = details.closest("section").querySelector("h2").textContent;
+  return `${title}: ${details.querySelector("summary").textContent}`;
 }
 
 function counted(counts) {
@@ -105,36 +154,71 @@ function counted(counts) {
     ["Withdrawn", counts.withdrawn],
     ["Failed the checks", counts.excluded],
   ];
-  return card("Participants", make("dl", { class: "counts" }, tiles.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value instanceof Node ? value : String(value))))));
+  return card(
+    "Participants",
+    make(
+      "dl",
+      { class: "counts" },
+      tiles.map(([name, value]) =>
+        make("div", {}, make("dt", {}, name), make("dd", {}, value instanceof Node ? value : String(value))),
+      ),
+    ),
+  );
 }
 
 const OFF_SCALE = /^d'$| minus /; // sensitivity and differences are no rates or scores
 
 function found(results, scale) {
-  const drawn = results.figures.filter(({ name, value }) => value !== null && !OFF_SCALE.test(name)).map((figure) => ({ ...figure, label: figure.name }));
-  if (!drawn.length) return card("Result", make("p", {}, "No ratings yet: those of people who finished and passed their checks are counted."));
-  const [first] = drawn;
-  const headline = make("p", { class: "headline" }, make("b", {}, scale.show(first.value)), ` ${first.name}, 95 % interval ${interval(first, scale)}, ${first.n} ratings`);
-  if (results.paper) drawn.push({ ...results.paper, label: results.paper.name, kind: "paper" });
-  const near = guides(results).band ? make("li", { class: "near" }, `within ${100 * results.margin} points of chance`) : null;
-  const paper = results.paper ? make("li", { class: "paper" }, results.paper.name) : null;
-  const legend = make("ul", { class: "legend" }, make("li", {}, "this study"), ...[paper, near].filter(Boolean));
-  const tests = results.tests.map(({ name, p_value: p, n, decision, note }) => make("li", {}, make("strong", {}, decision), make("small", {}, `${name}: ${probability(p)}, n = ${n}; ${note}`)));
+  const drawn = results.figures
+    .filter(({ name, value }) => value !== null && !OFF_SCALE.test(name))
+    .map((figure) => ({ ...figure, label: figure.name }));
+  if (!drawn.length) return card("Result", make("p", {}, "No ratings yet. Counted are those of people who finished."));
+  const headline = `${drawn[0].name}, 95 % interval ${interval(drawn[0], scale)}, ${drawn[0].n} ratings`;
+  const big = make("b", {}, scale.show(drawn[0].value));
+  const keys = [["", "this study"]];
+  if (results.paper) {
+    drawn.push({ ...results.paper, label: results.paper.name, kind: "paper" });
+    keys.push(["paper", results.paper.name]);
+  }
+  if (guides(results).band) keys.push(["near", `within ${100 * results.margin} points of chance`]);
+  const fit = make("button", { type: "button", on: { click: withMixed } }, "Fit the mixed-effects model");
   return card(
     "Result",
-    headline,
+    make("p", { class: "headline" }, big, ` ${headline}`),
     plotted("Result", drawn, scale, guides(results)),
-    legend,
-    make("ul", { class: "tests" }, tests),
+    legend(keys),
+    make("ul", { class: "tests" }, results.tests.map(tested)),
     everyFigure(results),
-    results.notes.length ? make("button", { type: "button", on: { click: withMixed } }, "Fit the mixed-effects model") : null,
+    results.notes.length ? fit : null, // a note says that it was not fitted
   );
+}
+
+function tested({ name, p_value: p, n, decision, note }) {
+  const shown = p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`;
+  return make("li", {}, make("strong", {}, decision), make("small", {}, `${name}: ${shown}, n = ${n}; ${note}`));
+}
+
+/** [class, words] of every sign in a plot. */
+function legend(keys) {
+  const items = keys.map(([kind, words]) => make("li", { class: kind }, words));
+  return make("ul", { class: "legend" }, items);
 }
 
 function everyFigure({ figures }) {
   const number = (value) => (value === null ? "–" : value.toFixed(3));
-  const rows = figures.map(({ name, value, low, high, n, note }) => [name, number(value), low === null ? "–" : `${number(low)} to ${number(high)}`, String(n), note]);
-  return make("details", {}, make("summary", {}, "Every figure, and how it was made"), table("Every figure", ["", "value", "95 % interval", "n", "how"], rows));
+  const rows = figures.map(({ name, value, low, high, n, note }) => [
+    name,
+    number(value),
+    low === null ? "–" : `${number(low)} to ${number(high)}`,
+    String(n),
+    note,
+  ]);
+  return make(
+    "details",
+    {},
+    make("summary", {}, "Every figure, and how it was made"),
+    table("Every figure", ["", "value", "95 % interval", "n", "how"], rows),
+  );
 }
 
 /** The model takes seconds: it is fitted when asked for, and stays until the results change. */
@@ -144,13 +228,10 @@ async function withMixed(event) {
   show(await (await ask("results?mixed=true")).json());
 }
 
-function probability(value) {
-  return value < 0.001 ? "p < 0.001" : `p = ${value.toFixed(3)}`;
-}
-
 /** Chance, and the margin within which a study counts as equal to it. */
-function guides({ kind, margin }) {
-  if (["mos", "mushra"].includes(kind)) return {};
+function guides(results) {
+  if (asksScores(results)) return {};
+  const { margin } = results;
   return { marks: [{ at: 0.5, label: "chance" }], band: { low: 0.5 - margin, high: 0.5 + margin } };
 }
 
@@ -160,7 +241,15 @@ function ordered(rows) {
 
 function conditions({ conditions: rows, ...results }, scale) {
   if (rows.length < 2) return null;
-  return card("By condition", plotted("By condition", rows.map((row) => ({ ...row, label: row.name })), scale, guides(results)));
+  return card(
+    "By condition",
+    plotted(
+      "By condition",
+      rows.map((row) => ({ ...row, label: row.name })),
+      scale,
+      guides(results),
+    ),
+  );
 }
 
 /** For real-or-synthetic, how often a clip was called generated, beside the detector's probability of the same. */
@@ -174,14 +263,24 @@ function clips({ clips: rows, clip_facts: facts, ...results }, scale) {
     return { ...row, ...turned, ...other, label: `${item}, ${condition}` };
   });
   const title = asksOrigin ? "By clip: called generated" : "By clip";
-  const legend = shown.some(({ other }) => other !== undefined) ? make("ul", { class: "legend" }, make("li", {}, "listeners"), make("li", { class: "machine" }, "the detector's score")) : null;
-  return card(title, plotted(title, shown, scale, asksOrigin ? {} : guides(results)), legend);
+  const judged = shown.some(({ other }) => other !== undefined);
+  const keys = [
+    ["", "listeners"],
+    ["machine", "the detector's score"],
+  ];
+  return card(title, plotted(title, shown, scale, asksOrigin ? {} : guides(results)), judged ? legend(keys) : null);
 }
 
 function raters({ raters: rows, ...results }, scale) {
   if (!rows.length) return null;
-  const named = ordered(rows).map((row, index) => ({ ...row, label: `Listener ${index + 1}`, kind: row.excluded ? "left-out" : "humans" }));
-  const why = [...new Set(rows.map(({ excluded }) => excluded).filter(Boolean))].map((reason) => make("p", { class: "note" }, `Pale: left out (${reason}).`));
+  const named = ordered(rows).map((row, index) => ({
+    ...row,
+    label: `Listener ${index + 1}`,
+    kind: row.excluded ? "left-out" : "humans",
+  }));
+  const why = [...new Set(rows.map(({ excluded }) => excluded).filter(Boolean))].map((reason) =>
+    make("p", { class: "note" }, `Pale: left out (${reason}).`),
+  );
   return card("By listener", plotted("By listener", named, scale, guides(results)), why);
 }
 
@@ -196,35 +295,8 @@ function left({ drop_out_by_step: steps }) {
   return card("Not complete, by answers given", make("div", { class: "bars" }, bars.flat().filter(Boolean)));
 }
 
-function planner({ margin, kind }) {
-  if (["mos", "mushra"].includes(kind)) return null;
-  const fields = { margin: ["Margin, ± points", 100 * margin, 0.2, 49, 0.1], power: ["Power, %", 90, 50, 99, 1], design_effect: ["Design effect", 1, 1, 50, 0.1] };
-  const inputs = Object.fromEntries(
-    Object.entries(fields).map(([name, [, value, min, max, step]]) => [name, make("input", { type: "number", value, min, max, step, on: { input: update } })]),
-  );
-  const answer = make("div", { role: "status" });
-  async function update() {
-    const values = { margin: inputs.margin.value / 100, power: inputs.power.value / 100, design_effect: Number(inputs.design_effect.value) };
-    try {
-      const plan = await (await ask(`planner?${new URLSearchParams(values)}`)).json();
-      answer.replaceChildren(
-        make("p", {}, make("b", {}, plan.ratings.toLocaleString()), ` ratings show a rate of 50 % to lie within ± ${inputs.margin.value} points of it (exact test: power ${(100 * plan.exact_power).toFixed(1)} %; ${plan.ratings_exact.toLocaleString()} for ${inputs.power.value} % and more).`),
-        make("p", {}, make("b", {}, plan.ratings_interval.toLocaleString()), " ratings make a 95 % interval of that half-width."),
-      );
-    } catch (error) {
-      answer.textContent = error.message;
-    }
-  }
-  update();
-  const labels = Object.entries(fields).map(([name, [label]]) => make("label", { class: "field" }, label, inputs[name]));
-  const section = card("How many ratings?", make("div", { class: "inputs" }, labels), answer, make("p", { class: "note" }, "Ratings of one listener, and of one clip, are alike: the design effect says by how much that costs ratings."));
-  section.id = "planner";
-  return section;
-}
-
 function methods({ methods: text }) {
-  const copy = make("button", { type: "button", on: { click: () => navigator.clipboard.writeText(text).then(() => (copy.textContent = "Copied")) } }, "Copy");
-  return card("Methods, for a paper", make("p", { class: "methods" }, text), navigator.clipboard ? copy : null);
+  return card("Methods, for a paper", make("p", { class: "methods" }, text));
 }
 
 function exports() {
@@ -234,8 +306,18 @@ function exports() {
   const names = ["answers.csv", "sessions.csv", "clips.csv", "results.json", "study.json", "dictionary.csv"];
   return card(
     "Export",
-    make("div", { class: "row" }, save("everything.zip", () => `export${ids()}`), names.map((name) => save(name, () => `export/${name}${ids()}`))),
-    make("label", { class: "tick" }, withIds, make("span", {}, "With the platform's participant ids (to pay people, not to publish)")),
+    make(
+      "div",
+      { class: "row" },
+      save("everything.zip", () => `export${ids()}`),
+      names.map((name) => save(name, () => `export/${name}${ids()}`)),
+    ),
+    make(
+      "label",
+      { class: "tick" },
+      withIds,
+      make("span", {}, "With the platform's participant ids (to pay people, not to publish)"),
+    ),
   );
 }
 
@@ -250,8 +332,14 @@ function manage({ closed }) {
     await ask("close", { method: "POST", body: JSON.stringify({ closed: !closed }) });
     await refresh();
   };
-  const says = closed ? "Nobody new can take part. Those under way may finish." : "New participants are taken until the target is reached.";
-  return card("This study", make("p", {}, says), make("button", { type: "button", on: { click: change } }, closed ? "Open it again" : "Close it"));
+  const says = closed
+    ? "Nobody new can take part. Those under way may finish."
+    : "New participants are taken until the target is reached.";
+  return card(
+    "This study",
+    make("p", {}, says),
+    make("button", { type: "button", on: { click: change } }, closed ? "Open it again" : "Close it"),
+  );
 }
 
 addEventListener("hashchange", () => location.reload());

@@ -18,16 +18,25 @@ export class Trial {
     this.trial = trial;
     this.onReady = onReady;
     this.keys = new Map();
-    this.player = new Player(() => this.#show(), () => this.#follow());
+    this.player = new Player(
+      () => this.#show(),
+      () => this.#follow(),
+    );
     const given = [...trial.clips, ...(trial.reference ? [trial.reference] : [])];
     this.clips = given.map((clip, index) => this.#clip(clip, new Sound(buffers[index])));
     if (trial.scores) this.clips.forEach((clip, index) => index < trial.clips.length && this.#slide(clip));
     this.gate = make("p", { class: "gate", id: "gate" });
     const shown = trial.reference ? [this.clips.at(-1), ...this.clips.slice(0, -1)] : this.clips;
-    const list = make("div", { class: "clips" }, shown.map((clip) => clip.element));
+    const list = make(
+      "div",
+      { class: "clips" },
+      shown.map((clip) => clip.element),
+    );
     const legend = make("legend", {}, trial.question);
     const options = trial.scores ? list : this.#choices();
-    const beeps = trial.beeps ? make("div", { class: "choices apart" }, this.#option({ value: "beeps", label: "I heard beeps" }, "0")) : "";
+    const beeps = trial.beeps
+      ? make("div", { class: "choices apart" }, this.#option({ value: "beeps", label: "I heard beeps" }, "0"))
+      : "";
     const inside = [this.gate, options, beeps];
     this.question = make("fieldset", { "aria-describedby": "gate" }, legend, inside);
     this.element = make("div", {}, trial.scores ? [] : [list], this.question);
@@ -75,32 +84,54 @@ export class Trial {
     const heard = make("span", { class: "heard", "aria-hidden": "true" });
     const track = make("div", { class: "track", "aria-hidden": "true" }, fill);
     const element = make("div", { class: "clip", role: "group", "aria-label": name }, button, track, heard);
-    this.keys.set(label ? label[0].toLowerCase() : "p", () => this.#toggle(sound));
-    return { name, sound, button, fill, heard, element };
+    const key = label ? label[0].toLowerCase() : "p";
+    this.keys.set(key, () => this.#toggle(sound));
+    return { name, key, sound, button, fill, heard, element };
   }
 
   #slide(clip) {
     const given = make("output", { class: "given" }, "–");
-    clip.slider = make("input", { type: "range", min: 0, max: 100, value: 50, disabled: true, "aria-label": `Score of ${clip.name}` });
+    clip.slider = make("input", {
+      type: "range",
+      min: 0,
+      max: 100,
+      value: 50,
+      disabled: true,
+      "aria-label": `Score of ${clip.name}`,
+    });
     clip.slider.addEventListener("input", () => {
       clip.slider.dataset.moved = "1";
       given.textContent = clip.slider.value;
       this.#tell();
     });
-    const bands = make("div", { class: "bands", "aria-hidden": "true" }, BANDS.map((band) => make("span", {}, band)));
+    const bands = make(
+      "div",
+      { class: "bands", "aria-hidden": "true" },
+      BANDS.map((band) => make("span", {}, band)),
+    );
     clip.element.append(make("div", { class: "scale" }, clip.slider, given, bands));
   }
 
   #choices() {
     const few = this.trial.options.length === 2 ? "choices few" : "choices";
-    return make("div", { class: few }, this.trial.options.map((option, index) => this.#option(option, String(index + 1))));
+    return make(
+      "div",
+      { class: few },
+      this.trial.options.map((option, index) => this.#option(option, String(index + 1))),
+    );
   }
 
   #option({ value, label }, key) {
     const type = this.trial.scores ? "checkbox" : "radio";
     const input = make("input", { type, name: "answer", value, on: { change: () => this.#tell() } });
     this.keys.set(key, () => input.click());
-    return make("label", { class: "choice" }, input, make("span", {}, label), make("kbd", { "aria-hidden": "true" }, key));
+    return make(
+      "label",
+      { class: "choice" },
+      input,
+      make("span", {}, label),
+      make("kbd", { "aria-hidden": "true" }, key),
+    );
   }
 
   #toggle(sound) {
