@@ -167,7 +167,10 @@ def uncertain_band(probabilities: Tensor, labels: Tensor) -> tuple[float, float]
     wrong, counted = ((probabilities >= 0.5) != labels.bool())[order], shares(labels)[order]
     rate = (wrong * counted).cumsum(0) / counted.cumsum(0)
     good = (rate <= MAX_DECIDED_ERROR).nonzero()
-    high = float(confidence[order[good[-1, 0]]]) if len(good) else WIDEST_BAND
+    if not len(good):
+        return 1.0 - WIDEST_BAND, WIDEST_BAND
+    last = int(good[-1, 0])
+    high = 0.5 if last == len(order) - 1 else float(confidence[order[last]])
     high = min(max(high, NARROWEST_BAND), WIDEST_BAND)
     return 1.0 - high, high
 

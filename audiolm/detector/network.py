@@ -34,7 +34,7 @@ _SMOOTH_MELS, _SMOOTH_FRAMES = 5, 25  # of the saliency picture
 
 @dataclass(frozen=True)
 class Views:
-    """What branches read of clips of `num_samples`: log-mel frames [B, mels, M], figures [B, D, F] (None: no ear)."""
+    """What branches read of clips of `num_samples`: log-mel frames [B, mels, M], figures [B, D, S] (None: no ear)."""
 
     mels: Tensor
     figures: Tensor | None
@@ -56,7 +56,8 @@ class Detector(nn.Module):
     AudioLM (arXiv 2209.03143) trains a convolutional network on log-mel, of its speaker classifier's kind, on generated
     audio against originals passed through the same codec, and reports 98.6 %. This is a small network for the same
     task, with calibration, an uncertain band and a stated scope; and beside it (`config.num_heard`) a second branch on
-    how far the checkpoint's own stages expected the clip's tokens, which learns from a tenth of the clips.
+    the checkpoint's own semantic features and on how far its stages expected the clip's tokens: it needs a tenth of
+    the clips to learn as much.
 
     The branches are trained side by side and their logits weighed on held-out clips (buffer `weights`): together, the
     one that learns its clips by heart would silence the other.
@@ -81,12 +82,13 @@ class Detector(nn.Module):
             self.register_buffer("weights", torch.tensor([0.5, 0.5]))
             self.register_buffer("growth", torch.zeros(()))
         if config.scope_limit is not None:
-            num_pooled = HIDDEN + (2 * (config.num_heard + config.heard_width) if config.num_heard else 0)
+            num_pooled = HIDDEN + config.num_heard
             self.register_buffer("scope_mean", torch.zeros(num_pooled))
+            self.register_buffer("scope_std", torch.ones(num_pooled))
             self.register_buffer("scope_map", torch.zeros(num_pooled, num_pooled))
 
     def attach(self, listener: Callable[[Tensor], Tensor]) -> None:
-        """`listener` turns waveforms [B, T] into figures [B, config.num_heard, T // 640 * 2]; no part of the module."""
+        """`listener` turns waveforms [B, T] into figures [B, config.num_heard, T // 640]; no part of the module."""
         self.listener = listener
 
     # ---- waveforms
@@ -142,7 +144,7 @@ class Detector(nn.Module):
 
     def distances(self, readings: list[Reading]) -> Tensor:
         """[B]: how far clips lie from the calibration clips."""
-        return scope_distances(pooled_of(readings), self.scope_mean, self.scope_map)
+        return scope_distances(pooled_of(readings), self.scope_mean, self.scope_std, self.scope_map)
 
     def _hidden(self, mels: Tensor, count: int) -> Tensor:
         """[B, mels, M] -> [B, HIDDEN, count], long clips in pieces."""

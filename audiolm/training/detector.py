@@ -311,8 +311,8 @@ def with_scope(model: Detector, views: ViewSet) -> Detector:
     """The same detector with the mean and the map of all the views of a split, whole, short and changed."""
     pooled = score(model, views, lambda note: True)[1]
     wider = Detector(replace(model.config, scope_limit=1.0)).to(pooled.device).eval()
-    mean, mapping = fit_scope(pooled)
-    wider.load_state_dict({**model.state_dict(), "scope_mean": mean, "scope_map": mapping})
+    mean, std, mapping = fit_scope(pooled)
+    wider.load_state_dict({**model.state_dict(), "scope_mean": mean, "scope_std": std, "scope_map": mapping})
     return wider.to(model.output.weight.device).requires_grad_(False)
 
 

