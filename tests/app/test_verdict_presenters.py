@@ -95,10 +95,15 @@ def test_a_watermark_is_told_with_what_that_is_worth(mark, said, limits):
     assert ("threshold" in html) == (not mark.reason)
 
 
-def test_a_continuation_says_whether_it_was_marked(finished):
-    receipt = finished.saved[0].continuation.receipt
-    assert "<strong>yes</strong>, some-mark 1.2" in presenters.carried_html(replace(receipt, watermark="some-mark 1.2"))
-    assert "<strong>none</strong>" in presenters.carried_html(replace(receipt, watermark=""))
+def test_a_continuation_says_whether_it_was_marked_and_whether_that_is_found_again(finished):
+    receipt = replace(finished.saved[0].continuation.receipt, watermark=HOSTILE)
+    found = presenters.carried_html(receipt, FOUND)
+    lost = presenters.carried_html(receipt, NOT_FOUND)
+    assert "<strong>yes</strong>" in found
+    assert "0.98 against a threshold of" in found
+    assert "is not found again, 0.03 against" in lost
+    assert "<script" not in found + lost
+    assert "<strong>none</strong>" in presenters.carried_html(receipt, None)
 
 
 def test_a_file_with_a_receipt_is_called_generated_and_so_is_its_control(judged, finished):

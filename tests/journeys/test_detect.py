@@ -58,12 +58,12 @@ def recording(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def continuation(server: Server, prompt: Path) -> Path:
-    """The file of a continuation by the tiny checkpoint."""
+    """The file of a continuation alone, by the tiny checkpoint."""
     client = Client(server.url, verbose=False)
-    fields = {"continuation_s": 4, "num_continuations": 1, "api_name": "/continue"}
+    fields = {"continuation_s": 5, "num_continuations": 1, "api_name": "/continue"}
     _, paths = client.predict(handle_file(prompt), server.tiny, **fields)
     client.close()
-    return Path(paths[0])
+    return Path(paths[1])
 
 
 def upload(page: Page, recording: Path) -> None:
