@@ -142,7 +142,7 @@ class DetectorTask(Task):
     def finish(self, folder: Path) -> dict[str, float]:
         """Weighs the branches, calibrates on the split valid, measures on test, and writes it all into the run.
 
-        The figures also go to `log.jsonl`: on whole clips, on short ones, and on changed ones.
+        The figures also go to `log.jsonl`; those of short and of changed clips are of the split valid.
         """
         _, model, made_for = load_run(folder, self.device)
         model = with_scope(model, self.views["valid"])
@@ -154,12 +154,7 @@ class DetectorTask(Task):
             weights, growth = fit_weights(scored, EVIDENCE_S)
             model.weights.copy_(weights)
             model.growth.fill_(growth)
-        on = {
-            f"{split} {name}": fuse(model, score(model, self.views[split], chosen)[0])
-            for split in ("valid", "test")
-            for name, chosen in (("whole", is_whole), ("short", is_short), ("changed", is_changed))
-        }
-        valid, test = on["valid whole"], on["test whole"]
+        valid, test = (fuse(model, score(model, self.views[split], is_whole)[0]) for split in ("valid", "test"))
         calibration = calibrate((valid.logits, valid.labels), (test.logits, test.labels), valid.groups)
         self.config = replace(model.config, calibration=calibration, scope_limit=limit)
         write_run(folder, self.component, model, self.config, made_for)
@@ -167,8 +162,10 @@ class DetectorTask(Task):
         if model.config.num_heard:
             figures = {"weight_mel": float(model.weights[0]), "weight_ear": float(model.weights[1])}
             figures["growth"] = float(model.growth)
-        for name in ("whole", "short", "changed"):
-            figures |= {f"{name}_{key}": value for key, value in measure(self.config, on[f"test {name}"]).items()}
+        others = {"short": is_short, "changed": is_changed}
+        on = {f"valid_{name}": fuse(model, score(model, self.views["valid"], one)[0]) for name, one in others.items()}
+        for name, scores in {"test": test, **on}.items():
+            figures |= {f"{name}_{key}": value for key, value in measure(self.config, scores).items()}
         with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps({"kind": "test", "method": calibration.method, **figures}) + "\n")
         return figures

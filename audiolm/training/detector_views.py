@@ -1,7 +1,8 @@
 """`python -m audiolm.training detector-views`: lets the detector's branches hear its pairs, once for all training.
 
-Every clip whole and as it is; then, turn by turn, crops of random lengths after a random change (`data.degrading`), a
-quarter of them over the join of prompt and continuation. Both clips of a pair are cut and changed alike.
+Every clip whole and as it is; for training then, turn by turn, crops of random lengths after a random change
+(`data.degrading`), a quarter of them over the join of prompt and continuation; for calibration short crops, and whole
+clips after a change. Both clips of a pair are cut and changed alike.
 """
 
 from __future__ import annotations
@@ -137,11 +138,10 @@ def plan(pairs: PairSet, split: str, turns: int, batch_size: int) -> Iterator[Jo
     for index, batch in enumerate(singles):
         changed = train and index % 2 == 1
         yield Job(batch, 0, _length(CROP_S, whole, generator) if changed else whole, changed, unpaired=True)
-    if not train:
+    if split == "valid":
         yield from (Job(batch, 1, _length(HELD_OUT_CROP_S, whole, generator)) for batch in rows)
         yield from (Job(batch, 2, whole, changed=True) for batch in rows)
-        return
-    for turn in range(1, turns + 1):
+    for turn in range(1, turns + 1 if train else 1):
         for batch in rows:
             spliced = pairs.join > 0 and float(torch.rand((), generator=generator)) < SPLICED_SHARE
             length = _length(CROP_S[2:] if spliced else CROP_S, whole, generator)

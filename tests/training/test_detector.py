@@ -247,7 +247,8 @@ def test_both_clips_of_a_pair_are_cut_and_changed_alike_and_some_over_the_join(v
     spliced = [note for note in notes if note["kind"] == "spliced"]
     assert spliced
     assert all(0 < note["join"] < note["length"] for note in spliced)
-    assert not any(note["kind"] == "spliced" for note in ViewSet(viewed, "test").notes)
+    assert {note["turn"] for note in ViewSet(viewed, "test").notes} == {0}
+    assert {note["turn"] for note in ViewSet(viewed, "valid").notes} == {0, 1, 2}
 
 
 def test_views_are_made_once_and_only_with_the_models_that_made_the_pairs(viewed, checkpoint, tmp_path):
@@ -281,10 +282,11 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     run = tmp_path / "run"
     Trainer(task, run, options, torch.device("cpu")).run()
     figures = task.finish(run)
-    assert figures["whole_balanced_accuracy"] == 1.0
-    assert (figures["whole_num_originals"], figures["whole_num_generated"]) == (20, 10)
+    assert figures["test_balanced_accuracy"] == 1.0
+    assert (figures["test_num_originals"], figures["test_num_generated"]) == (20, 10)
     component, config, tensors, found = read_run(run)
     assert (component, found) == ("detector", made_for)
+    assert figures["valid_short_num_generated"] == figures["valid_changed_num_generated"] == 12
     assert config["calibration"]["num_originals"] == 20
     assert config["calibration"]["false_positive_rate"] == 0.0
     assert config["scope_limit"] > 0.5
