@@ -83,8 +83,8 @@ def test_unmeasured_error_rates_are_admitted():
 @pytest.mark.parametrize(
     ("mark", "said", "limits"),
     [
-        (FOUND, "<strong>found</strong>, 0.98 against a threshold of 0.75", presenters.FOUND),
-        (NOT_FOUND, "<strong>not found</strong>, 0.03 against a threshold of 0.75", presenters.NOT_FOUND),
+        (FOUND, "<strong>found</strong>, 0.98 against a threshold of 0.80", presenters.FOUND),
+        (NOT_FOUND, "<strong>not found</strong>, 0.03 against a threshold of 0.80", presenters.NOT_FOUND),
         (MarkResult(False, 0.0, "too short: 0.3 s"), "<strong>not looked for</strong>: too short: 0.3 s", ""),
     ],
 )
@@ -207,7 +207,7 @@ def test_the_row_of_a_judged_recording_is_json_with_everything_that_the_page_sho
     assert row["model_sha256"].startswith("0123456789ab")
     assert row["boundary_s"] == 1.25
     assert len(row["segment_probabilities"]) == 5
-    assert row["watermark"] == {"found": True, "confidence": 0.98, "reason": "", "threshold": 0.75}
+    assert row["watermark"] == {"found": True, "confidence": 0.98, "reason": "", "threshold": 0.8}
     assert row["receipt"] is None
     assert row["control"]["headline"] == "Generated, 90 %"
     assert np.asarray(row["saliency"]).shape == (presenters.SALIENCY_BANDS, 5)

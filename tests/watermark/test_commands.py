@@ -28,14 +28,14 @@ def test_check_says_of_every_file_what_was_found(clips, capsys):
     marked, plain, short = capsys.readouterr().out.splitlines()
     assert "marked.wav  watermark: found, 0.8" in marked
     assert "plain.wav  watermark: not found, 0." in plain
-    assert "short.wav  watermark: not looked for (too short: 0.70 s, at least 1.5 s are needed)" in short
+    assert "short.wav  watermark: not looked for (too short: 0.70 s, at least 2 s are needed)" in short
 
 
 def test_check_gives_exit_code_0_where_every_file_has_one_and_json(clips, capsys):
     assert main(["watermark", "check", str(clips / "marked.wav"), "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)
     assert result.pop("confidence") > 0.8
-    assert result == {"file": str(clips / "marked.wav"), "found": True, "reason": "", "threshold": 0.75}
+    assert result == {"file": str(clips / "marked.wav"), "found": True, "reason": "", "threshold": 0.8}
 
 
 def test_a_mark_that_is_destroyed_is_counted_as_lost_and_a_missing_encoder_is_said():
