@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.figures import LiveTokens, png
-from app.results import Course, Loading, Started
+from app.results import Course, Finished, Loading, SavedContinuation, Started
 from app.runs import Waiting
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.events import Continuation, Progress, Result
@@ -172,24 +172,26 @@ def receipt_html(receipt: Receipt) -> str:
     )
 
 
-def finished_row(info: CheckpointInfo, result: Result, elapsed_s: float) -> dict[str, Any]:
+def finished_row(done: Finished) -> dict[str, Any]:
     """A finished run as plain JSON values, for the API."""
+    timings = done.result.timings.items()
     return {
         "status": "done",
-        "checkpoint": checkpoint_row(info),
-        "seconds": round(elapsed_s, 3),
-        "tokens_per_s": {stage: round(timing.tokens_per_s, 1) for stage, timing in result.timings.items()},
-        "continuations": [_continuation_row(number, one) for number, one in enumerate(result.continuations, 1)],
+        "checkpoint": checkpoint_row(done.checkpoint),
+        "seconds": round(done.elapsed_s, 3),
+        "tokens_per_s": {stage: round(timing.tokens_per_s, 1) for stage, timing in timings},
+        "continuations": [_continuation_row(number, saved) for number, saved in enumerate(done.saved, 1)],
     }
 
 
-def _continuation_row(number: int, continuation: Continuation) -> dict[str, Any]:
+def _continuation_row(number: int, saved: SavedContinuation) -> dict[str, Any]:
+    continuation, mark = saved.continuation, saved.mark
     return {
         "continuation": number,
         "generated": True,
         "prompt_s": continuation.prompt_s,
         "duration_s": continuation.waveform.duration_s,
-        "watermark": continuation.receipt.watermark,
+        "watermark": None if mark is None else {"name": continuation.receipt.watermark, **asdict(mark)},
         "verdict": None if continuation.verdict is None else continuation.verdict.to_dict(),
         "receipt": json.loads(continuation.receipt.to_json()),
     }

@@ -39,10 +39,14 @@ class Started:
 
 @dataclass(frozen=True)
 class SavedContinuation:
-    """One continuation and its files: the whole join, the continuation alone, the tokens and the receipt."""
+    """One continuation and its files: the whole join, the continuation alone, the tokens and the receipt.
+
+    `mark` says whether the watermark in what was generated is found again; None where it was not marked.
+    """
 
     continuation: Continuation
     timeline: Timeline  # without scores
+    mark: MarkResult | None
     whole: Path
     generated: Path
     tokens: Path

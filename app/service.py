@@ -46,6 +46,7 @@ from audiolm.inspection.timeline import Timeline, of_continuation, of_recording
 from audiolm.outputs import write_continuation
 from audiolm.pipeline import Pipeline
 from audiolm.streams import Waveform
+from audiolm.watermark import MarkResult
 
 PROMPT_SUFFIXES = (".wav", ".flac")
 
@@ -225,7 +226,9 @@ class Service:
         saved = []
         for number, continuation in enumerate(result.continuations, 1):
             timeline = yield from of_continuation(pipeline, continuation, with_scores=False)
-            saved.append(_save(folder, number, continuation, timeline))
+            marked = bool(continuation.receipt.watermark)
+            mark = pipeline.check_watermark(continuation.generated_part) if marked else None
+            saved.append(_save(folder, number, continuation, timeline, mark))
         return tuple(saved)
 
 
@@ -237,10 +240,12 @@ def _read_voice(path: Path, max_s: float) -> Waveform:
         raise type(error)(f"the voice to follow: {error}") from error
 
 
-def _save(folder: Path, number: int, continuation: Continuation, timeline: Timeline) -> SavedContinuation:
+def _save(
+    folder: Path, number: int, continuation: Continuation, timeline: Timeline, mark: MarkResult | None
+) -> SavedContinuation:
     """Writes the files of one continuation; audio as int16 WAV with the receipt inside."""
     name = f"continuation-{number}"
     written = write_continuation(continuation, folder, name)
     generated = folder / f"{name}.only.wav"
     files.write_wav(generated, continuation.generated_part, continuation.receipt.to_json())
-    return SavedContinuation(continuation, timeline, written.whole, generated, written.tokens, written.receipt)
+    return SavedContinuation(continuation, timeline, mark, written.whole, generated, written.tokens, written.receipt)

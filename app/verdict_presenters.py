@@ -4,6 +4,7 @@ escaped."""
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from html import escape
 from typing import Any
 
@@ -18,7 +19,7 @@ from audiolm.receipt import Receipt
 from audiolm.watermark import MarkResult
 
 FOUND = "Other software uses this mark too: it says that a machine made some of this sound, not which one."
-NOT_FOUND = "That proves nothing: a sound may never have been marked, and processing can take a mark away."
+NOT_FOUND = "That proves nothing: a sound may never have been marked, or for a few seconds only, or have lost its mark."
 CONTROL = (
     "The recording encoded and decoded by the checkpoint's codec. The detector should hear generation and not the "
     "codec: its answer should stay."
@@ -108,22 +109,31 @@ def _sentence(text: str) -> str:
 # marks
 
 
-def carried_html(receipt: Receipt) -> str:
-    """Whether a continuation was marked when it was made."""
-    said = f"<strong>yes</strong>, {escape(receipt.watermark)}" if receipt.watermark else "<strong>none</strong>"
-    return f'<p class="mark">Watermark: {said}</p>'
+def carried_html(receipt: Receipt, mark: MarkResult | None) -> str:
+    """Whether a continuation was marked, and whether that mark is found again: not all sound takes it."""
+    if mark is None:
+        return '<p class="mark">Watermark: <strong>none</strong></p>'
+    if mark.found:
+        return f'<p class="mark">Watermark: <strong>yes</strong>, {escape(receipt.watermark)}, {_searched(mark)}</p>'
+    return (
+        f'<p class="mark">Watermark: <strong>added in vain</strong>, {escape(receipt.watermark)} is not found again, '
+        f"{_searched(mark)}</p>"
+    )
 
 
 def mark_html(mark: MarkResult) -> str:
     """What the search for a watermark found, and what that is worth."""
-    share = percent(mark.confidence)
     if mark.reason:
-        said, worth = f"<strong>not looked for</strong>: {escape(mark.reason)}", ""
+        said, worth = f"<strong>not looked for</strong>: {_searched(mark)}", ""
     elif mark.found:
-        said, worth = f"<strong>found</strong>, in {share} of its clearest 4 s", FOUND
+        said, worth = f"<strong>found</strong>, {_searched(mark)}", FOUND
     else:
-        said, worth = f"<strong>not found</strong>; {share} of the clearest 4 s look like one", NOT_FOUND
+        said, worth = f"<strong>not found</strong>, {_searched(mark)}", NOT_FOUND
     return f'<p class="mark">Watermark: {said}. <span class="worth">{worth}</span></p>'
+
+
+def _searched(mark: MarkResult) -> str:
+    return escape(mark.reason) or f"{mark.confidence:.2f} against a threshold of {mark.threshold:.2f}"
 
 
 def _receipt_html(receipt: Receipt | None) -> str:
@@ -193,11 +203,7 @@ def judged_row(judged: Judged) -> dict[str, Any]:
         "seconds": round(judged.elapsed_s, 3),
         "duration_s": judged.recording.waveform.duration_s,
         **_hearing_row(judged.recording),
-        "watermark": {
-            "found": judged.mark.found,
-            "confidence": judged.mark.confidence,
-            "reason": judged.mark.reason,
-        },
+        "watermark": asdict(judged.mark),
         "receipt": None if judged.receipt is None else json.loads(judged.receipt.to_json()),
         "control": {"reason": judged.no_control} if judged.control is None else _hearing_row(judged.control),
     }

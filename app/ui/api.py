@@ -77,9 +77,9 @@ EXAMPLE = (__doc__ or "").partition("\n\n")[2].strip()
 
 CONTINUE = (
     "Continues the start of a recording. Yields progress as {status: running, ...}; the last value is "
-    "{status: done, checkpoint, seconds, continuations: [{verdict, receipt, ...}]} and, for each continuation, four "
-    "files: WAV, WAV of the continuation alone, tokens (safetensors), receipt (JSON). All of it is generated "
-    "audio and labelled so."
+    "{status: done, checkpoint, seconds, continuations: [{verdict, watermark, receipt, ...}]} and, for each "
+    "continuation, four files: WAV, WAV of the continuation alone, tokens (safetensors), receipt (JSON). All of it is "
+    "generated audio and labelled so."
 )
 RECONSTRUCT = (
     f"The first {MAX_CLIP_S:g} s of a recording through the codec from its first k quantizer levels: a summary, then "
@@ -141,7 +141,7 @@ class Endpoints:
             return self._service.continue_prompt(ContinueRequest.from_fields(audio, choice, fields, prompt_part, own))
 
         def answer(done: Finished) -> tuple[Any, Any]:
-            row = presenters.finished_row(done.checkpoint, done.result, done.elapsed_s)
+            row = presenters.finished_row(done)
             return row, [str(path) for saved in done.saved for path in saved.paths]
 
         yield from _answers(audio, events, answer)

@@ -43,7 +43,7 @@ class Card:
             self.group: gr.update(visible=True),
             self.heading: presenters.heading_html(number, continuation),
             self.timeline: timeline_value(saved.timeline, saved.whole),
-            self.verdict: verdict_html(continuation.verdict) + carried_html(continuation.receipt),
+            self.verdict: verdict_html(continuation.verdict) + carried_html(continuation.receipt, saved.mark),
             self.wav: str(saved.whole),
             self.generated: str(saved.generated),
             self.picture: gr.update(value=None, interactive=False),

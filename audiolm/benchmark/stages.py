@@ -67,7 +67,7 @@ def measure(
 ) -> Speed:
     """The run with the median total of `repeats`, after one to warm up (long enough to be marked), not counted."""
     prompt = synthetic_prompt(request.prompt_s) if prompt is None else prompt
-    warm_up = ContinuationRequest(prompt_s=request.prompt_s, continuation_s=1.2, num_continuations=1)
+    warm_up = ContinuationRequest(prompt_s=request.prompt_s, continuation_s=3.0, num_continuations=1)
     *_, _ = pipeline.continue_prompt(prompt, warm_up)
     runs = [_timed_run(pipeline, prompt, request) for _ in range(repeats)]
     result, processor_s = sorted(runs, key=lambda run: run[0].seconds)[(repeats - 1) // 2]

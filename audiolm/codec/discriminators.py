@@ -8,6 +8,8 @@ altogether, and there are few channels.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torchaudio
 from torch import Tensor, nn
@@ -21,6 +23,7 @@ HOPS_PER_WINDOW = 4
 HIGH_BAND_HZ = 3000.0
 NUM_MELS = 64
 FLOOR = 1e-2  # of magnitudes under a Hann window: about the background of a quiet room, whose texture is nobody's
+MEAN, SPREAD = -2.0, 1.5  # of such logarithms, about: what is centred is learnt from sooner
 
 ScaleOutput = tuple[Tensor, list[Tensor]]
 
@@ -104,7 +107,7 @@ class MagnitudeDiscriminator(nn.Module):
         fine = torch.log(magnitudes + FLOOR)
         mel = torch.log(magnitudes @ self.bank + FLOOR)
         pictures = (fine, fine[..., self.first_high_bin :], mel)
-        return [view(picture[:, None]) for view, picture in zip(self.views, pictures, strict=True)]
+        return [view((one[:, None] - MEAN) / SPREAD) for view, one in zip(self.views, pictures, strict=True)]
 
 
 def discriminator_loss(real: list[ScaleOutput], fake: list[ScaleOutput]) -> Tensor:
@@ -142,6 +145,7 @@ class _Strided(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = F.avg_pool2d(self.weight, self.stride, 1, tuple(step - 1 for step in self.stride))
+        weight = weight * math.prod(self.stride) ** 0.5  # answers to noise stay as strong
         return F.conv2d(x, weight, self.bias, self.stride, (weight.shape[2] // 2, weight.shape[3] // 2))
 
 

@@ -90,8 +90,9 @@ class ViewSet:
         """float32 (mels [mels, M], figures [D, F]) of `length` samples of a view from `start`, whole `STEP_SAMPLES`."""
         first = self._mel_starts[index] + start // MEL_HOP_SAMPLES
         mels = self._mels[first : first + num_mel_frames(length)]
-        first = self._figure_starts[index] + start // SAMPLES_PER_FRAME
-        figures = self._figures[first : first + num_figure_frames(length)]
+        count = num_figure_frames(length)  # half seconds split a figure's frame: the last crop begins one earlier
+        first = min(start // SAMPLES_PER_FRAME, num_figure_frames(self.notes[index]["length"]) - count)
+        figures = self._figures[self._figure_starts[index] + first :][:count]
         return tuple(torch.from_numpy(frames.astype(np.float32)).mT for frames in (mels, figures))
 
 

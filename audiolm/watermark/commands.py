@@ -11,10 +11,9 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from audiolm.audio import files
 from audiolm.errors import RequestError
 from audiolm.streams import Waveform
-from audiolm.watermark.marking import THRESHOLD, MarkResult, check
+from audiolm.watermark.marking import MarkResult, check
 from audiolm.watermark.survival import CROPS_S, measure, table
 
 
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace, changes: Mapping[str, Callable[[Tensor], Tenso
 
 
 def _check(args: argparse.Namespace) -> int:
-    results = {str(path): check(files.read_waveform(path)) for path in args.files}
+    results = {str(path): check(_read(path)) for path in args.files}
     if args.json:
         print(json.dumps([{"file": name, **dataclasses.asdict(result)} for name, result in results.items()]))
     else:
@@ -54,19 +53,25 @@ def _sentence(result: MarkResult) -> str:
     if result.reason:
         return f"watermark: not looked for ({result.reason})"
     said = "found" if result.found else "not found"
-    return f"watermark: {said}, {result.confidence:.2f} against a threshold of {THRESHOLD:.2f}"
+    return f"watermark: {said}, {result.confidence:.2f} against a threshold of {result.threshold:.2f}"
 
 
 def _survive(args: argparse.Namespace, changes: Mapping[str, Callable[[Tensor], Tensor]]) -> int:
     if not args.seconds >= max(CROPS_S):  # also refuses NaN
         raise RequestError(f"--seconds must be at least {max(CROPS_S):g}, found {args.seconds:g}")
     paths = args.files or sorted(args.examples.glob("*.flac"))
-    clips = [clip for path in paths for clip in _cut(files.read_waveform(path), args.seconds)]
+    clips = [clip for path in paths for clip in _cut(_read(path), args.seconds)]
     if not clips:
         raise RequestError(f"no recording of {args.seconds:g} s or more among {len(paths)} files")
     rows = tqdm(measure(clips, changes), total=len(changes) + len(CROPS_S), disable=None, leave=False)
     print(table(list(rows)))
     return 0
+
+
+def _read(path: Path) -> Waveform:
+    from audiolm.audio.files import read_waveform  # soundfile, which training machines lack
+
+    return read_waveform(path)
 
 
 def _cut(waveform: Waveform, seconds: float) -> Sequence[Waveform]:

@@ -19,15 +19,16 @@ from audiolm.streams import Waveform
 from audiolm.watermark.network import VERSION, network
 
 NAME = f"resemble-perth {VERSION}"
-THRESHOLD = 0.9
-MIN_S = 1.0  # of sound; less says little: see the false alarms in the README
+THRESHOLD = 0.8  # some 1 % false alarms on 10 s of speech or piano: see the README
+MIN_S = 2.0  # of sound: what is shorter cannot reach the threshold
 
 RATE_HZ = 32_000  # Perth's
 HOP_SAMPLES = 320  # its frames: 10 ms
 FADE_SAMPLES = 640  # 20 ms, so that a marked part joins an unmarked one without a step
-WINDOW_FRAMES = 400
+WINDOWS_FRAMES = (400, 800)  # a short part that is clearly marked, or a longer one that is less so
 STEP_FRAMES = 25
-MARKED_LOGIT = 3.0  # frames lie about 0 without and about 6 with a mark, hardly one in between
+UNMARKED_FRAMES = 50  # counted beside those heard, so that what is short must be marked throughout to be believed
+MARKED_LOGIT = 1.0  # frames lie about 0 without and about 6 with a mark
 
 _PIECE_SAMPLES = 30 * RATE_HZ  # at a time, so that memory does not grow with the recording
 _CONTEXT_SAMPLES = 25 * HOP_SAMPLES  # more than half of a window and the network's reach of 15 frames
@@ -35,21 +36,23 @@ _CONTEXT_SAMPLES = 25 * HOP_SAMPLES  # more than half of a window and the networ
 
 @dataclass(frozen=True)
 class MarkResult:
-    """`confidence` is the largest share of marked frames in any 4 s of sound, 0..1; found from `THRESHOLD` on.
+    """Found where `confidence`, 0..1, reaches `threshold`.
 
+    It is m / (n + 0.5 s): of n = 4 or 8 s of sound, or all where there is less, m look marked, wherever that is most.
     With a `reason` nothing was looked for, and the confidence is 0.
     """
 
     found: bool
     confidence: float
     reason: str = ""
+    threshold: float = THRESHOLD
 
 
 @torch.no_grad()
 def mark(waveform: Waveform) -> Waveform:
     """The waveform with the mark, of the same rate and length, clipped at full scale; deterministic.
 
-    What cannot carry one is returned as it is: less than 1 s of sound, silence, samples that are not finite.
+    What cannot carry one is returned as it is: less than 2 s of sound, silence, samples that are not finite.
 
     Raises WatermarkError where resemble-perth is missing.
     """
@@ -73,7 +76,7 @@ def check(waveform: Waveform) -> MarkResult:
     """Is there a mark, in all of it or in a part? Any rate and length; deterministic.
 
     Perth's own score is a mean over the whole clip, which a prompt without a mark pulls down: the frames that it is
-    made of are read instead, those with sound in them, 4 s at a time. They come from one of the decoder's three
+    made of are read instead, those with sound in them, 4 and 8 s at a time. They come from one of the decoder's three
     branches; the slow and the fast one hardly move in these weights.
 
     Raises WatermarkError where resemble-perth is missing.
@@ -82,9 +85,15 @@ def check(waveform: Waveform) -> MarkResult:
     if reason := _obstacle(raised):
         return MarkResult(False, 0.0, reason)
     marked = (_logits(raised) > MARKED_LOGIT)[active_frames(raised)].float()
-    length = min(WINDOW_FRAMES, marked.shape[0])
-    confidence = float(F.avg_pool1d(marked[None], length, STEP_FRAMES).max())
+    confidence = max(_confidence(marked, window) for window in WINDOWS_FRAMES)
     return MarkResult(confidence >= THRESHOLD, confidence)
+
+
+def _confidence(marked: Tensor, window: int) -> float:
+    """marked [frames] of 0 and 1 -> that of the stretch of `window` frames where most are marked."""
+    length = min(window, marked.shape[0])
+    share = float(F.avg_pool1d(marked[None], length, STEP_FRAMES).max())
+    return share * length / (length + UNMARKED_FRAMES)
 
 
 def _logits(raised: Tensor) -> Tensor:

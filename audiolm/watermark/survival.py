@@ -13,7 +13,7 @@ from audiolm.intervals import wilson_interval
 from audiolm.streams import Waveform
 from audiolm.watermark.marking import check, mark
 
-CROPS_S = (3.0, 2.0, 1.0)
+CROPS_S = (4.0, 3.0, 2.0)
 
 
 @dataclass(frozen=True)

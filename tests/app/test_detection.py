@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,13 @@ def test_the_same_file_gives_the_same_score(service, recording):
     first, again = judged(service, recording), judged(service, recording)
     assert first.recording.verdict == again.recording.verdict
     assert first.mark == again.mark
+
+
+def test_a_continuation_is_searched_for_the_mark_that_it_was_given(service, settings, recording):
+    (marked,) = last(service.continue_prompt(asked(recording, continuation_s=3))).saved
+    assert marked.continuation.receipt.watermark
+    assert marked.mark is not None
+    assert marked.mark.confidence > 0
+    bare = Service(replace(settings, watermark=False))
+    (unmarked,) = last(bare.continue_prompt(asked(recording, continuation_s=3))).saved
+    assert (unmarked.continuation.receipt.watermark, unmarked.mark) == ("", None)

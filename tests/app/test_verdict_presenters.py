@@ -83,8 +83,8 @@ def test_unmeasured_error_rates_are_admitted():
 @pytest.mark.parametrize(
     ("mark", "said", "limits"),
     [
-        (FOUND, "<strong>found</strong>, in 98 % of its clearest 4 s", presenters.FOUND),
-        (NOT_FOUND, "<strong>not found</strong>; 3 % of the clearest 4 s look like one", presenters.NOT_FOUND),
+        (FOUND, "<strong>found</strong>, 0.98 against a threshold of 0.80", presenters.FOUND),
+        (NOT_FOUND, "<strong>not found</strong>, 0.03 against a threshold of 0.80", presenters.NOT_FOUND),
         (MarkResult(False, 0.0, "too short: 0.3 s"), "<strong>not looked for</strong>: too short: 0.3 s", ""),
     ],
 )
@@ -92,13 +92,18 @@ def test_a_watermark_is_told_with_what_that_is_worth(mark, said, limits):
     html = presenters.mark_html(mark)
     assert said in html
     assert limits in html
-    assert ("%" in html) == (not mark.reason)
+    assert ("threshold" in html) == (not mark.reason)
 
 
-def test_a_continuation_says_whether_it_was_marked(finished):
-    receipt = finished.saved[0].continuation.receipt
-    assert "<strong>yes</strong>, some-mark 1.2" in presenters.carried_html(replace(receipt, watermark="some-mark 1.2"))
-    assert "<strong>none</strong>" in presenters.carried_html(replace(receipt, watermark=""))
+def test_a_continuation_says_whether_it_was_marked_and_whether_that_is_found_again(finished):
+    receipt = replace(finished.saved[0].continuation.receipt, watermark=HOSTILE)
+    found = presenters.carried_html(receipt, FOUND)
+    lost = presenters.carried_html(receipt, NOT_FOUND)
+    assert "<strong>yes</strong>" in found
+    assert "0.98 against a threshold of" in found
+    assert "is not found again, 0.03 against" in lost
+    assert "<script" not in found + lost
+    assert "<strong>none</strong>" in presenters.carried_html(receipt, None)
 
 
 def test_a_file_with_a_receipt_is_called_generated_and_so_is_its_control(judged, finished):
@@ -202,7 +207,7 @@ def test_the_row_of_a_judged_recording_is_json_with_everything_that_the_page_sho
     assert row["model_sha256"].startswith("0123456789ab")
     assert row["boundary_s"] == 1.25
     assert len(row["segment_probabilities"]) == 5
-    assert row["watermark"] == {"found": True, "confidence": 0.98, "reason": ""}
+    assert row["watermark"] == {"found": True, "confidence": 0.98, "reason": "", "threshold": 0.8}
     assert row["receipt"] is None
     assert row["control"]["headline"] == "Generated, 90 %"
     assert np.asarray(row["saliency"]).shape == (presenters.SALIENCY_BANDS, 5)

@@ -58,12 +58,12 @@ def recording(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def continuation(server: Server, prompt: Path) -> Path:
-    """The file of a continuation by the tiny checkpoint."""
+    """The file of a continuation alone, by the tiny checkpoint."""
     client = Client(server.url, verbose=False)
-    fields = {"continuation_s": 4, "num_continuations": 1, "api_name": "/continue"}
+    fields = {"continuation_s": 5, "num_continuations": 1, "api_name": "/continue"}
     _, paths = client.predict(handle_file(prompt), server.tiny, **fields)
     client.close()
-    return Path(paths[0])
+    return Path(paths[1])
 
 
 def upload(page: Page, recording: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_recording_is_judged_beside_its_control(page, recording):
         assert picture.get_attribute("alt").startswith("Mel spectrogram of the recording")
         assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
     assert "Watermark: not found" in page.inner_text("#detect-recording")
-    assert "answer through the codec" in page.inner_text("#detect-control")
+    assert "The detector should hear generation and not the codec" in page.inner_text("#detect-control")
 
 
 def test_the_recording_and_what_the_codec_makes_of_it_are_heard_in_turn(page, recording):

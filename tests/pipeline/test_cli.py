@@ -134,7 +134,7 @@ def test_detect_prints_the_verdict_with_its_scope(prompt, options, capsys):
 
 
 def test_the_watermark_is_found_by_the_command_line_unless_it_was_switched_off(prompt, options, tmp_path, capsys):
-    asked = ["continue", str(prompt), "--prompt-seconds", "1", "--seconds", "2", "--seed", "3", "--count", "1"]
+    asked = ["continue", str(prompt), "--prompt-seconds", "1", "--seconds", "3", "--seed", "3", "--count", "1"]
     made = tmp_path / "out/hello_1"
     for extra, name in (([], "resemble-perth 1.0.1"), (["--no-watermark"], "")):
         assert main([*asked, *extra, *options]) == 0

@@ -13,7 +13,7 @@ from audiolm.pipeline import Pipeline, replay
 from tests.pipeline.material import finish, recording, request
 
 PROMPT = recording(1.5)
-LONG = request(continuation_s=2.0, num_continuations=1)
+LONG = request(continuation_s=3.0, num_continuations=1)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def plain(tiny_folder):
 
 @pytest.mark.parametrize("prompt_part", ["codec", "original"])
 def test_what_was_generated_is_marked_by_default_and_the_prompt_stays_as_it_is(pipeline, plain, prompt_part):
-    asked = request(continuation_s=2.0, num_continuations=1, prompt_part=prompt_part)
+    asked = request(continuation_s=3.0, num_continuations=1, prompt_part=prompt_part)
     marked, bare = (finish(one.continue_prompt(PROMPT, asked)).continuations[0] for one in (pipeline, plain))
     assert torch.equal(marked.waveform.samples[:16_000], bare.waveform.samples[:16_000])
     assert torch.equal(marked.generated_part.samples, watermark.mark(bare.generated_part).samples)
@@ -44,7 +44,7 @@ def test_the_mark_changes_no_token_and_a_run_without_it_replays_one_with_it(pipe
 
 
 def test_generation_and_acoustic_generation_are_marked_too(pipeline):
-    runs = pipeline.generate(LONG), pipeline.acoustic(recording(2.0, seed=1), LONG)
+    runs = pipeline.generate(LONG), pipeline.acoustic(recording(3.0, seed=1), LONG)
     for one in (finish(run).continuations[0] for run in runs):
         assert one.receipt.watermark == watermark.NAME
 

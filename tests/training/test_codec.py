@@ -63,12 +63,16 @@ def test_training_lowers_the_validation_loss(corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("phase", "weights"),
-    [("predicted", codec_task.WEIGHTS), ("reconstructed", codec_task.MAGNITUDE_ADVERSARIAL_WEIGHTS)],
+    ("codec", "further", "weights"),
+    [
+        (["--phase", "predicted"], [], codec_task.WEIGHTS),
+        (["--phase", "reconstructed"], [], codec_task.MAGNITUDE_ADVERSARIAL_WEIGHTS),
+        (["--phase", "reconstructed"], ["--heard", "2"], {**codec_task.MAGNITUDE_ADVERSARIAL_WEIGHTS, "heard": 2.0}),
+    ],
 )
-def test_adversarial_training_with_frozen_tokens_changes_the_decoder_alone(corpus, tmp_path, phase, weights):
-    train(corpus, tmp_path / "plain", "--steps", "8", "--phase", phase)
-    options = ["--phase", phase, "--init", str(tmp_path / "plain"), "--adversarial", "--freeze-tokens", "--steps", "3"]
+def test_adversarial_training_with_frozen_tokens_changes_the_decoder_alone(corpus, tmp_path, codec, further, weights):
+    train(corpus, tmp_path / "plain", "--steps", "8", *codec)
+    options = ["--init", str(tmp_path / "plain"), "--adversarial", "--freeze-tokens", "--steps", "3", *codec, *further]
     log = train(corpus, tmp_path / "adversarial", *options)
     row = log["train"][-1]
     assert row["codec_loss"] == pytest.approx(sum(weights[name] * row[name] for name in weights), rel=1e-4)

@@ -58,7 +58,7 @@ def test_importing_loads_nothing_and_marking_needs_neither_setuptools_nor_libros
         "from audiolm.streams import Waveform\n"
         "print(any(name.startswith('perth') for name in sys.modules), network._load.cache_info().currsize)\n"
         "sys.modules.update(pkg_resources=None, librosa=None)\n"
-        "noise = Waveform(torch.rand(32000) - 0.5)\n"
+        "noise = Waveform(torch.rand(48000) - 0.5)\n"
         "print(mark(noise) is noise)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,7 +26,7 @@ TARGET = f"<= {MOST:g} of untouched ones, and of those through the codec; n >= {
 CROP_S = 4.0
 SHORTER_S = (1.0, 2.0)
 FEWER_LEVELS = (4, 8)
-SHARE_OF_FEWER = 4  # one crop in this many also goes through the codec at fewer levels
+BESIDE_EVERY = 4  # of so many batches, one is judged shortened and through fewer levels as well
 BATCH_SIZE = 16
 UNTOUCHED = "untouched"
 
@@ -119,13 +119,14 @@ def _judge_all(
     """By name: whole crops of both kinds, their first seconds, and through fewer levels of the codec."""
     codec, found = inputs.pipeline.models.codec, dict[str, list[Judged]]()
     for number, (crops, groups) in enumerate(batches):
-        fewer = [few for few in FEWER_LEVELS if few < num_levels] if number % SHARE_OF_FEWER == 0 else []
+        beside = number % BESIDE_EVERY == 0
+        fewer = [few for few in FEWER_LEVELS if few < num_levels] if beside else []
         coded = through_codec(codec, crops, [num_levels, *fewer])
         waveforms = {UNTOUCHED: crops} | {through(level): batch for level, batch in coded.items()}
         cut = {
             f"{kind}, {seconds:g} s": waveforms[kind][:, : round(seconds * SAMPLE_RATE_HZ)]
             for kind in (UNTOUCHED, through(num_levels))
-            for seconds in SHORTER_S
+            for seconds in (SHORTER_S if beside else ())
         }
         for name, batch in (waveforms | cut).items():
             clips = (Clip(samples, False, group) for samples, group in zip(batch, groups, strict=True))
@@ -175,7 +176,7 @@ def _notes(untouched: Judged, places: Sequence[tuple[Item, int]]) -> tuple[str, 
     num_groups = len(set(untouched.groups))
     notes = [
         f"{len(untouched)} crops of {num_groups} groups (speakers or pieces), evenly over the split test; {beside}",
-        "called generated: the decision forced at the threshold; 1 s and 2 s are the starts of the same crops",
+        "called generated: the decision forced at the threshold; 1 s and 2 s are the starts of some of these crops",
         "intervals: at each end the wider of Wilson's over crops and a bootstrap over groups",
     ]
     if why := untouched.why_withheld():

@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
 
 def test_every_row_is_measured_written_and_fit_for_a_card(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(fresh.PROMPT_S, "speech", 0.6)
-    monkeypatch.setattr(fresh, "TOTAL_S", 2.2)
+    monkeypatch.setattr(fresh, "TOTAL_S", 3.6)
     monkeypatch.setattr(synthesis.shutil, "which", lambda name: None)
     options = {"checkpoint": "speech", "pairs": "pairs", "data": "data", "other": "other"}
     arguments = [word for name, path in options.items() for word in (f"--{name}", str(folder / path))]
