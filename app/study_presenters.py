@@ -9,6 +9,14 @@ from app.study.definition import Codes, Study
 from app.study.preflight import MAX_LOUDNESS_LU, Preflight
 from app.study.presets import Preset
 
+CODE_LABELS = {
+    "complete": "Code at the end",
+    "screened_out": "Code, screened out",
+    "no_consent": "Code, did not agree",
+    "full": "Code, no place left",
+}
+"""Field of a study's codes -> what a researcher reads."""
+
 PLATFORM_IDS = "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}"
 
 
@@ -48,8 +56,7 @@ def preflight_html(study: Study, report: Preflight) -> str:
 
 
 def _code_rows(codes: Codes) -> list[tuple[str, str]]:
-    names = (("complete", "Code at the end"), ("screened_out", "Screened out"), ("no_consent", "Did not agree"))
-    return [(label, getattr(codes, name)) for name, label in names if getattr(codes, name)]
+    return [(label, getattr(codes, name)) for name, label in CODE_LABELS.items() if getattr(codes, name)]
 
 
 def studies_html(studies: Sequence[tuple[Study, str]]) -> str:

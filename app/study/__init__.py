@@ -1,6 +1,7 @@
 """Listening studies: made from continuations, run blind, stored so that no answer is lost, and analysed with intervals.
 
     definition    what a study is: one JSON file              presets, recipe     what to start from, what to choose
+    amendments    parts of the file to be otherwise
     clips         renders its sounds with the pipelines       mastering           one length, one loudness, plain files
     assembly      sounds -> clips, trials, checks             preflight           refuses clips that tell what they are
     headphones    the sounds of the screening

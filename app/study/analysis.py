@@ -22,7 +22,13 @@ from app.study.views import COMPLETE, LAPSED, RUNNING, SCREENED_OUT
 
 PAPER_CORRECT, PAPER_RATINGS = 512, 1000  # AudioLM, arXiv 2209.03143
 PAPER = "AudioLM (Borsos et al. 2022)"
-WITHOUT_MIXED = "the mixed-effects model was not asked for"
+WITHOUT_MIXED = "The mixed-effects model has not been fitted."
+LEAST_MID_ANCHOR_HZ = 28_000
+"""Sample rate below which clips end less than an octave above the mid anchor's 7 kHz: hardly to be told from it."""
+WITHOUT_MID_ANCHOR = (
+    "Nobody is left out for scores of the 7 kHz anchor over 90, which BS.1534 asks for: at this sample rate it hardly "
+    "differs from the reference."
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ def analyse(records: StudyRecords, seed: int = 0, with_mixed: bool = True) -> Re
     everything = ratings_of(records)
     ratings = [rating for rating in everything if not excluded[rating.rater]]
     figures, tests, notes = [], [], [] if with_mixed else [WITHOUT_MIXED]
+    if study.kind == MUSHRA and not judges_mid_anchor(study):
+        notes.append(WITHOUT_MID_ANCHOR)
     if ratings and study.kind in (MOS, MUSHRA):
         figures += _score_figures(study, ratings, seed)
     elif ratings:
@@ -204,8 +212,15 @@ def _excluded(records: StudyRecords) -> dict[str, str]:
             scores.setdefault((rating.rater, rating.condition), []).append(rating.value)
         for session, reason in reasons.items():
             hidden, mid = (scores.get((session, name), []) for name in (HIDDEN_REFERENCE, MID_ANCHOR))
+            mid = mid if judges_mid_anchor(records.study) else []
             reasons[session] = reason or statistics.post_screened(hidden, mid)
     return reasons
+
+
+def judges_mid_anchor(study: Study) -> bool:
+    """Whether BS.1534's rule on the mid anchor says anything of a listener."""
+    rates = {clip.sample_rate_hz for clip in study.clips if clip.condition == MID_ANCHOR}
+    return bool(rates) and min(rates) >= LEAST_MID_ANCHOR_HZ
 
 
 def _counts(records: StudyRecords, excluded: dict[str, str], num_ratings: int) -> Counts:

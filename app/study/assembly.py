@@ -35,7 +35,7 @@ from app.study.definition import (
 )
 from app.study.mastering import mastered, with_beeps
 from app.study.preflight import HEADER_BYTES, loudness_of
-from app.study.presets import HIDDEN_REFERENCE, Preset, Version
+from app.study.presets import BEEPS_NOTE, HIDDEN_REFERENCE, Preset, Version
 from app.study.recipe import Recipe
 from app.study.version import code_version
 
@@ -105,7 +105,11 @@ def assemble(
 
 def _texts(preset: Preset, recipe: Recipe) -> Texts:
     introduction = preset.texts.introduction.replace("{prompt_s}", f"{recipe.prompt_s:g}")
-    return replace(preset.texts, title=recipe.title or preset.texts.title, introduction=introduction)
+    instructions = preset.texts.instructions
+    if not recipe.num_practice:  # then there is no trial with beeps
+        instructions = instructions.removesuffix(BEEPS_NOTE).rstrip()
+    title = recipe.title or preset.texts.title
+    return replace(preset.texts, title=title, introduction=introduction, instructions=instructions)
 
 
 def _with_target(study: Study, wanted: int) -> Study:

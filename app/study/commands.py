@@ -12,6 +12,7 @@ from pathlib import Path
 
 from app.settings import Settings
 from app.study import archive
+from app.study.amendments import amended, read_amendments
 from app.study.analysis import Figure, Results, analyse
 from app.study.definition import json_schema
 from app.study.export import export_files
@@ -78,6 +79,12 @@ def _add_new(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--no-watermark", dest="watermark", action="store_false", help="otherwise every clip is marked, recordings too"
     )
+    command.add_argument(
+        "--amend",
+        type=Path,
+        metavar="FILE",
+        help="JSON with what is to be otherwise of the study file's texts, checks, plan and codes (see: schema)",
+    )
     command.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
     command.set_defaults(run=run_new)
 
@@ -139,6 +146,7 @@ def run_new(options: argparse.Namespace) -> None:
         trials_per_session=options.trials,
         watermark=options.watermark,
     )
+    amendments = read_amendments(options.amend.read_bytes()) if options.amend else {}
     offer = Offer(replace(Settings(), other_checkpoints=True), pick_device(options.device))
     with tqdm(desc="clips", disable=None, leave=False) as bar:
         for event in render(offer, recipe):
@@ -147,11 +155,12 @@ def run_new(options: argparse.Namespace) -> None:
             bar.total, bar.n = event.total, event.done
             bar.refresh()
     library = Library(options.studies)
-    folder = library.add(event.study, event.clips, event.owner_token)
-    page, plan = library.store.page(event.study.id), event.study.plan
-    print(f"{event.study.id}  {page.title}  ({folder})")
-    print(f"{len(event.clips)} clips, about {page.minutes} minutes a session, {plan.target_sessions} sessions wanted")
-    _print_links("", event.study.id, event.owner_token)
+    study = amended(event.study, amendments)
+    folder = library.add(study, event.clips, event.owner_token)
+    page, wanted = library.store.page(study.id), study.plan.target_sessions
+    print(f"{study.id}  {page.title}  ({folder})")
+    print(f"{len(event.clips)} clips, about {page.minutes} minutes a session, {wanted} sessions wanted")
+    _print_links("", study.id, event.owner_token)
 
 
 def run_preflight(options: argparse.Namespace) -> int:

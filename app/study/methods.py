@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from app.study.analysis import Figure, Results, analyse, rate_name
+from app.study import statistics
+from app.study.analysis import Figure, Results, analyse, judges_mid_anchor, rate_name
 from app.study.definition import (
     AB,
     ABX,
@@ -72,8 +73,20 @@ def _procedure(study: Study) -> str:
     )
     return (
         f"Listeners {_TASKS[study.kind]}. Order and sides were drawn for each listener and balanced over lists "
-        f"(seed {study.seed}).{with_checks}{play}"
+        f"(seed {study.seed}).{with_checks}{play}{_post_screening(study)}"
     )
+
+
+def _post_screening(study: Study) -> str:
+    if study.kind != MUSHRA:
+        return ""
+    share, least = 100 * statistics.POST_SCREENING_SHARE, statistics.HIDDEN_REFERENCE_LEAST
+    rules = (
+        f" Listeners were left out who gave the hidden reference less than {least:g} in over {share:.0f} % of trials"
+    )
+    if judges_mid_anchor(study):
+        return f"{rules}, or the mid anchor more than {statistics.MID_ANCHOR_MOST:g}."
+    return f"{rules}; the rule on the mid anchor was not applied, since it hardly differs from the reference."
 
 
 def _people(records: StudyRecords, results: Results) -> str:
@@ -90,9 +103,9 @@ def _people(records: StudyRecords, results: Results) -> str:
     others = f" ({'; '.join(left)})" if left else ""
     gone = f" {_many(counts.withdrawn, 'listener')} withdrew and left no data." if counts.withdrawn else ""
     versions = sorted({session.code_version for session in records.sessions})
-    lists = (
-        f"{_many(len(counts.by_cell), 'list')}, {min(counts.by_cell)} to {max(counts.by_cell)} completed sessions each"
-    )
+    low, high = min(counts.by_cell), max(counts.by_cell)
+    each = str(low) if low == high else f"{low} to {high}"
+    lists = f"{_many(len(counts.by_cell), 'list')}, {each} completed sessions each"
     return (
         f"{_many(counts.consented, 'listener')} consented and {counts.complete} of {study.plan.target_sessions} wanted "
         f"completed the study{others}, on {lists}. {_many(counts.ratings, 'rating')} of "

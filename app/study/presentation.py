@@ -15,6 +15,7 @@ from app.study.definition import (
     MUSHRA,
     PRACTICE,
     SCORED,
+    TRAP,
     Clip,
     Study,
 )
@@ -67,7 +68,7 @@ def trial_view(study: Study, planned: PlannedTrial, total: int, key: str, handle
         reference=ClipView(handles[-1], REFERENCE) if len(heard) > len(planned.clips) else None,
         options=tuple(Option(value, labels.get(value, value)) for value in choices(study, planned)),
         scores=scores,
-        beeps=not own,
+        beeps=not own and bool(study.of_role(TRAP)),
         must_play=0.0 if planned.role in (LEVEL, COMMENT) else study.checks.must_play,
         duration_s=study.clip(planned.clips[0]).duration_s if planned.clips else 0.0,
     )

@@ -72,7 +72,7 @@ def _refusal(request: Request, error: Exception) -> JSONResponse:
 async def _guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
     is_asset = request.scope["path"].startswith(f"{request.scope['root_path']}/assets/")
     response = await answer(request)
-    response.headers["Cache-Control"] = "no-cache" if is_asset else "no-store"
+    response.headers["Cache-Control"] = "no-cache" if is_asset else "no-store, no-transform"  # packed sizes would tell
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Referrer-Policy"] = "no-referrer"
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -128,8 +128,7 @@ def _participant_routes(library: Library) -> APIRouter:
 
     @router.get("")
     def page(study_id: str) -> FileResponse:
-        store.study(study_id)
-        return FileResponse(PAGES / "participant.html")
+        return FileResponse(PAGES / "participant.html", 200 if study_id in store.studies() else 404)
 
     @router.get("/api/page")
     def texts(study_id: str) -> dict[str, Any]:
@@ -212,6 +211,7 @@ def _owner_routes(library: Library) -> APIRouter:
             **found.to_dict(),
             "methods": methods(records, found),
             "closed": records.closed,
+            "mixed": mixed,
             "margin": records.study.plan.equivalence_margin,
             "clip_facts": {clip.id: _facts(clip) for clip in records.study.clips},
         }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ import gradio as gr
 
 from app.schemas import BOUNDS, STUDY_FIELDS, checked
 from app.service import Service
+from app.study.amendments import Amendments, amended, checked_amendments
 from app.study.clips import Rendered
-from app.study.definition import Codes, Study, Texts
+from app.study.definition import Study
 from app.study.errors import StudyError
 from app.study.preflight import preflight
 from app.study.presets import PRESETS
 from app.study.recipe import Recipe
 from app.study_presenters import (
+    CODE_LABELS,
     owner_path,
     participant_path,
     platform_path,
@@ -96,14 +98,14 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
 
     def run(recordings: list[str] | None, checkpoint: str | None, preset: str, *values: Any) -> Iterator[Updates]:
         fields = dict(zip(STUDY_FIELDS, values[: len(STUDY_FIELDS)], strict=True))
-        wording = Wording(*((text or "").strip() for text in values[len(STUDY_FIELDS) :]))
+        amendments = _amendments(values[len(STUDY_FIELDS) :])
 
         def events() -> Iterator[Any]:
-            wording.check()
-            return service.make_study(_recipe(recordings, checkpoint, preset, fields, wording.title))
+            checked_amendments(amendments)
+            return service.make_study(_recipe(recordings, checkpoint, preset, fields))
 
         def show(rendered: Rendered) -> Generator[Updates, None, str]:
-            study = wording.put_into(rendered.study)
+            study = amended(rendered.study, amendments)
             report = preflight(study, rendered.clips)
             service.library.add(study, rendered.clips, rendered.owner_token)
             yield _shown(links, study, preflight_html(study, report), rendered.owner_token, service)
@@ -111,27 +113,22 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
 
         yield from follow(controls, events, show, links.cleared())
 
-    wire(controls, run, [recordings, picker.dropdown, preset, *numbers.values(), *words], links.components())
+    wire(controls, run, [recordings, picker.dropdown, preset, *numbers.values(), *words.values()], links.components())
 
 
-@dataclass(frozen=True)
-class Wording:
-    """What a researcher writes; what is left empty is the preset's."""
+WORDS = (
+    *(("texts", name) for name in ("title", "consent", "contact")),
+    *(("codes", name) for name in ("redirect", "complete", "screened_out", "no_consent", "full")),
+)
+"""(part, field) of the study file that a researcher words; what is left empty is the preset's."""
 
-    title: str
-    consent: str
-    contact: str
-    back_to: str
 
-    def check(self) -> None:
-        """Raises DefinitionError: too long, or no address to return to."""
-        Texts(title=self.title, consent=self.consent, contact=self.contact)
-        Codes(redirect=self.back_to)
-
-    def put_into(self, study: Study) -> Study:
-        own = {name: text for name in ("consent", "contact") if (text := getattr(self, name))}
-        codes = replace(study.codes, redirect=self.back_to)
-        return replace(study, texts=replace(study.texts, **own), codes=codes)
+def _amendments(words: Sequence[str | None]) -> Amendments:
+    parts: dict[str, dict[str, str]] = {"texts": {}, "codes": {}}
+    for (part, field), text in zip(WORDS, words, strict=True):
+        if text and text.strip():
+            parts[part][field] = text.strip()
+    return parts
 
 
 def _build_numbers() -> dict[str, Any]:
@@ -141,20 +138,27 @@ def _build_numbers() -> dict[str, Any]:
         return {**sliders, "seed": seed_field("study-")}
 
 
-def _build_words() -> list[gr.Textbox]:
-    """In the order of Wording's fields."""
+def _build_words() -> dict[tuple[str, str], gr.Textbox]:
+    """In the order of WORDS."""
     first = next(iter(PRESETS.values())).texts
     title = gr.Textbox(label="Title", placeholder=first.title, elem_id="study-title", max_lines=1)
     with gr.Accordion("Consent, contact and recruiting platform", open=False, elem_id="study-words"):
         consent = gr.Textbox(label="Consent", value=first.consent, lines=8, elem_id="study-consent")
         contact = gr.Textbox(label="Contact, shown on every page", max_lines=1, elem_id="study-contact")
-        back_to = gr.Textbox(
+        redirect = gr.Textbox(
             label="Where participants go back to, with {code} in it",
             placeholder="https://app.prolific.com/submissions/complete?cc={code}",
             max_lines=1,
-            elem_id="study-back-to",
+            elem_id="study-redirect",
         )
-    return [title, consent, contact, back_to]
+        with gr.Row():
+            codes = [
+                gr.Textbox(
+                    label=label, placeholder="a random one", max_lines=1, min_width=140, elem_id=f"study-code-{name}"
+                )
+                for name, label in CODE_LABELS.items()
+            ]
+    return dict(zip(WORDS, [title, consent, contact, redirect, *codes], strict=True))
 
 
 def _build_links(service: Service) -> Links:
@@ -169,7 +173,9 @@ def _build_links(service: Service) -> Links:
     return Links(**boxes, **parts)
 
 
-def _follow_preset(preset: gr.Dropdown, summary: gr.HTML, numbers: dict[str, Any], words: list[gr.Textbox]) -> None:
+def _follow_preset(
+    preset: gr.Dropdown, summary: gr.HTML, numbers: dict[str, Any], words: dict[tuple[str, str], gr.Textbox]
+) -> None:
     """The lengths, numbers, summary and texts that a protocol brings."""
     followed = ("clip_s", "prompt_s", "target_sessions", "trials_per_session")
 
@@ -184,17 +190,15 @@ def _follow_preset(preset: gr.Dropdown, summary: gr.HTML, numbers: dict[str, Any
         texts = [gr.update(placeholder=chosen.texts.title), chosen.texts.consent]
         return [preset_html(chosen), *(usual[field] for field in followed), *texts]
 
-    outputs = [summary, *(numbers[field] for field in followed), *words[:2]]
+    outputs = [summary, *(numbers[field] for field in followed), words["texts", "title"], words["texts", "consent"]]
     preset.input(take, preset, outputs, queue=False, **QUIET)
 
 
-def _recipe(
-    recordings: list[str] | None, checkpoint: str | None, preset: str, fields: dict[str, Any], title: str
-) -> Recipe:
+def _recipe(recordings: list[str] | None, checkpoint: str | None, preset: str, fields: dict[str, Any]) -> Recipe:
     """Raises RequestError."""
     numbers = checked(fields, STUDY_FIELDS, {})
     prompts = tuple(Path(recording) for recording in recordings or ())
-    return Recipe(preset, checkpoint or "", prompts, title, **numbers)
+    return Recipe(preset, checkpoint or "", prompts, **numbers)
 
 
 def _shown(links: Links, study: Study, report: str, owner_token: str, service: Service) -> Updates:

@@ -13,7 +13,7 @@ export function make(tag, properties = {}, ...children) {
     else if (name.includes("-") || name === "role" || name === "for") node.setAttribute(name, value);
     else node[name] = value;
   }
-  node.append(...children.flat().filter((child) => child !== undefined && child !== null));
+  node.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null));
   return node;
 }
 

@@ -11,7 +11,7 @@ export function planner(margin, ask) {
     power: number(90, 50, 99, 1),
     design_effect: number(1, 1, 50, 0.1),
   };
-  const labels = { margin: "Margin, ± points", power: "Power, %", design_effect: "Design effect" };
+  const labels = { margin: "Margin, points", power: "Power, %", design_effect: "Design effect" };
   const answer = make("div", { role: "status" });
   let latest = 0;
 

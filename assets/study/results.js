@@ -85,8 +85,8 @@ function table(caption, heads, rows) {
   );
 }
 
-/** A plot, and the same as a table to open. */
-function plotted(title, rows, scale, extra = {}) {
+/** A plot with the `keys` of its legend, and the same as a table to open. */
+function plotted(title, rows, scale, extra = {}, keys = []) {
   const plot = make("div");
   intervalPlot(plot, {
     rows,
@@ -103,7 +103,8 @@ function plotted(title, rows, scale, extra = {}) {
     String(row.n),
   ]);
   const heads = ["", "value", "95 % interval", ...(other ? ["detector"] : []), "n"];
-  return [plot, make("details", {}, make("summary", {}, "As a table"), table(title, heads, cells))];
+  const asTable = make("details", {}, make("summary", {}, "As a table"), table(title, heads, cells));
+  return [plot, keys.length ? legend(keys) : null, asTable];
 }
 
 function told(value, scale) {
@@ -173,8 +174,6 @@ function found(results, scale) {
     .filter(({ name, value }) => value !== null && !OFF_SCALE.test(name))
     .map((figure) => ({ ...figure, label: figure.name }));
   if (!drawn.length) return card("Result", make("p", {}, "No ratings yet. Counted are those of people who finished."));
-  const headline = `${drawn[0].name}, 95 % interval ${interval(drawn[0], scale)}, ${drawn[0].n} ratings`;
-  const big = make("b", {}, scale.show(drawn[0].value));
   const keys = [["", "this study"]];
   if (results.paper) {
     drawn.push({ ...results.paper, label: results.paper.name, kind: "paper" });
@@ -184,13 +183,19 @@ function found(results, scale) {
   const fit = make("button", { type: "button", on: { click: withMixed } }, "Fit the mixed-effects model");
   return card(
     "Result",
-    make("p", { class: "headline" }, big, ` ${headline}`),
-    plotted("Result", drawn, scale, guides(results)),
-    legend(keys),
+    headline(results, drawn[0], scale),
+    plotted("Result", drawn, scale, guides(results), keys),
     make("ul", { class: "tests" }, results.tests.map(tested)),
     everyFigure(results),
-    results.notes.length ? fit : null, // a note says that it was not fitted
+    results.notes.map((note) => make("p", { class: "note" }, note)),
+    results.mixed ? null : fit,
   );
+}
+
+function headline(results, first, scale) {
+  if (asksScores(results)) return make("p", {}, `Mean scores with 95 % intervals, of ${results.counts.ratings} ratings.`);
+  const rest = ` ${first.name}, 95 % interval ${interval(first, scale)}, ${first.n} ratings`;
+  return make("p", { class: "headline" }, make("b", {}, scale.show(first.value)), rest);
 }
 
 function tested({ name, p_value: p, n, decision, note }) {
@@ -256,11 +261,12 @@ function conditions({ conditions: rows, ...results }, scale) {
 function clips({ clips: rows, clip_facts: facts, ...results }, scale) {
   if (!rows.length) return null;
   const asksOrigin = ["real_or_synthetic", "human_against_detector"].includes(results.kind);
+  const alike = new Set(rows.map(({ group }) => group)).size === 1;
   const shown = rows.map((row) => {
-    const { item, condition, generated, probability } = facts[row.name];
+    const { item, generated, probability } = facts[row.name];
     const turned = asksOrigin && !generated ? { value: 1 - row.value, low: 1 - row.high, high: 1 - row.low } : {};
     const other = asksOrigin && probability !== null ? { other: probability } : {};
-    return { ...row, ...turned, ...other, label: `${item}, ${condition}` };
+    return { ...row, ...turned, ...other, label: alike ? item : `${item}, ${row.group}` };
   });
   const title = asksOrigin ? "By clip: called generated" : "By clip";
   const judged = shown.some(({ other }) => other !== undefined);
@@ -268,7 +274,7 @@ function clips({ clips: rows, clip_facts: facts, ...results }, scale) {
     ["", "listeners"],
     ["machine", "the detector's score"],
   ];
-  return card(title, plotted(title, shown, scale, asksOrigin ? {} : guides(results)), judged ? legend(keys) : null);
+  return card(title, plotted(title, shown, scale, asksOrigin ? {} : guides(results), judged ? keys : []));
 }
 
 function raters({ raters: rows, ...results }, scale) {
@@ -303,7 +309,7 @@ function exports() {
   const withIds = make("input", { type: "checkbox" });
   const save = (name, path) => make("button", { type: "button", on: { click: () => download(name, path()) } }, name);
   const ids = () => (withIds.checked ? "?ids=1" : "");
-  const names = ["answers.csv", "sessions.csv", "clips.csv", "results.json", "study.json", "dictionary.csv"];
+  const names = ["answers.csv", "sessions.csv", "clips.csv", "results.json", "study.json", "dictionary.csv", "methods.txt"];
   return card(
     "Export",
     make(

@@ -169,7 +169,8 @@ export class Trial {
     }
     for (const input of this.question.querySelectorAll("[name=answer]")) input.disabled = missing.length > 0;
     const wanted = this.trial.scores && !this.ready ? "Now move every slider." : "";
-    const text = missing.length ? `First listen to ${listed(missing.map(({ name }) => name))}, to the end.` : wanted;
+    const share = this.trial.must_play < 1 ? `at least ${Math.round(100 * this.trial.must_play)} %` : "to the end";
+    const text = missing.length ? `First listen to ${listed(missing.map(({ name }) => name))}, ${share}.` : wanted;
     if (this.gate.textContent !== text) this.gate.textContent = text;
     this.onReady(this.ready);
   }

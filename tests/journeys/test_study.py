@@ -11,19 +11,20 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.journeys.conftest import CHROMIUM, ROOT, Server, free_port, wait_until_it_answers
+from tests.journeys.conftest import ARGUMENTS, CHROMIUM, ROOT, Server, free_port, wait_until_it_answers
 
 if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
     pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Response, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Response, expect, sync_playwright
 
 from app.study.definition import Study
 from app.study.library import Library
@@ -33,6 +34,7 @@ from tests.app.study.visitors import assembled
 RUN_MS, STEP_MS = 600_000, 120_000
 BABBLE = [ROOT / f"assets/prompts/speech_babble_{name}.flac" for name in "ab"]
 CLIP_S, PROMPT_S, TARGET = 2.5, 1.0, 4
+PLATFORM = "https://platform.example/back"
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
@@ -65,7 +67,14 @@ def made(browser: Browser, server: Server, tmp_path_factory: pytest.TempPathFact
         number = page.locator(f"#study-{name} input[type=number]")
         number.fill(str(value))
         number.press("Tab")
-    page.locator("#study-title textarea, #study-title input").fill("Recording <b>or</b> machine?")
+    page.get_by_text("Consent, contact and recruiting platform").click()
+    for name, text in (
+        ("title", "Recording <b>or</b> machine?"),
+        ("redirect", f"{PLATFORM}?cc={{code}}"),
+        ("code-complete", "C1ALLDONE"),
+        ("code-screened_out", "C2NOPHONES"),
+    ):
+        page.locator(f"#study-{name} textarea, #study-{name} input").fill(text)
     page.locator("button#study").click()
     expect(page.locator("#study-status .notice.done")).to_be_visible(timeout=RUN_MS)
     links = {name: _address(page, name) for name in ("participant", "owner")}
@@ -84,18 +93,24 @@ def _address(page: Page, name: str) -> str:
 
 
 class Participant:
-    """A person at a browser, who knows from the study's file what is behind a sound."""
+    """A person at a browser, who knows from the study's file what is behind a sound.
 
-    def __init__(self, browser: Browser, made: Made, name: str, viewport: dict[str, int] = DESKTOP) -> None:
-        self.browser, self.made, self.viewport = browser, made, viewport
+    With `touch` a person with a telephone, else one with a keyboard and no mouse. `watch` looks at every new screen.
+    """
+
+    def __init__(self, browser: Browser, made: Made, name: str, touch: bool = False, watch: bool = False) -> None:
+        self.browser, self.made, self.touch, self.watch = browser, made, touch, watch
         self.link = f"{made.participants}?PROLIFIC_PID={name}&STUDY_ID=s&SESSION_ID=x"
         self.clicked: list[tuple[str, str]] = []  # (clip id, answer) of the scored trials
         self.errors: list[str] = []
+        self.seen: list[str] = []
         self.move()
 
     def move(self) -> None:
         """To another browser, which knows nothing."""
-        self.context: BrowserContext = self.browser.new_context(viewport=self.viewport)
+        options = {"viewport": PHONE, "has_touch": True, "is_mobile": True} if self.touch else {"viewport": DESKTOP}
+        self.context: BrowserContext = self.browser.new_context(**options)
+        self.context.route(f"{PLATFORM}**", lambda route: route.fulfill(body="the platform"))
         self.page = self.context.new_page()
         self.page.set_default_timeout(STEP_MS)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -111,6 +126,16 @@ class Participant:
     def loaded(self) -> None:
         expect(self.page.locator("#card h1")).to_be_visible(timeout=STEP_MS)
         expect(self.page.get_by_text("Loading the sounds")).to_have_count(0, timeout=STEP_MS)
+        if self.watch and self.heading.split(":")[0] not in self.seen:
+            self.seen.append(self.heading.split(":")[0])
+            self._look()
+
+    def _look(self) -> None:
+        assert "[object" not in self.page.locator("body").text_content(), self.heading
+        assert fits(self.page), self.heading
+        for scheme in ("dark", "light"):
+            self.page.emulate_media(color_scheme=scheme)
+            assert serious(self.page) == [], (self.heading, scheme)
 
     def reload(self) -> None:
         self.sounds.clear()
@@ -129,20 +154,34 @@ class Participant:
         """Ids of the clips that the present step fetched, by what came over the line."""
         return [self.made.clip_of(response.body()) for response in self.sounds]
 
-    def press(self, name: str) -> None:
-        self.page.locator("#card").get_by_role("button", name=name, exact=True).click()
+    def press(self, name: str, key: str = "Enter") -> None:
+        self.use(self.page.get_by_role("button", name=name, exact=True), key)
+
+    def use(self, control: Locator, key: str = "Enter") -> None:
+        """Waits until it may be used, then taps it, or tabs to it and presses the key."""
+        expect(control).to_be_enabled(timeout=STEP_MS)
+        if self.touch:
+            control.tap()
+            return
+        for _ in range(30):
+            if control.evaluate("element => element === document.activeElement"):
+                break
+            self.page.keyboard.press("Tab")
+        else:
+            raise AssertionError(f"no way to {control} by keyboard")
+        self.page.keyboard.press(key)
 
     def agree(self) -> None:
-        self.page.get_by_label("I have read this").check()
+        self.use(self.page.get_by_label("I have read this"), "Space")
         self.press("Begin")
         expect(self.page.locator("#where")).not_to_be_empty(timeout=STEP_MS)
         self.loaded()
 
     def start(self) -> None:
         """Past what is said before a new part of the study."""
-        start = self.page.locator("#card").get_by_role("button", name="Start", exact=True)
+        start = self.page.get_by_role("button", name="Start", exact=True)
         if start.count():
-            start.click()
+            self.use(start)
             expect(start).to_have_count(0, timeout=STEP_MS)
             self.loaded()
 
@@ -153,13 +192,19 @@ class Participant:
         self.start()
 
     def finish(self, value: str, comment: str) -> str:
-        """To the end; the code."""
+        """To the end and back to the platform; its address."""
         while not self.heading.startswith("That was the last"):
             self.answer(value)
         self.page.locator("textarea").fill(comment)
         self.press("Finish")
         expect(self.page.get_by_role("heading", name="Thank you: you have finished")).to_be_visible(timeout=STEP_MS)
-        return self.page.locator("#code").inner_text()
+        self.loaded()
+        return self.go_back()
+
+    def go_back(self) -> str:
+        self.use(self.page.get_by_role("link", name="Go back now"))
+        self.page.wait_for_url(f"{PLATFORM}**")
+        return self.page.url
 
     def answer(self, value: str) -> None:
         """One step, as an attentive listener does it."""
@@ -167,37 +212,40 @@ class Participant:
         self.start()
         if self.heading == "Set the volume":
             self.press("Play the noise")
-            self.press("Stop the noise")
             self.press("It is comfortable")
         elif self.heading == "Headphone check":
-            self._find_the_tone()
+            self.find_the_tone()
         else:
             self._judge(value)
         self.sounds.clear()
         expect(self.page.locator("#where")).not_to_have_text(before, timeout=STEP_MS)
         self.loaded()
 
-    def _find_the_tone(self) -> None:
+    def find_the_tone(self, beside: int = 0) -> None:
+        """Names the right burst, or one `beside` it."""
         (clip,) = self.heard()
-        expected = next(trial.expected for trial in self.made.study.trials if trial.clips == (clip,))
+        expected = next(int(trial.expected) for trial in self.made.study.trials if trial.clips == (clip,))
         self.press("Play the three bursts")
-        burst = self.page.get_by_role("button", name=f"Burst {expected}")
-        expect(burst).to_be_enabled(timeout=STEP_MS)
-        burst.click()
+        self.press(f"Burst {(expected - 1 + beside) % 3 + 1}")
 
     def _judge(self, value: str) -> None:
-        """By keyboard alone."""
+        """By single keys, where there are keys."""
         (heard,) = self.heard()
-        radios = self.page.get_by_role("radio")
-        expect(radios.first).to_be_disabled(timeout=STEP_MS)
-        self.page.keyboard.press("p")
-        expect(radios.first).to_be_enabled(timeout=STEP_MS)
         wanted = self._wanted(heard, value)
-        self.page.keyboard.press({"original": "1", "generated": "2", "beeps": "0"}[wanted])
-        expect(self.page.locator(f"input[value={wanted}]")).to_be_checked(timeout=STEP_MS)
+        radio = self.page.locator(f"input[value={wanted}]")
+        expect(radio).to_be_disabled(timeout=STEP_MS)
+        if self.touch:
+            self.press("Play the clip")
+            self.use(radio)
+            self.use(self.page.locator("#card .row.end button"))
+        else:
+            self.page.keyboard.press("p")
+            expect(radio).to_be_enabled(timeout=STEP_MS)
+            self.page.keyboard.press({"original": "1", "generated": "2", "beeps": "0"}[wanted])
+            expect(radio).to_be_checked(timeout=STEP_MS)
+            self.page.keyboard.press("Enter")
         if any(heard in trial.clips for trial in self.made.study.of_role("scored")):
             self.clicked.append((heard, wanted))
-        self.page.keyboard.press("Enter")
 
     def _wanted(self, heard: str, value: str) -> str:
         notice = self.page.locator("#card .notice")
@@ -205,6 +253,14 @@ class Participant:
             label = notice.inner_text().rsplit(": ", 1)[1]
             return next(option for option, text in self.made.study.options() if text == label)
         return "beeps" if self.made.study.clip(heard).condition == "beeps" else value
+
+    def withdraw(self) -> None:
+        self.press("Withdraw and erase my answers")
+        if self.watch:
+            self._look()
+        self.press("Withdraw and erase")
+        expect(self.page.get_by_role("heading", name="You have withdrawn")).to_be_visible(timeout=STEP_MS)
+        self.loaded()
 
 
 def serious(page: Page) -> list[str]:
@@ -217,7 +273,8 @@ def fits(page: Page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_one_reloads_one_moves_one_withdraws_and_results_are_what_was_clicked(browser, server, made):
+def anna_reloads_twice(browser: Browser, made: Made) -> Participant:
+    """By keyboard alone."""
     anna = Participant(browser, made, "anna")
     anna.agree()
     anna.go_on_to(9, "generated")
@@ -227,28 +284,67 @@ def test_one_reloads_one_moves_one_withdraws_and_results_are_what_was_clicked(br
         assert (anna.where, anna.heard()) == (place, heard)
         anna.answer("generated")
         anna.start()
-    assert anna.finish("generated", "=1+1") == made.study.codes.complete
+    assert anna.finish("generated", "=1+1") == f"{PLATFORM}?cc=C1ALLDONE"
+    return anna
 
-    ben = Participant(browser, made, "ben", PHONE)
+
+def ben_changes_his_browser(browser: Browser, made: Made) -> Participant:
+    """With a telephone, looked at screen by screen."""
+    ben = Participant(browser, made, "ben", touch=True, watch=True)
     ben.agree()
     ben.go_on_to(10, "original")
     place, heard, first = ben.where, ben.heard(), ben.context
     ben.move()
     assert (ben.where, ben.heard()) == (place, heard)
     first.close()
-    assert ben.finish("original", "") == made.study.codes.complete
+    assert ben.finish("original", "") == f"{PLATFORM}?cc=C1ALLDONE"
+    assert len(ben.seen) >= 9
+    return ben
 
-    cleo = Participant(browser, made, "cleo-who-withdraws")
+
+def gus_hears_no_tone(browser: Browser, made: Made) -> Participant:
+    gus = Participant(browser, made, "gus", touch=True)
+    gus.agree()
+    gus.answer("")
+    gus.start()
+    while gus.heading == "Headphone check":
+        before = gus.where
+        gus.find_the_tone(beside=1)
+        gus.sounds.clear()
+        expect(gus.page.locator("#where")).not_to_have_text(before, timeout=STEP_MS)
+        gus.loaded()
+    assert gus.heading == "Thank you, that was all"
+    assert gus.go_back() == f"{PLATFORM}?cc=C2NOPHONES"
+    return gus
+
+
+def cleo_withdraws(browser: Browser, made: Made) -> Participant:
+    cleo = Participant(browser, made, "cleo-who-withdraws", watch=True)
     cleo.agree()
     cleo.answer("generated")
-    cleo.page.get_by_role("button", name="Withdraw and erase my answers").click()
-    cleo.page.get_by_role("button", name="Withdraw and erase", exact=True).click()
-    expect(cleo.page.get_by_role("heading", name="You have withdrawn")).to_be_visible(timeout=STEP_MS)
-    kept = [path.read_bytes() for path in (server.folder / "studies").glob("studies.sqlite3*")]
+    cleo.withdraw()
+    kept = [path.read_bytes() for path in made.folder.parent.glob("studies.sqlite3*")]
+    assert kept
     assert not any(b"cleo-who-withdraws" in content for content in kept)
+    return cleo
 
-    assert anna.errors + ben.errors + cleo.errors == []
-    clicked = anna.clicked + ben.clicked
+
+def in_a_browser_of_ones_own(journey: Callable[[Browser, Made], Participant], made: Made) -> Participant:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        try:
+            return journey(browser, made)
+        finally:
+            browser.close()
+
+
+def test_one_reloads_one_moves_one_withdraws_and_results_are_what_was_clicked(browser, made):
+    """And one is screened out. All take part at once, which also takes less time."""
+    journeys = (anna_reloads_twice, ben_changes_his_browser, gus_hears_no_tone, cleo_withdraws)
+    with ThreadPoolExecutor(len(journeys)) as pool:
+        people = list(pool.map(in_a_browser_of_ones_own, journeys, [made] * len(journeys)))
+    assert [error for person in people for error in person.errors] == []
+    clicked = [one for person in people for one in person.clicked]
     assert len(clicked) == 4
     _owner_sees(browser, made, clicked)
 
@@ -261,6 +357,7 @@ def _owner_sees(browser: Browser, made: Made, clicked: list[tuple[str, str]]) ->
     counts = page.locator(".counts")
     for name, number in (
         ("Complete", f"2 of {TARGET}"),
+        ("Screened out", "1"),
         ("Withdrawn", "1"),
         ("Ratings", "4"),
         ("Failed the checks", "0"),
@@ -287,39 +384,16 @@ def _owner_sees(browser: Browser, made: Made, clicked: list[tuple[str, str]]) ->
     context.close()
 
 
-def test_every_screen_passes_axe_and_fits_a_telephone(browser, made):
-    for scheme in ("light", "dark"):
-        dora = Participant(browser, made, f"dora-{scheme}", PHONE)
-        dora.page.emulate_media(color_scheme=scheme)
-        seen: list[str] = []
-
-        def look(dora: Participant = dora, seen: list[str] = seen) -> None:
-            if dora.heading not in seen:
-                seen.append(dora.heading)
-                assert serious(dora.page) == [], dora.heading
-                assert fits(dora.page), dora.heading
-
-        look()
-        dora.agree()
-        while not dora.heading.startswith("Listen"):
-            look()
-            dora.answer("original")
-        look()
-        dora.page.get_by_role("button", name="Withdraw and erase my answers").click()
-        assert serious(dora.page) == []
-        dora.page.get_by_role("button", name="Withdraw and erase", exact=True).click()
-        expect(dora.page.get_by_role("heading", name="You have withdrawn")).to_be_visible(timeout=STEP_MS)
-        look()
-        assert {"Recording <b>or</b> machine?", "Set the volume", "Headphone check", "Practice"} <= set(seen)
-        dora.context.close()
-
-
-def test_who_declines_gets_a_code_and_may_think_again(browser, made):
+def test_who_declines_is_taken_back_with_a_code_of_their_own_and_may_think_again(browser, made):
     person = Participant(browser, made, "eve")
+    person.page.clock.install()
+    person.reload()
     person.press("I do not take part")
     expect(person.page.locator("#code")).to_have_text(made.study.codes.no_consent, timeout=STEP_MS)
-    person.reload()
-    expect(person.page.get_by_role("button", name="Begin")).to_be_disabled()
+    person.page.clock.run_for(16_000)
+    person.page.wait_for_url(f"{PLATFORM}?cc={made.study.codes.no_consent}")
+    person.page.goto(person.link)
+    expect(person.page.get_by_role("button", name="Begin")).to_be_disabled(timeout=STEP_MS)
     person.context.close()
 
 
@@ -365,15 +439,16 @@ class Apart:
         self.process.wait()
 
 
-@pytest.fixture
-def apart(tmp_path: Path) -> Iterator[tuple[Apart, Made]]:
-    library = Library(tmp_path / "studies")
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Apart, Made]]:
+    folder = tmp_path_factory.mktemp("studies")
+    library = Library(folder)
     study, files, token = assembled()
-    folder = library.add(study, files, token)
+    library.add(study, files, token)
     library.store.close()
-    served = Apart(tmp_path / "studies")
+    served = Apart(folder)
     address = f"http://127.0.0.1:{served.port}/study/{study.id}"
-    yield served, Made(address, f"{address}/results#{token}", study, folder)
+    yield served, Made(address, f"{address}/results#{token}", study, folder / study.id)
     served.kill()
 
 
@@ -388,10 +463,10 @@ def test_an_answer_given_while_the_server_is_dead_is_stored_once_when_it_is_back
     served.start()
     expect(person.page.get_by_role("heading", name="Put on your headphones")).to_be_visible(timeout=STEP_MS)
     expect(person.page.locator("#sending")).to_be_empty()
+    person.context.close()
     library = Library(served.folder)
     assert [answer.role for answer in library.store.results(made.study.id).answers] == ["level"]
     library.store.close()
-    person.context.close()
 
 
 def test_an_answer_that_was_not_acknowledged_before_a_reload_is_sent_by_the_next_page(browser, apart):

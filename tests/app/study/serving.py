@@ -1,6 +1,7 @@
 """A store behind a pipe, to be killed: one JSON request a line in, one JSON answer a line out.
 
-`python -m tests.app.study.serving DATABASE`. An answer is written after the store's call has returned, and never else.
+`python -m tests.app.study.serving DATABASE` says "ready", then answers. An answer is written after
+the store's call has returned, and never else.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ METHODS = ("consent", "next_trial", "answer", "finish", "session")
 
 def main() -> None:
     store = Store(Path(sys.argv[1]))
+    print("ready", flush=True)
     for line in sys.stdin:
         method, arguments = json.loads(line)
         print(json.dumps(_answer(store, method, arguments)), flush=True)

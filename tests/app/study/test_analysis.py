@@ -6,12 +6,13 @@ import json
 import re
 import secrets
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from app.study.analysis import analyse, ratings_of
+from app.study.analysis import WITHOUT_MID_ANCHOR, analyse, ratings_of
 from app.study.definition import AB, ABX, HUMAN_AGAINST_DETECTOR, MOS, MUSHRA, Checks, Plan
 from app.study.dictionary import COLUMNS
 from app.study.export import export_files, export_zip, safe_cell
@@ -131,6 +132,19 @@ def test_mushra_listeners_who_miss_the_reference_are_left_out(store):
     shown = {row.name for row in results.raters if "hidden reference under 90" in row.excluded}
     assert shown == missed
     assert results.counts.excluded == len(missed)
+
+
+@pytest.mark.parametrize(("rate_hz", "left_out"), [(48_000, 6), (16_000, 0)])
+def test_the_mid_anchor_judges_listeners_where_it_can_be_heard_only(store, rate_hz, left_out):
+    """With clips that end at 8 kHz themselves, who finds nothing wrong with an anchor of 7 kHz may well be right."""
+    study, _ = make_study(MUSHRA, items=4)
+    study = replace(study, clips=tuple(replace(clip, sample_rate_hz=rate_hz) for clip in study.clips))
+    scores = {"hidden reference": 100.0, MID: 95.0, "coded": 30.0}
+    records = run(store, study, lambda clips, view, dice: {"scores": [scores[clip.condition] for clip in clips]})
+    results = analyse(records, with_mixed=False)
+    assert results.counts.excluded == left_out
+    assert (WITHOUT_MID_ANCHOR in results.notes) == (left_out == 0)
+    assert ("rule on the mid anchor was not applied" in methods(records, results)) == (left_out == 0)
 
 
 def test_listeners_are_held_against_the_detector_on_the_same_clips(store):

@@ -10,6 +10,7 @@ from app.study import protocol
 from app.study.answers import COMMENT, MAX_COMMENT, read_answer
 from app.study.definition import AB, ABX, ATTENTION, HEADPHONES, MOS, MUSHRA, REAL_OR_SYNTHETIC, SCORED, TRAP, Checks
 from app.study.errors import AnswerError
+from app.study.presentation import trial_view
 from app.study.protocol import PlannedTrial
 from tests.app.study.studies import make_study
 
@@ -129,3 +130,9 @@ def test_nothing_that_is_sent_raises_anything_else(payload):
     except AnswerError:
         return
     assert all(0.0 <= score <= 100.0 for score in answer.scores)
+
+
+@pytest.mark.parametrize("with_checks", [True, False])
+def test_beeps_are_asked_for_only_where_a_study_has_some(with_checks):
+    study, _ = make_study(with_checks=with_checks)
+    assert trial_view(study, planned(study), 9, "key", ("handle",)).beeps == with_checks

@@ -174,6 +174,7 @@ def test_versions_of_ones_own_are_compared(settings, recordings):
         "tiny-piano",
     }
     assert not {trial.role for trial in made.study.trials} & {PRACTICE, ATTENTION, TRAP}
+    assert made.study.texts.instructions == "Play both sounds to their end, then choose."
 
 
 def test_the_same_seed_gives_the_same_sounds_under_other_names(settings, rendered, recordings):

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import tempfile
 import zipfile
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.stats import binomtest
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.tree import DecisionTreeClassifier
 from starlette.testclient import TestClient
 
 from app.study import routes
 from app.study.library import Library
-from tests.app.study.conftest import MEMORY
 from tests.app.study.studies import Clock
 from tests.app.study.visitors import Visitor, assembled
 
@@ -293,7 +282,7 @@ def test_ids_that_are_none_are_refused_or_left_out(site, ids):
 def test_every_answer_forbids_what_the_pages_do_not_need(site):
     for path in (f"/{site.study.id}", f"/{site.study.id}/results", f"/{site.study.id}/api/page", "/nothing/api/page"):
         headers = site.client.get(path).headers
-        assert headers["cache-control"] == "no-store"
+        assert headers["cache-control"] == "no-store, no-transform"
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["referrer-policy"] == "no-referrer"
     assert site.client.get("/assets/participant.js").headers["cache-control"] == "no-cache"
@@ -339,73 +328,3 @@ def test_the_planner_knows_the_papers_number_and_refuses_nonsense(site):
     assert planned.json()["ratings"] == 1082
     assert site.client.get(f"{path}?margin=0&power=0.9&design_effect=1", headers=site.owner).status_code == 422
     assert site.client.get(f"{path}?margin=nan&power=2&design_effect=0", headers=site.owner).status_code == 422
-
-
-# blinding
-
-
-@pytest.fixture(scope="module")
-def traffic():
-    """Every sound that 16 participants fetched in scored and practice trials, with its truth."""
-    clock = Clock()
-    folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-    library = Library(Path(folder.name), clock)
-    study, files, token = assembled(items=5)
-    library.add(study, files, token)
-    truth = {clip.sha256: clip.generated for clip in study.clips if clip.condition in study.conditions}
-    traces, told = [], []
-    with TestClient(routes.study_app(library), base_url="http://studies.example") as client:
-        for number in range(16):
-            visitor = Visitor(client, study.id, clock, PROLIFIC_PID=f"{number}")
-            told.append(json.dumps({**visitor.agree(), "token": ""}))
-            visitor.go_on(study, says_generated)
-            traces += [(trace, truth[trace.sha256]) for trace in visitor.traces if trace.sha256 in truth]
-            told += [json.dumps(visitor.get("page").json()), json.dumps(visitor.post("finish").json())]
-    library.store.close()
-    folder.cleanup()
-    return study, traces, told
-
-
-def test_sounds_of_both_conditions_come_with_equal_sizes_and_headers(traffic):
-    _, traces, _ = traffic
-    assert Counter(generated for _, generated in traces).keys() == {True, False}
-    assert len({(trace.status, trace.headers, trace.size) for trace, _ in traces}) == 1
-    names = {name for name, _ in traces[0][0].headers}
-    assert not names & {"etag", "last-modified", "content-disposition", "accept-ranges"}
-
-
-def test_no_address_names_a_sound_twice(traffic):
-    _, traces, _ = traffic
-    assert len({trace.address for trace, _ in traces}) == len(traces)
-
-
-def test_what_a_page_is_told_names_no_condition_clip_or_recording(traffic):
-    study, _, told = traffic
-    forbidden = (
-        {clip.id for clip in study.clips} | {clip.sha256 for clip in study.clips} | {trial.id for trial in study.trials}
-    )
-    forbidden |= {f'"{clip.item}"' for clip in study.clips} | {"detector", "seed", "attention", "trap"}
-    assert [word for word in forbidden for text in told if word in text] == []
-
-
-@pytest.mark.parametrize(
-    "model", [LogisticRegression(max_iter=500), KNeighborsClassifier(), DecisionTreeClassifier(max_depth=4)]
-)
-def test_a_classifier_learns_nothing_of_the_condition_from_the_network(traffic, model):
-    """Acceptance S13: sizes, headers, addresses, status and place in the step; trained on half of the participants."""
-    _, traces, _ = traffic
-    features = np.array([_seen(trace) for trace, _ in traces])
-    truth = np.array([generated for _, generated in traces])
-    half = len(truth) // 2
-    learner = make_pipeline(StandardScaler(), model).fit(features[:half], truth[:half])
-    hits = int((learner.predict(features[half:]) == truth[half:]).sum())
-    usual = max(truth[half:].mean(), 1 - truth[half:].mean())
-    assert binomtest(hits, len(truth) - half, usual, alternative="greater").pvalue > 1e-4
-
-
-def _seen(trace):
-    """Numbers from everything but the sound itself."""
-    handle = trace.address.rsplit("/", 1)[1]
-    digits = [int(handle[start : start + 4], 16) for start in range(0, 32, 4)]
-    header = "".join(name + value for name, value in trace.headers).encode()
-    return [trace.size, trace.status, trace.place, len(trace.address), len(header), sum(header), *digits]

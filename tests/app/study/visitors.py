@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,9 +28,9 @@ def assembled(preset: str = "audiolm", items: int = 3, seed: int = 5) -> tuple[S
     """A study that went through mastering, of sounds that differ as much as they can: noise, and for what counts as
     generated a loud buzz with silence in it. Returns also its files and its owner's secret."""
     generator = torch.Generator().manual_seed(seed)
-    versions = PRESETS[preset].versions
-    lengths = {"clip_s": CLIP_S, "prompt_s": 0.5}
-    recipe = Recipe(preset, "none", (), versions=versions, seed=seed, target_sessions=40, **lengths)
+    prompts = (Path("not read"),) * (items + 1)
+    _, recipe = Recipe(preset, "none", prompts, clip_s=CLIP_S, prompt_s=0.52, seed=seed, target_sessions=40).resolved()
+    versions = recipe.versions
 
     def sound(number: int) -> torch.Tensor:
         noise = torch.randn(round(CLIP_S * SAMPLE_RATE_HZ), generator=generator)
@@ -54,6 +56,8 @@ class Trace:
     size: int
     sha256: str  # of the body: what was heard
     place: int  # among the sounds of its step
+    waited_s: float  # until the headers were there
+    took_s: float  # until all of it was there
 
 
 class Visitor:
@@ -89,11 +93,22 @@ class Visitor:
         """Fetches every sound of a step; their SHA-256."""
         handles = [clip["handle"] for clip in (*trial["clips"], trial["reference"]) if clip]
         for place, handle in enumerate(handles):
+            began_s = time.perf_counter()
             heard = self.get(f"sound/{handle}").raise_for_status()
+            took_s = time.perf_counter() - began_s
             sha256 = hashlib.sha256(heard.content).hexdigest()
             headers = tuple((name, value) for name, value in heard.headers.items() if name != "date")
             self.traces.append(
-                Trace(str(heard.request.url), heard.status_code, headers, len(heard.content), sha256, place)
+                Trace(
+                    str(heard.request.url),
+                    heard.status_code,
+                    headers,
+                    len(heard.content),
+                    sha256,
+                    place,
+                    heard.elapsed.total_seconds(),
+                    took_s,
+                )
             )
         return [trace.sha256 for trace in self.traces[-len(handles) :]] if handles else []
 
