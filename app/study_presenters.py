@@ -10,10 +10,10 @@ from app.study.preflight import MAX_LOUDNESS_LU, Preflight
 from app.study.presets import Preset
 
 CODE_LABELS = {
-    "complete": "Code at the end",
-    "screened_out": "Code, screened out",
-    "no_consent": "Code, did not agree",
-    "full": "Code, no place left",
+    "complete": "Code: finished",
+    "screened_out": "Code: screened out",
+    "no_consent": "Code: did not agree",
+    "full": "Code: no place left",
 }
 """Field of a study's codes -> what a researcher reads."""
 

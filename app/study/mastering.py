@@ -24,6 +24,7 @@ PEAK_LIMIT = 0.95
 FADE_S = 0.01
 BEEP_HZ, BEEP_S, BEEP_GAP_S, NUM_BEEPS = 1000.0, 0.15, 0.25, 3
 _BEEP_ABOVE = 3.0  # times the clip's RMS level
+_LEVELLING_ROUNDS = 4
 _STOP_DB, _TRANSITION = 60.0, 1.0 / 7.0  # BS.1534: -25 dB at 4 kHz and -50 dB at 4.5 kHz for the 3.5 kHz anchor
 
 
@@ -37,15 +38,16 @@ def mastered(sounds: Mapping[str, Tensor], seed: int) -> tuple[dict[str, bytes],
     if len(lengths) != 1:
         raise ValueError(f"clips must have one length, found {sorted(lengths)}")
     fades = _fades(lengths.pop())
-    loudness = {name: float(integrated_loudness((sound.double() * fades)[None])[0]) for name, sound in sounds.items()}
-    if silent := [name for name, lufs in loudness.items() if lufs <= SILENCE_LUFS]:
+    faded = {name: sound.double() * fades for name, sound in sounds.items()}
+    if silent := [name for name, sound in faded.items() if _loudness(sound) <= SILENCE_LUFS]:
         raise AudioSilentError(f"{len(silent)} of {len(sounds)} clips are silent")
-    peaks = {name: float((sound.double() * fades).abs().max()) for name, sound in sounds.items()}
-    target = min(TARGET_LUFS, *(lufs + 20.0 * math.log10(PEAK_LIMIT / peaks[name]) for name, lufs in loudness.items()))
+    levelled = {name: _levelled(sound, TARGET_LUFS) for name, sound in faded.items()}
+    peak = max(float(sound.abs().max()) for sound in levelled.values())
+    target = TARGET_LUFS + min(0.0, 20.0 * math.log10(PEAK_LIMIT / peak))
     files = {}
-    for number, (name, sound) in enumerate(sounds.items()):
-        levelled = sound.double() * fades * 10.0 ** ((target - loudness[name]) / 20.0)
-        files[name] = wav(_dithered(levelled.numpy(), np.random.default_rng((seed, number)))[:, None])
+    for number, (name, sound) in enumerate(levelled.items()):
+        samples = _levelled(sound, target).numpy()
+        files[name] = wav(_dithered(samples, np.random.default_rng((seed, number)))[:, None])
     return files, target
 
 
@@ -69,6 +71,17 @@ def with_beeps(samples: Tensor) -> Tensor:
         place = start + number * step
         mixed[place : place + tone.shape[0]] += tone
     return mixed
+
+
+def _levelled(sound: Tensor, target_lufs: float) -> Tensor:
+    """[T] with that loudness. One gain is not enough: what passes the gate of -70 LUFS depends on the gain."""
+    for _ in range(_LEVELLING_ROUNDS):
+        sound = sound * 10.0 ** ((target_lufs - _loudness(sound)) / 20.0)
+    return sound
+
+
+def _loudness(sound: Tensor) -> float:
+    return float(integrated_loudness(sound[None])[0])
 
 
 @lru_cache(maxsize=4)

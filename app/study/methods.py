@@ -66,11 +66,9 @@ def _procedure(study: Study) -> str:
         if roles[role]:
             checks.append(_many(roles[role], name))
     with_checks = f" There were {_listed(checks)}." if checks else ""
-    play = (
-        f" At least {100 * study.checks.must_play:.0f} % of every clip had to be heard."
-        if study.checks.must_play
-        else ""
-    )
+    share = study.checks.must_play
+    least = f"At least {100 * share:.0f} % of every clip" if share < 1 else "Every clip"
+    play = f" {least} had to be heard{' to its end' if share == 1 else ''}." if share else ""
     return (
         f"Listeners {_TASKS[study.kind]}. Order and sides were drawn for each listener and balanced over lists "
         f"(seed {study.seed}).{with_checks}{play}{_post_screening(study)}"

@@ -154,7 +154,7 @@ def _build_words() -> dict[tuple[str, str], gr.Textbox]:
         with gr.Row():
             codes = [
                 gr.Textbox(
-                    label=label, placeholder="a random one", max_lines=1, min_width=140, elem_id=f"study-code-{name}"
+                    label=label, placeholder="a random one", max_lines=1, min_width=180, elem_id=f"study-code-{name}"
                 )
                 for name, label in CODE_LABELS.items()
             ]

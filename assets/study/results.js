@@ -194,7 +194,8 @@ function found(results, scale) {
 
 function headline(results, first, scale) {
   if (asksScores(results)) return make("p", {}, `Mean scores with 95 % intervals, of ${results.counts.ratings} ratings.`);
-  const rest = ` ${first.name}, 95 % interval ${interval(first, scale)}, ${first.n} ratings`;
+  const known = first.low === null ? "too few listeners or clips for an interval" : `95 % interval ${interval(first, scale)}`;
+  const rest = ` ${first.name}, ${known}, ${first.n} ratings`;
   return make("p", { class: "headline" }, make("b", {}, scale.show(first.value)), rest);
 }
 

@@ -14,7 +14,7 @@ from app.service import Service
 from app.study import mastering, protocol
 from app.study.clips import Rendered
 from app.study.definition import ATTENTION, HEADPHONES, LEVEL, MUSHRA, PRACTICE, SCORED, TRAP, TRUTH_KINDS
-from app.study.preflight import preflight
+from app.study.preflight import loudness_of, preflight
 from app.study.presets import HIDDEN_REFERENCE, LOW_ANCHOR, MID_ANCHOR, PRESETS, Version
 from app.study.recipe import Recipe
 from audiolm.config import SAMPLE_RATE_HZ
@@ -231,6 +231,13 @@ def test_soft_and_loud_sounds_come_out_alike_and_none_is_clipped():
         mastering.mastered({"a": tone(0.1), "b": torch.zeros(32000)}, seed=1)
     with pytest.raises(ValueError, match="one length"):
         mastering.mastered({"a": tone(0.1), "b": tone(0.1, seconds=1.0)}, seed=1)
+
+
+def test_soft_recordings_with_pauses_come_out_as_loud_as_others():
+    """Softer parts enter into the loudness once a gain has lifted them over the gate."""
+    soft = torch.cat([tone(0.014, seconds=1.0), tone(0.0032, seconds=1.0), tone(0.00035, seconds=5.0)])
+    files, target = mastering.mastered({"soft": soft, "loud": tone(0.5, seconds=7.0)}, seed=1)
+    assert [loudness_of(content) for content in files.values()] == pytest.approx([target] * 2, abs=0.005)
 
 
 @pytest.mark.parametrize("cutoff_hz", [3500.0, 7000.0])
