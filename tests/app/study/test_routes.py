@@ -69,6 +69,12 @@ def test_page_texts_and_a_visit_leave_nothing_behind_before_consent(site):
     assert site.stored().sessions == ()
 
 
+def test_a_study_that_is_not_there_is_told_of_in_a_page(site):
+    page, texts = site.client.get("/nothing"), site.client.get("/nothing/api/page")
+    assert (page.status_code, page.headers["content-type"].split(";")[0]) == (404, "text/html")
+    assert (texts.status_code, texts.json()["detail"]) == (404, "there is no study 'nothing' here")
+
+
 def test_who_does_not_agree_gets_their_own_code_and_leaves_a_number_only(site):
     answer = site.visitor("anna").post("consent", ids={"PROLIFIC_PID": "anna"}, agreed=False).json()
     assert answer["session"]["code"] == site.study.codes.no_consent
