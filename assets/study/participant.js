@@ -92,7 +92,7 @@ function lost(error) {
 function stopped(error) {
   page.withdraw.hidden = true;
   const again = row(button("Load again", () => location.reload()));
-  show(error.status === 403 ? "No place is left" : "This does not go on here", make("p", {}, error.message), error.told.code ? codeParts(error.told) : again);
+  show(error.status === 403 ? "No place is left" : "This does not go on here", make("p", { class: "said" }, error.message), error.told.code ? codeParts(error.told) : again);
 }
 
 /** Shows where the session stands: `{session, trial, feedback, finish}`. */

@@ -173,7 +173,7 @@ function found(results, scale) {
   const drawn = results.figures
     .filter(({ name, value }) => value !== null && !OFF_SCALE.test(name))
     .map((figure) => ({ ...figure, label: figure.name }));
-  if (!drawn.length) return card("Result", make("p", {}, "No ratings yet. Counted are those of people who finished."));
+  if (!drawn.length) return card("Result", make("p", {}, "No ratings yet: only those of people who finished, and passed the checks, count."));
   const keys = [["", "this study"]];
   if (results.paper) {
     drawn.push({ ...results.paper, label: results.paper.name, kind: "paper" });
