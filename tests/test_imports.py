@@ -46,7 +46,7 @@ HOMES = {
     "sqlite3": ("app/study/",),
     "statsmodels": ("app/study/",),
     "huggingface_hub": ("audiolm/checkpoints/hub.py",),
-    "soundfile": ("audiolm/audio/files.py", "audiolm/data/", "audiolm/evaluation/degradations.py"),
+    "soundfile": ("audiolm/audio/decoding.py", "audiolm/data/", "audiolm/evaluation/degradations.py"),
     "perth": (),  # its package needs what is not installed: audiolm/watermark/network.py finds its network
     "librosa": ("audiolm/inspection/", "audiolm/evaluation/", "app/"),
 }
