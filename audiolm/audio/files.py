@@ -36,8 +36,8 @@ def read_waveform(path: str | os.PathLike[str], *, max_s: float | None = None, t
     """A WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, AU, CAF or W64 file as 16 kHz mono float32 within [-1, 1].
 
     With `max_s` only the first `max_s` seconds are decoded, checked and returned; a file whose header claims more than
-    `LIMITS.max_duration_s` is refused all the same. Files that exceed full scale are scaled down to it. Decoding happens
-    in a process of its own (`audiolm.audio.isolation`) unless the file is `trusted`, as one's own corpus may be.
+    `LIMITS.max_duration_s` is refused all the same. Files that exceed full scale are scaled down to it. Decoding
+    happens in a process of its own (`audiolm.audio.isolation`) unless the file is `trusted`, as one's own corpus is.
 
     Raises AudioFormatError (not audio, empty, damaged), AudioLimitError (duration, channels, rate, bytes, magnitude),
     AudioTooShortError, AudioSilentError, AudioNotFiniteError; the message names the limit and the value found.
