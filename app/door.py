@@ -7,6 +7,7 @@ version of Gradio brings. `DECIDED_AGAINST` names the others, so that a test can
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from app.uploads import Uploads
 from app.visitors import Visitor, identify
 
 API = "/gradio_api"
+logger = logging.getLogger(__name__)
 MAX_JSON_BYTES = 2**20
 OPEN: tuple[tuple[str, str, Kind], ...] = (
     ("GET HEAD", r"/", Kind.PAGE),
@@ -63,9 +65,11 @@ DECIDED_AGAINST = (
     "/gradio_api/vibe",
     "/gradio_api/undo-vibe",
     "/gradio_api/profiling",
+    "/openapi.json",
+    "/docs",
+    "/redoc",
     "/monitoring",
     "/pwa_icon",
-    "/logo",
 )
 OWN_ROUTES = ("/study", "/healthz", "/metrics")
 _LOCAL_NAMES = ("localhost", "::1", "")
@@ -120,6 +124,11 @@ class Door:
             if answer.begun:
                 raise
             await JSONResponse({"detail": refusal.told}, refusal.status)(scope, receive, answer)
+        except Exception:
+            if answer.begun:
+                raise
+            logger.exception("unexpected error in an answer to %s", scope["method"])
+            await JSONResponse({"detail": "something went wrong on the server"}, 500)(scope, receive, answer)
 
     async def _let_in(self, scope: Scope, receive: Receive, answer: Answer, headers: Headers) -> None:
         path, visitor = scope["path"], answer.visitor

@@ -25,7 +25,8 @@ _ELSEWHERE = re.compile(rb"\s*<(?:script|link|meta)[^>]*(?:src|href|content)=\"h
 def page_policy(page: bytes, head: bytes, frame_ancestors: str) -> str:
     """The Content-Security-Policy of the page: its own scripts, this server alone, no plugins, no forms elsewhere.
 
-    `head` is what Gradio's script puts into the page's head later, out of the page's configuration. Gradio makes functions out of text for its events (unsafe-eval) and writes style attributes (unsafe-inline).
+    `head` is what Gradio's script puts into the page's head later, out of the page's configuration. Gradio makes
+    functions out of text for its events (unsafe-eval) and writes style attributes (unsafe-inline).
     """
     scripts = " ".join(sorted({f"'sha256-{_sha256(found)}'" for found in _INLINE_SCRIPT.findall(page + head)}))
     return (

@@ -15,6 +15,7 @@ from app.settings import Settings
 from app.status import status_routes
 from app.study.routes import study_route
 from app.uploads import Uploads
+from audiolm.audio.isolation import prepare
 from audiolm.audio.limits import LIMITS
 
 
@@ -24,6 +25,7 @@ class Site:
     def __init__(self, settings: Settings) -> None:
         """Raises OSError where the folder of uploads cannot be used."""
         self.settings = settings
+        prepare()
         self.belongings = Belongings(settings.cache_folder, settings.cache_age_s)
         self.guard = Guard(Admission(settings.work), Metrics())
         self.guard.metrics.gauge("audiolm_cache_bytes", self.belongings.num_bytes)

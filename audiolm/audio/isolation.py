@@ -38,6 +38,7 @@ _START = (
 _HEAD = struct.Struct("<cI")
 _RATE, _BLOCK, _ERROR, _END = b"R", b"B", b"E", b"Z"
 _MAX_MESSAGE_BYTES = 2**20
+_START_S = 30.0
 _NOBODY = 65534
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # <sched.h>
 _PARENT_DEATH_SIGNAL, _DUMPABLE, _NO_NEW_PRIVILEGES = 1, 4, 38  # <sys/prctl.h>
@@ -49,6 +50,7 @@ def decode_apart(descriptor: int) -> tuple[int, Iterator[np.ndarray]]:
     Raises as it does; AudioLimitError also where decoding took too long, or ended without an answer.
     """
     reader, writer = os.pipe()
+    _widen(writer)
     try:
         _NURSERY.begin(descriptor, writer)
     except BaseException:
@@ -58,17 +60,23 @@ def decode_apart(descriptor: int) -> tuple[int, Iterator[np.ndarray]]:
         os.close(writer)
     answers = _answers(reader)
     kind, content = next(answers)
-    if kind != _RATE or len(content) != 4:
+    rate_hz = int.from_bytes(content, "little")
+    if kind != _RATE or not LIMITS.min_rate_hz <= rate_hz <= LIMITS.max_rate_hz:
         answers.close()
         raise AudioFormatError("the decoder's answer makes no sense")
-    rate_hz = int.from_bytes(content, "little")
     return rate_hz, _blocks(answers, rate_hz)
+
+
+def _widen(pipe: int) -> None:
+    """Room for a block and more: else both processes wait for each other a dozen times a block."""
+    import fcntl
+
+    with contextlib.suppress(AttributeError, OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _MAX_MESSAGE_BYTES)
 
 
 def _blocks(answers: Iterator[tuple[bytes, bytearray]], rate_hz: int) -> Iterator[np.ndarray]:
     """Blocks as they come. They were checked where they were decoded, which hostile input may have taken over."""
-    if not LIMITS.min_rate_hz <= rate_hz <= LIMITS.max_rate_hz:
-        raise AudioFormatError("the decoder's answer makes no sense")
     room = min(LIMITS.max_duration_s * rate_hz, LIMITS.max_values)
     with contextlib.closing(answers):
         for kind, content in answers:
@@ -151,19 +159,31 @@ class _Nursery:
                         stdin=subprocess.DEVNULL,
                         start_new_session=True,  # Ctrl-C is for the application, which may finish what is running
                     )
+                ours.settimeout(_START_S)
+                if not ours.recv(1):
+                    raise OSError("the decoder ended at once")
+                ours.settimeout(None)
                 self._control, self._owner = ours, os.getpid()
             return self._control
 
     def _forget(self) -> None:
         with self._lock:
-            if self._control is not None and self._process is not None:
+            if self._control is not None:
                 self._control.close()
+            if self._process is not None and self._owner == os.getpid():
                 self._process.kill()
                 self._process.wait()
-            self._control = None
+            self._control = self._process = None
 
 
 _NURSERY = _Nursery()
+
+
+def prepare() -> None:
+    """Starts the nursery now, which the first recording would wait for otherwise. Raises AudioFormatError."""
+    if AVAILABLE:
+        with open(os.devnull, "rb") as nothing, open(os.devnull, "wb") as nowhere:
+            _NURSERY.begin(nothing.fileno(), nowhere.fileno())
 
 
 # the other side
@@ -176,6 +196,7 @@ def serve(control: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     _leave_the_network()
     with socket.socket(fileno=control) as line:
+        line.sendall(b".")  # ready
         while True:
             message, descriptors, _, _ = socket.recv_fds(line, 1, 2)
             if not message:

@@ -21,7 +21,7 @@ class AudioLimits:
     max_comment_bytes: int = 2**20
     max_decoding_cpu_s: int = 4
     max_decoding_bytes: int = 256 * 2**20  # address space of the decoder's process, on top of what it starts with
-    max_decoding_s: float = 15.0  # by the clock, for a machine where many wait for the processor
+    max_decoding_s: float = 5.0  # by the clock
 
 
 LIMITS = AudioLimits()
