@@ -26,7 +26,7 @@ class WorkLimits:
     """0 is "no limit" for the shares of a visitor and of an address."""
 
     max_runs: int = 16  # running and waiting together
-    max_runs_of_visitor: int = 3  # of these, of one visitor
+    max_runs_of_visitor: int = 0  # of these, of one visitor
     max_run_s: float = 600.0  # from the first step on; waiting does not count
     per_visitor: int = 0  # runs begun in `window_s`
     per_address: int = 0
@@ -134,10 +134,10 @@ class Admission:
                 f"{self._in_line.total()} runs are under way or waiting, and no more are taken. "
                 f"Please try again in {spoken(self.estimate_s())}"
             )
-        if self._in_line[visitor.key] >= limits.max_runs_of_visitor:
+        if 0 < limits.max_runs_of_visitor <= self._in_line[visitor.key]:
             raise BusyError(
-                f"{self._in_line[visitor.key]} runs of yours are under way or waiting, at most "
-                f"{limits.max_runs_of_visitor} may be. Please wait for one of them, or stop it"
+                f"at most {limits.max_runs_of_visitor} runs of yours may be under way or waiting at once. "
+                "Please wait for one of them, or stop it"
             )
         for share, key in ((self._of_visitors, visitor.key), (self._of_addresses, visitor.address)):
             if wait_s := share.wait_s(key):

@@ -13,6 +13,7 @@ from app.limits import WorkLimits
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+PUBLIC_RUNS_AT_ONCE = 4  # of a visitor
 PUBLIC_RUNS_OF_VISITOR, PUBLIC_RUNS_OF_ADDRESS = 30, 120  # in ten minutes; a house or a school has one address
 PUBLIC_UPLOAD_BYTES = 2**30  # of an address in an hour
 USER_ID = getattr(os, "getuid", lambda: 0)()
@@ -127,6 +128,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         local=alone,
         work=WorkLimits(
             max_runs=values.max_runs,
+            max_runs_of_visitor=0 if alone else PUBLIC_RUNS_AT_ONCE,
             per_visitor=per_visitor if values.runs_per_visitor is None else values.runs_per_visitor,
             per_address=per_address if values.runs_per_address is None else values.runs_per_address,
         ),

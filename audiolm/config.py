@@ -195,7 +195,8 @@ class SemanticConfig(Config):
         self._require(1 <= self.tap_layer <= layers, f"tap_layer must be 1..{layers}, found {self.tap_layer}")
         self._require(self.width % (2 * self.num_heads) == 0, "width / num_heads must be even (rotary positions)")
         self._require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, found {self.conv_kernel_size}")
-        self._require(self.n_fft >= 400, f"n_fft must be at least 400, found {self.n_fft}")
+        self._require(400 <= self.n_fft <= 8192, f"n_fft must be 400..8192, found {self.n_fft}")
+        self._require(1 <= self.num_mels <= 512, f"num_mels must be 1..512, found {self.num_mels}")
         self._require(self.num_clusters >= 2, f"num_clusters must be at least 2, found {self.num_clusters}")
 
 

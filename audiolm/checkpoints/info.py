@@ -104,7 +104,7 @@ def _read_entry(where: Path, component: str, value: Any) -> ComponentEntry:
 
 def read_card(path: Path) -> str:
     """Raises CheckpointError: missing, too large, empty, not UTF-8."""
-    content = read_bytes(path)
+    content = read_bytes(path, MAX_CARD_BYTES)
     check_card(str(path), content)
     return content.decode()
 

@@ -49,7 +49,7 @@ def test_the_line_is_bounded_and_the_refusal_says_when_to_come_again(clock):
 def test_one_visitor_cannot_take_the_whole_line(clock):
     line = admission(clock, max_runs=9, max_runs_of_visitor=1)
     line.enter(ONE)
-    with pytest.raises(BusyError, match="1 runs of yours"):
+    with pytest.raises(BusyError, match="at most 1 runs of yours"):
         line.enter(ONE)
     line.enter(OTHER)
     line.leave(ONE, completed=False)
