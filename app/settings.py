@@ -32,6 +32,8 @@ class Settings:
     other_checkpoints: bool = True
     watermark: bool = True
     queue_size: int = 16
+    line_size: int = 32  # runs that wait for the engine, in `app.engine`
+    runs_at_once: int = 1
     cache_sweep_s: int = 300
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
     prompts_folder: Path = ASSETS / "prompts"

@@ -30,7 +30,10 @@ FINE_WINDOW_FRAMES = 3 * FRAME_RATE_HZ  # the paper's non-overlapping windows of
 MAX_FINE_ROWS = 128  # windows decoded at once; bounds the cache of long runs
 TYPICAL_RUN = 2.8  # mean run of equal semantic tokens (64 % repeat), for layouts that drop durations
 
-StageEvents = Generator[Event, None, Tensor]
+StageEvents = Generator[Event | None, None, Tensor]
+"""None while a stage waits for tokens of the one before it."""
+Generate = Callable[..., Iterator[Tensor]]
+"""`lm.decode.generate_steps`, or what does the same for many runs at once."""
 Value = TypeVar("Value")
 
 
@@ -77,6 +80,32 @@ class Meter:
         return StageTiming(self.seconds, self.steps, self.tokens)
 
 
+class Growing:
+    """Tokens [N, n, L] that are still being made, of `total` steps in the end. Who reads waits for what it needs."""
+
+    def __init__(self, start: Tensor, total: int) -> None:
+        """Starts as `start` [N, n0, L]."""
+        self.total = total
+        self._steps = list(start.unbind(1))
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def append(self, step: Tensor) -> None:
+        """One more step [N, L]; beyond the total nothing is kept."""
+        if len(self._steps) < self.total:
+            self._steps.append(step)
+
+    def until(self, length: int) -> Iterator[None]:
+        """Yields as long as there are fewer steps."""
+        while len(self._steps) < length:
+            yield None
+
+    def span(self, start: int, end: int) -> Tensor:
+        """[N, end - start, L]."""
+        return torch.stack(self._steps[start:end], dim=1)
+
+
 @dataclass
 class StageRun:
     """One stage's model, sampling and row seeds (their number is the number of continuations N)."""
@@ -85,6 +114,7 @@ class StageRun:
     sampling: SamplingConfig
     seeds: list[int]
     meter: Meter = field(default_factory=Meter)
+    generate: Generate = generate_steps
 
     @property
     def stage(self) -> str:
@@ -116,7 +146,7 @@ class StageRun:
         `count` is told every step's tokens [B, L] and answers (done, total); decoding ends once done reaches total.
         Chunks are numbered from `first_step`; None leaves them out, for batches whose rows are not continuations.
         """
-        steps = generate_steps(
+        steps = self.generate(
             self.model,
             prompt=history,
             condition=condition,
@@ -140,7 +170,9 @@ class StageRun:
         return torch.stack(new, dim=1)
 
 
-def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: list[int]) -> StageEvents:
+def run_semantic(
+    run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: list[int], into: Growing | None = None
+) -> StageEvents:
     """Continues semantic ids, [S0] of all rows or [N, S0], to [N, num_positions] at 25 Hz; S0 = 0: from nothing.
 
     The prompts' ids are kept. Depth layout: steps of (token, run length - 1) until every row is long enough. A prompt's
@@ -148,6 +180,8 @@ def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: l
     prompt: the rows of one prompt then share one prefill. Flattened layout (the paper's, one level): merging has
     dropped durations, so the number of tokens follows the prompt's mean run and the new tokens are spread evenly over
     the time asked for.
+
+    `into`, which starts as the prompts' ids [N, S0, 1], gets every position as soon as all rows have it.
 
     Raises RequestError for prompts of different numbers of steps (`semantic_prompt`).
     """
@@ -160,12 +194,15 @@ def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: l
     limit = semantic_limit(run.model.config, mean_run)
     if run.model.config.layout == "depth":
         prompt = _redraw_last_run(run, prompt, seeds, limit) if num_known else prompt
-        return (yield from _run_semantic_depth(run, prompt, num_known, num_positions, limit))
+        return (yield from _run_semantic_depth(run, prompt, num_known, num_positions, limit, into))
     num_tokens = max(1, math.ceil(needed / mean_run))
     rows = prompt.expand(len(run.seeds), -1, -1)
-    rows = yield from _run_counted(run, rows, lambda start, end: None, prompt.shape[1] + num_tokens, limit)
+    rows = yield from _run_counted(run, rows, _unconditioned, prompt.shape[1] + num_tokens, limit)
     spread = prompt.shape[1] + torch.arange(needed) * num_tokens // needed
-    return torch.cat([prompt_ids.expand(len(run.seeds), -1), rows[:, spread, 0]], dim=1)
+    ids = rows[:, spread, 0]
+    for column in ids.unbind(1) if into is not None else ():
+        into.append(column[:, None])
+    return torch.cat([prompt_ids.expand(len(run.seeds), -1), ids], dim=1)
 
 
 def semantic_prompt(config: StageConfig, ids: Tensor) -> Tensor:
@@ -195,14 +232,19 @@ def _redraw_last_run(run: StageRun, prompt: Tensor, seeds: list[int], limit: int
     return torch.cat([prompt[:, :-1], last[:, None]], dim=1)
 
 
-def _run_semantic_depth(run: StageRun, prompt: Tensor, num_known: int, num_positions: int, limit: int) -> StageEvents:
+def _run_semantic_depth(
+    run: StageRun, prompt: Tensor, num_known: int, num_positions: int, limit: int, into: Growing | None
+) -> StageEvents:
     """prompt [P, R, 2], of `num_known` positions before its last runs were drawn again -> ids [N, num_positions]."""
     rows, needed = prompt.expand(len(run.seeds), -1, -1), num_positions - num_known
     reached = (rows[..., 1] + 1).sum(dim=1) - num_known
+    spreading = None if into is None else _Spreading(into, rows)
 
     def count(tokens: Tensor) -> tuple[int, int]:
         nonlocal reached
         reached = reached + tokens[:, 1] + 1
+        if spreading is not None:
+            spreading.add(tokens)
         return min(int(reached.min()), needed), needed
 
     generators = run.generators()
@@ -214,22 +256,58 @@ def _run_semantic_depth(run: StageRun, prompt: Tensor, num_known: int, num_posit
     return torch.stack([expand_runs(row[:, 0], row[:, 1] + 1)[:num_positions] for row in rows])
 
 
-def run_coarse(run: StageRun, semantic: Tensor, prompt: Tensor, num_frames: int) -> StageEvents:
+class _Spreading:
+    """Appends the positions of rows of runs to a `Growing` of ids, as far as all rows have come."""
+
+    def __init__(self, into: Growing, rows: Tensor) -> None:
+        """rows [N, R, 2] are the prompts' steps, the last of which may reach beyond the prompt."""
+        self._into = into
+        self._ids = [expand_runs(row[:, 0], row[:, 1] + 1).tolist() for row in rows]
+        self._flush()
+
+    def add(self, tokens: Tensor) -> None:
+        """One more step [N, 2] of (token, run length - 1)."""
+        for ids, (token, more) in zip(self._ids, tokens.tolist(), strict=True):
+            ids += [token] * (more + 1)
+        self._flush()
+
+    def _flush(self) -> None:
+        for position in range(len(self._into), min(map(len, self._ids))):
+            self._into.append(torch.tensor([[ids[position]] for ids in self._ids]))
+
+
+def run_coarse(
+    run: StageRun, semantic: Tensor | Growing, prompt: Tensor, num_frames: int, into: Growing | None = None
+) -> StageEvents:
     """Coarse codes [N, num_frames, L] for semantic ids [N, S] (2 S >= num_frames), going on from the prompt's codes.
 
-    Those are [F0, L] or each row's [N, F0, L]. F0 = 0 leaves voice and room to the model: acoustic generation.
+    Those are [F0, L] or each row's [N, F0, L]. F0 = 0 leaves voice and room to the model: acoustic generation. Ids that
+    are still being made are waited for window by window; `into`, which starts as the prompt's codes, gets every frame
+    as it is made.
     """
     stride = run.model.config.condition_stride
+    if isinstance(semantic, Tensor):
+        semantic = Growing(semantic[..., None], semantic.shape[1])
 
-    def condition(start: int, end: int) -> Tensor:
-        return semantic[:, start // stride : -(-end // stride), None]
+    def condition(start: int, end: int) -> Generator[None, None, Tensor]:
+        yield from semantic.until(-(-end // stride))
+        return semantic.span(start // stride, -(-end // stride))
 
     prompt = prompt.cpu().expand(len(run.seeds), -1, -1)
-    return (yield from _run_counted(run, prompt, condition, num_frames, run.model.config.max_steps))
+    return (yield from _run_counted(run, prompt, condition, num_frames, run.model.config.max_steps, into))
+
+
+def _unconditioned(start: int, end: int) -> Generator[None, None, None]:
+    yield from ()
 
 
 def _run_counted(
-    run: StageRun, rows: Tensor, condition: Callable[[int, int], Tensor | None], num_steps: int, limit: int
+    run: StageRun,
+    rows: Tensor,
+    condition: Callable[[int, int], Generator[None, None, Tensor | None]],
+    num_steps: int,
+    limit: int,
+    into: Growing | None = None,
 ) -> StageEvents:
     """Extends [N, n0, L] to [N, num_steps, L], in windows of `limit` steps with `condition(start, end)`."""
     first, done, generators = rows.shape[1], 0, run.generators()
@@ -237,11 +315,13 @@ def _run_counted(
     def count(tokens: Tensor) -> tuple[int, int]:
         nonlocal done
         done += 1
+        if into is not None:
+            into.append(tokens)
         return done, num_steps - first
 
     while rows.shape[1] < num_steps:
         start, room = decoding_window(run.model.config, rows.shape[1], num_steps, limit)
-        known = condition(start, rows.shape[1] + room)
+        known = yield from condition(start, rows.shape[1] + room)
         new = yield from run.decode(_shared(rows[:, start:]), _shared(known), room, generators, count, rows.shape[1])
         rows = torch.cat([rows, new], dim=1)
     return rows

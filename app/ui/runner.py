@@ -15,8 +15,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from app import presenters
-from app.results import Course, Loading, Started
-from app.runs import Waiting
+from app.results import Course, Loading, Started, Waiting
 from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
 from audiolm.events import Progress
 
@@ -161,6 +160,8 @@ class _Status:
             self._progress = event
         elif isinstance(event, Loading | Started) or (isinstance(event, Waiting) and event.ahead):
             self._text, self._progress = presenters.event_text(event), None
+        elif isinstance(event, Waiting) and event.again:
+            self._text = presenters.event_text(event)
 
     def due(self) -> bool:
         """True about twice a second."""

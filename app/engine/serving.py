@@ -1,0 +1,31 @@
+"""The engine on one end of a connection: in a process of its own, or for tests on a thread."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+import torch
+
+from app.engine import wire
+from app.engine.messages import Ended
+from app.engine.tasks import Tasks
+from app.engine.worker import Worker
+from app.settings import Settings
+from audiolm.device import pick_device
+from audiolm.errors import RequestError
+
+NO_RUN = 0
+
+
+def serve(connection: Connection, settings: Settings) -> None:
+    """Returns once the other side has closed the connection, or at once where there is no such device."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    try:
+        device = pick_device(settings.device)
+    except RequestError as error:
+        with suppress(OSError):
+            connection.send_bytes(wire.pack(Ended(NO_RUN, error)))
+        return
+    Worker(connection, Tasks(settings, device).perform, device).serve()
