@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm.nn.cache import KeyValueCache
-
 ROTARY_BASE = 10_000.0
 BLOCK = 128
 
@@ -83,14 +81,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         return self._merge(self._attend(*self._project(x, rotary)))
 
-    def prefill(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache, layer: int) -> Tensor:
-        """`forward` that also leaves the keys and values in an empty cache."""
+    def prefill(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """`forward`, and the keys and values [2, B, H, N, D / H] that later steps look back at."""
         queries, keys_values = self._project(x, rotary)
-        cache.write(layer, keys_values)
-        return self._merge(self._attend(queries, keys_values))
-
-    def step(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache, layer: int) -> Tensor:
-        """x [B, 1, D] at the cache's next position."""
-        queries, keys_values = self._project(x, rotary)
-        visible = cache.write(layer, keys_values)
-        return self._merge(F.scaled_dot_product_attention(queries, visible[0], visible[1]))
+        return self._merge(self._attend(queries, keys_values)), keys_values

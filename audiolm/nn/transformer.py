@@ -1,4 +1,4 @@
-"""Decoder-only Transformer body: pre-norm blocks, rotary positions; whole, prefill and step give the same states."""
+"""Decoder-only Transformer body: pre-norm blocks, rotary positions (one position at a time: `audiolm.nn.steps`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from audiolm.config import TransformerConfig
 from audiolm.nn.attention import CausalSelfAttention, rotary_angles
-from audiolm.nn.cache import KeyValueCache
 
 INITIAL_STD = 0.02
 
@@ -47,40 +46,22 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(config, window) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
 
-    def _rotary(self, start: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        positions = torch.arange(start, start + count, device=device)
+    def _rotary(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(count, device=device)
         return rotary_angles(positions, self.config.width // self.config.num_heads)
 
-    def init_cache(self, batch: int, capacity: int) -> KeyValueCache:
-        """An empty cache for at most `capacity` positions (of which only `window` are kept)."""
-        config = self.config
-        shape = (batch, config.num_heads, capacity, config.width // config.num_heads)
-        return KeyValueCache.allocate(config.num_layers, shape, self.window, self.norm.weight)
-
     def forward(self, x: Tensor) -> Tensor:
-        rotary = self._rotary(0, x.shape[1], x.device)
+        rotary = self._rotary(x.shape[1], x.device)
         for block in self.blocks:
             x = block.add(x, block.attention(block.attention_norm(x), rotary))
         return self.norm(x)
 
-    def prefill(self, x: Tensor, cache: KeyValueCache) -> Tensor:
-        """x [B, N, D] -> states [B, N, D], as `forward`; the cache must be empty and holds N positions afterwards.
-
-        Raises IndexError where the cache is too small.
-        """
-        cache.require_room(x.shape[1])
-        rotary = self._rotary(0, x.shape[1], x.device)
-        for layer, block in enumerate(self.blocks):
-            x = block.add(x, block.attention.prefill(block.attention_norm(x), rotary, cache, layer))
-        cache.advance(x.shape[1])
-        return self.norm(x)
-
-    def step(self, x: Tensor, cache: KeyValueCache) -> Tensor:
-        """x [B, D], the input at the cache's next position -> state [B, D]. Raises IndexError when full."""
-        cache.require_room(1)
-        rotary = self._rotary(cache.length, 1, x.device)
-        x = x[:, None]
-        for layer, block in enumerate(self.blocks):
-            x = block.add(x, block.attention.step(block.attention_norm(x), rotary, cache, layer))
-        cache.advance(1)
-        return self.norm(x)[:, 0]
+    def prefill(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """x [B, N, D] -> states [B, N, D], as `forward`, and a layer's keys and values [2, B, H, N, D / H]."""
+        rotary = self._rotary(x.shape[1], x.device)
+        known = []
+        for block in self.blocks:
+            attended, keys_values = block.attention.prefill(block.attention_norm(x), rotary)
+            x = block.add(x, attended)
+            known.append(keys_values)
+        return self.norm(x), known
