@@ -83,6 +83,10 @@ class Offer:
         self._pipelines.move_to_end(key)
         return self._pipelines[key]
 
+    def loaded(self) -> list[Pipeline]:
+        """Those in memory."""
+        return [pipeline for _, pipeline in list(self._pipelines.values())]
+
     def _folder(self, choice: CheckpointChoice) -> Path:
         if choice.text in self._offered:
             return self._offered[choice.text].folder

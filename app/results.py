@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.detector import Verdict
-from audiolm.events import Chunk, Continuation, Progress, Result
+from audiolm.events import Chunk, Continuation, Progress, Result, Sound
 from audiolm.inspection.files import TimelineFiles
 from audiolm.inspection.timeline import Timeline
 from audiolm.receipt import Receipt
@@ -165,5 +165,5 @@ class Inspected:
     elapsed_s: float
 
 
-Course = Waiting | Loading | Started | Progress | Chunk
+Course = Waiting | Loading | Started | Progress | Chunk | Sound
 """How a run goes; whatever else an iterator of events yields is the run's result."""

@@ -33,7 +33,7 @@ class Settings:
     watermark: bool = True
     queue_size: int = 16
     line_size: int = 32  # runs that wait for the engine, in `app.engine`
-    runs_at_once: int = 1
+    runs_at_once: int = 8  # that share the engine
     cache_sweep_s: int = 300
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
     prompts_folder: Path = ASSETS / "prompts"

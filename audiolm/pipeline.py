@@ -32,6 +32,7 @@ from audiolm.detector import Detector, Verdict
 from audiolm.device import pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
+from audiolm.growing import Growing
 from audiolm.lm.layouts import UNKNOWN
 from audiolm.receipt import (
     ABLATIONS,
@@ -47,7 +48,7 @@ from audiolm.receipt import (
 )
 from audiolm.request import MAX_CONTINUATION_S, MAX_PROMPT_S, MIN_PROMPT_S, ContinuationRequest
 from audiolm.slots import Decoder
-from audiolm.stages import Growing, Meter, StageRun, run_coarse, run_fine, run_semantic
+from audiolm.stages import Meter, StageRun, run_coarse, run_fine, run_semantic
 from audiolm.streaming import Sounding, Start, sound, stream
 from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
 from audiolm.watermark import MarkResult

@@ -8,55 +8,59 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from audiolm.config import SamplingConfig
-from audiolm.lm import StageModel
-from audiolm.lm.decode import generate_steps
+from audiolm.growing import Excerpt
+from audiolm.lm import SlotBatch, StageModel, generate_steps
+from audiolm.lm.steps import REACH
 
 NUM_SLOTS = 16
 
 
-class Batch(Protocol):
-    """Slots of one model (`audiolm.lm`)."""
-
-    def join(
-        self,
-        prompt: Tensor | None,
-        condition: Tensor | None,
-        generator: torch.Generator,
-        sampling: SamplingConfig,
-        num_steps: int,
-    ) -> int: ...
-
-    def step(self) -> dict[int, Tensor]: ...
-
-    def leave(self, slot: int) -> None: ...
-
-
 @dataclass(eq=False)
 class Row:
-    """One row on its way: prompt [1, N0, L], condition [1, C, Lc] or None; `steps` [L] are what was chosen so far."""
+    """One row on its way: prompt [N0, L]; condition [C, Lc] or the row's number in one that grows; `steps` [L] are what
+    was chosen so far."""
 
     owner: object
     prompt: Tensor | None
-    condition: Tensor | None
+    condition: Tensor | Excerpt | None
+    number: int
     generator: torch.Generator
     sampling: SamplingConfig
     num_steps: int
     steps: list[Tensor] = field(default_factory=list)
+    given: int = 0  # condition steps that the batch has
     error: Exception | None = None
+
+    def can_join(self, stride: int) -> bool:
+        """Whether enough of the condition is known for the first step."""
+        if not isinstance(self.condition, Excerpt) or self.condition.is_complete:
+            return True
+        known = 0 if self.prompt is None else len(self.prompt)
+        return len(self.condition) >= -(-(known + 1) // stride) + REACH
+
+    def take(self) -> tuple[Tensor | None, bool]:
+        """What is new of the condition, and whether it is all."""
+        if not isinstance(self.condition, Excerpt):
+            return self.condition, True
+        complete = self.condition.is_complete
+        new = self.condition.of_row(self.number, self.given)
+        self.given += len(new)
+        return new, complete
 
 
 class Slots:
     """One model's slots and the rows that wait for one. Thread-safe: whoever needs a step makes it, for all rows."""
 
-    def __init__(self, batch: Batch, num_slots: int) -> None:
-        self._batch, self._num_slots = batch, num_slots
+    def __init__(self, model: StageModel, num_slots: int) -> None:
+        self._model, self._num_slots = model, num_slots
         self._lock = threading.Lock()
+        self._batch: SlotBatch | None = None  # made when it is first needed
         self._waiting: list[Row] = []
         self._active: dict[int, Row] = {}
 
@@ -77,10 +81,9 @@ class Slots:
                 self._free(slot)
 
     def advance(self, needed: Callable[[], bool]) -> None:
-        """One step of all rows, unless another thread has meanwhile made what is needed."""
+        """One step of all rows that can, unless another thread has meanwhile made what is needed."""
         with self._lock:
             if needed():
-                self._admit()
                 self._step()
 
     def help(self) -> bool:
@@ -88,41 +91,64 @@ class Slots:
         if not (self._active or self._waiting) or not self._lock.acquire(blocking=False):
             return False
         try:
-            self._admit()
-            active = bool(self._active)
-            self._step()
-            return active
+            return self._step()
         finally:
             self._lock.release()
 
-    def _admit(self) -> None:
-        """Free slots go to the run that has the fewest, its rows in their order."""
-        while self._waiting and len(self._active) < self._num_slots:
-            owners = [row.owner for row in self._active.values()]
-            row = min(self._waiting, key=lambda row: sum(owner is row.owner for owner in owners))
-            self._waiting.remove(row)
-            try:
-                slot = self._batch.join(row.prompt, row.condition, row.generator, row.sampling, row.num_steps)
-            except Exception as error:  # this row's alone: the others go on
-                row.error = error
-            else:
-                self._active[slot] = row
-
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """False where no row can."""
+        self._admit()
+        for slot, row in list(self._active.items()):
+            if isinstance(row.condition, Excerpt) and row.given < len(row.condition):
+                new, complete = row.take()
+                self._batch.extend(slot, new, complete)
         if not self._active:
-            return
+            return False
         try:
             chosen = self._batch.step()
         except Exception as error:
-            for slot, row in list(self._active.items()):
-                row.error = error
-                self._free(slot)
+            self._give_up(error)
             raise
         for slot, tokens in chosen.items():
             row = self._active[slot]
             row.steps.append(tokens)
             if len(row.steps) == row.num_steps:
                 self._free(slot)
+        return bool(chosen)
+
+    def _admit(self) -> None:
+        """Free slots go to the run that has the fewest, its rows in their order."""
+        stride = self._model.config.condition_stride
+        while len(self._active) < self._num_slots:
+            able = [row for row in self._waiting if row.can_join(stride)]
+            if not able:
+                return
+            owners = [row.owner for row in self._active.values()]
+            row = min(able, key=lambda row: sum(owner is row.owner for owner in owners))
+            self._waiting.remove(row)
+            try:
+                self._active[self._join(row)] = row
+            except Exception as error:  # this row's alone: the others go on
+                row.error = error
+
+    def _join(self, row: Row) -> int:
+        if self._batch is None:
+            self._batch = SlotBatch(self._model, self._num_slots, max(2, self._model.config.max_steps))
+        condition, complete = row.take()
+        return self._batch.join(
+            row.prompt,
+            condition,
+            generator=row.generator,
+            sampling=row.sampling,
+            num_steps=row.num_steps,
+            complete=complete,
+        )
+
+    def _give_up(self, error: Exception) -> None:
+        """A step failed, and nobody knows which rows have moved: all of them end, and the next ones get a new batch."""
+        for row in self._active.values():
+            row.error = error
+        self._active, self._batch = {}, None
 
     def _free(self, slot: int) -> None:
         del self._active[slot]
@@ -143,25 +169,22 @@ class Decoder:
         model: StageModel,
         *,
         prompt: Tensor | None,
-        condition: Tensor | None,
+        condition: Tensor | Excerpt | None,
         num_steps: int,
         sampling: SamplingConfig,
         generators: list[torch.Generator],
-    ) -> Iterator[Tensor]:
-        """As `generate_steps`, in slots shared with whoever else decodes this model. `owner` is the run: runs get slots
-        in turns. Closing the iterator frees the slots.
+    ) -> Iterator[Tensor | None]:
+        """As `generate_steps`, in slots shared with whoever else decodes this model; the condition may still grow.
+
+        Yields None where the next step waits for a slot or for more of the condition. `owner` is the run: runs get
+        slots in turns. Closing the iterator frees the slots.
         """
-        if model.config.layout != "depth":
-            return generate_steps(
-                model,
-                prompt=prompt,
-                condition=condition,
-                num_steps=num_steps,
-                sampling=sampling,
-                generators=generators,
+        if model.config.layout != "depth":  # the condition comes before the prompt, as a whole
+            return _alone(
+                model, condition, prompt=prompt, num_steps=num_steps, sampling=sampling, generators=generators
             )
         rows = [
-            Row(owner, _row(prompt, n), _row(condition, n), generator, sampling, num_steps)
+            Row(owner, _of_row(prompt, n), _of_row(condition, n), n, generator, sampling, num_steps)
             for n, generator in enumerate(generators)
         ]
         return _steps(self._slots_of(model), rows, num_steps)
@@ -180,50 +203,23 @@ class Decoder:
     def _slots_of(self, model: StageModel) -> Slots:
         with self._lock:
             if model not in self._slots:
-                self._slots[model] = Slots(OneByOne(model), self._num_slots)
+                self._slots[model] = Slots(model, self._num_slots)
             return self._slots[model]
 
 
-class OneByOne:
-    """Slots without a batch: every row is decoded for itself."""
-
-    def __init__(self, model: StageModel) -> None:
-        self._model = model
-        self._rows: dict[int, Iterator[Tensor]] = {}
-        self._next = 0
-
-    def join(
-        self,
-        prompt: Tensor | None,
-        condition: Tensor | None,
-        generator: torch.Generator,
-        sampling: SamplingConfig,
-        num_steps: int,
-    ) -> int:
-        self._next += 1
-        self._rows[self._next] = generate_steps(
-            self._model,
-            prompt=prompt,
-            condition=condition,
-            num_steps=num_steps,
-            sampling=sampling,
-            generators=[generator],
-        )
-        return self._next
-
-    def step(self) -> dict[int, Tensor]:
-        return {slot: next(row)[0] for slot, row in self._rows.items()}
-
-    def leave(self, slot: int) -> None:
-        del self._rows[slot]
+def _of_row(tokens: Tensor | Excerpt | None, row: int) -> Tensor | Excerpt | None:
+    """[B or 1, n, L] -> that of one row, [n, L]."""
+    return tokens[row % tokens.shape[0]] if isinstance(tokens, Tensor) else tokens
 
 
-def _row(tokens: Tensor | None, row: int) -> Tensor | None:
-    """[B or 1, n, L] -> that of one row, [1, n, L]."""
-    return None if tokens is None else tokens[row % tokens.shape[0]][None]
+def _alone(model: StageModel, condition: Tensor | Excerpt | None, **others: Any) -> Iterator[Tensor | None]:
+    if isinstance(condition, Excerpt):
+        yield from condition.source.until(condition.end)
+        condition = condition.whole()
+    yield from generate_steps(model, condition=condition, **others)
 
 
-def _steps(slots: Slots, rows: list[Row], num_steps: int) -> Iterator[Tensor]:
+def _steps(slots: Slots, rows: list[Row], num_steps: int) -> Iterator[Tensor | None]:
     slots.submit(rows)
     try:
         for number in range(num_steps):
@@ -233,7 +229,9 @@ def _steps(slots: Slots, rows: list[Row], num_steps: int) -> Iterator[Tensor]:
 
             while needed():
                 slots.advance(needed)
-            if failed := next((row.error for row in rows if len(row.steps) <= number and row.error), None):
+                if needed():  # no slot yet, or not enough of the condition: others' turn
+                    yield None
+            if failed := next((row.error for row in rows if len(row.steps) <= number), None):
                 raise failed
             yield torch.stack([row.steps[number] for row in rows])
     finally:

@@ -19,6 +19,7 @@ from torch import Tensor
 from audiolm.config import FRAME_RATE_HZ, SamplingConfig, StageConfig
 from audiolm.errors import RequestError
 from audiolm.events import Chunk, Event, Progress, StageTiming
+from audiolm.growing import Excerpt, Growing
 from audiolm.lm import StageModel
 from audiolm.lm.decode import generate_steps
 from audiolm.lm.sampling import sample
@@ -63,47 +64,21 @@ class Meter:
         finally:
             self.seconds += time.perf_counter() - start
 
-    def timed(self, steps: Iterator[Tensor]) -> Iterator[Tensor]:
+    def timed(self, steps: Iterator[Tensor | None]) -> Iterator[Tensor | None]:
         """Passes on [B, L] steps, on the CPU: the copy is what waits for an accelerator to be done with a step."""
         while True:
             with self.measure():
-                tokens = next(steps, None)
+                tokens = next(steps, steps)
+                if tokens is steps:
+                    return
                 tokens = None if tokens is None else tokens.cpu()
-            if tokens is None:
-                return
-            self.steps += 1
-            self.tokens += tokens.numel()
+            self.steps += tokens is not None
+            self.tokens += 0 if tokens is None else tokens.numel()
             yield tokens
 
     @property
     def timing(self) -> StageTiming:
         return StageTiming(self.seconds, self.steps, self.tokens)
-
-
-class Growing:
-    """Tokens [N, n, L] that are still being made, of `total` steps in the end. Who reads waits for what it needs."""
-
-    def __init__(self, start: Tensor, total: int) -> None:
-        """Starts as `start` [N, n0, L]."""
-        self.total = total
-        self._steps = list(start.unbind(1))
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def append(self, step: Tensor) -> None:
-        """One more step [N, L]; beyond the total nothing is kept."""
-        if len(self._steps) < self.total:
-            self._steps.append(step)
-
-    def until(self, length: int) -> Iterator[None]:
-        """Yields as long as there are fewer steps."""
-        while len(self._steps) < length:
-            yield None
-
-    def span(self, start: int, end: int) -> Tensor:
-        """[N, end - start, L]."""
-        return torch.stack(self._steps[start:end], dim=1)
 
 
 @dataclass
@@ -135,7 +110,7 @@ class StageRun:
     def decode(
         self,
         history: Tensor | None,
-        condition: Tensor | None,
+        condition: Tensor | Excerpt | None,
         num_steps: int,
         generators: list[torch.Generator],
         count: Callable[[Tensor], tuple[int, int]],
@@ -158,6 +133,9 @@ class StageRun:
         sent = 0
         with closing(steps):
             for tokens in self.meter.timed(steps):
+                if tokens is None:
+                    yield None
+                    continue
                 new.append(tokens)
                 done, total = count(tokens)
                 if len(new) - sent == EVENT_STEPS or len(new) == num_steps or done >= total:
@@ -197,7 +175,7 @@ def run_semantic(
         return (yield from _run_semantic_depth(run, prompt, num_known, num_positions, limit, into))
     num_tokens = max(1, math.ceil(needed / mean_run))
     rows = prompt.expand(len(run.seeds), -1, -1)
-    rows = yield from _run_counted(run, rows, _unconditioned, prompt.shape[1] + num_tokens, limit)
+    rows = yield from _run_counted(run, rows, lambda start, end: None, prompt.shape[1] + num_tokens, limit)
     spread = prompt.shape[1] + torch.arange(needed) * num_tokens // needed
     ids = rows[:, spread, 0]
     for column in ids.unbind(1) if into is not None else ():
@@ -281,30 +259,26 @@ def run_coarse(
 ) -> StageEvents:
     """Coarse codes [N, num_frames, L] for semantic ids [N, S] (2 S >= num_frames), going on from the prompt's codes.
 
-    Those are [F0, L] or each row's [N, F0, L]. F0 = 0 leaves voice and room to the model: acoustic generation. Ids that
-    are still being made are waited for window by window; `into`, which starts as the prompt's codes, gets every frame
+    Those are [F0, L] or each row's [N, F0, L]. F0 = 0 leaves voice and room to the model: acoustic generation. Ids may
+    still be growing, where `run.generate` takes such; `into`, which starts as the prompt's codes, gets every frame
     as it is made.
     """
     stride = run.model.config.condition_stride
     if isinstance(semantic, Tensor):
         semantic = Growing(semantic[..., None], semantic.shape[1])
 
-    def condition(start: int, end: int) -> Generator[None, None, Tensor]:
-        yield from semantic.until(-(-end // stride))
-        return semantic.span(start // stride, -(-end // stride))
+    def condition(start: int, end: int) -> Excerpt:
+        first, last = start // stride, -(-end // stride)
+        return Excerpt(semantic, first, last, last - first)
 
     prompt = prompt.cpu().expand(len(run.seeds), -1, -1)
     return (yield from _run_counted(run, prompt, condition, num_frames, run.model.config.max_steps, into))
 
 
-def _unconditioned(start: int, end: int) -> Generator[None, None, None]:
-    yield from ()
-
-
 def _run_counted(
     run: StageRun,
     rows: Tensor,
-    condition: Callable[[int, int], Generator[None, None, Tensor | None]],
+    condition: Callable[[int, int], Excerpt | None],
     num_steps: int,
     limit: int,
     into: Growing | None = None,
@@ -321,8 +295,9 @@ def _run_counted(
 
     while rows.shape[1] < num_steps:
         start, room = decoding_window(run.model.config, rows.shape[1], num_steps, limit)
-        known = yield from condition(start, rows.shape[1] + room)
-        new = yield from run.decode(_shared(rows[:, start:]), _shared(known), room, generators, count, rows.shape[1])
+        known = condition(start, rows.shape[1] + room)
+        known = _shared(known.whole()) if known is not None and known.is_complete else known
+        new = yield from run.decode(_shared(rows[:, start:]), known, room, generators, count, rows.shape[1])
         rows = torch.cat([rows, new], dim=1)
     return rows
 

@@ -1,7 +1,7 @@
 """A run whose stages overlap and whose sound is heard while it is made: the same tokens as one stage after the other.
 
-The coarse stage begins a window as soon as it has the window's semantic tokens, the fine stage one as soon as it has
-the window's coarse frames, and the codec decodes what is there, in blocks. What streams exactly, and what waits:
+The coarse stage follows some 0.2 s of semantic tokens behind, the fine stage some 0.1 s of coarse frames, and the codec
+decodes what is there, in blocks. What streams exactly, and what waits:
 
 - tokens: each stage's windows are what `audiolm.stages` makes of them, so they are equal by construction;
 - sound: the decoder is causal but for its look-ahead (80 ms) and searches phases in blocks of 0.5 s, each once and for
@@ -23,7 +23,8 @@ from torch import Tensor
 from audiolm.codec import Codec
 from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from audiolm.events import Event, Sound
-from audiolm.stages import Growing, Meter, StageEvents, StageRun, fine_window, run_coarse, run_semantic
+from audiolm.growing import Excerpt, Growing
+from audiolm.stages import Meter, StageEvents, StageRun, fine_window, run_coarse, run_semantic
 
 BLOCK_FRAMES = 25  # 0.5 s, a block of the phase search
 CHUNK_SAMPLES = SAMPLE_RATE_HZ  # what is heard at a time: 1 s
@@ -118,12 +119,10 @@ def _window(
     made: list[Tensor],
     history: Tensor | None = None,
 ) -> Generator[Event | None]:
-    """Fine frames `span` once their coarse ones are there, from `history` [1, n, L] or from nothing, into `made`."""
+    """Fine frames `span` as their coarse ones come, from `history` [1, n, L] or from nothing, into `made`."""
     start, end = span[0], min(span[1], coarse.total)
-    yield from coarse.until(end)
-    condition = coarse.span(start - (0 if history is None else history.shape[1]), end)
-    if end < span[1]:  # the last window is as long as the others, its last coarse frame repeated
-        condition = torch.cat([condition, condition[:, -1:].expand(-1, span[1] - end, -1)], dim=1)
+    first = start - (0 if history is None else history.shape[1])
+    condition = Excerpt(coarse, first, end, span[1] - first)  # the last window is as long as the others
 
     def count(tokens: Tensor) -> tuple[int, int]:
         made.append(tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
@@ -16,6 +17,7 @@ from audiolm.device import pick_device
 from audiolm.errors import RequestError
 
 NO_RUN = 0
+MAX_THREADS = 2  # that work on runs: more wait for each other
 
 
 def serve(connection: Connection, settings: Settings) -> None:
@@ -28,4 +30,5 @@ def serve(connection: Connection, settings: Settings) -> None:
         with suppress(OSError):
             connection.send_bytes(wire.pack(Ended(NO_RUN, error)))
         return
-    Worker(connection, Tasks(settings, device).perform, device).serve()
+    num_threads = 1 if device.type == "cuda" else min(MAX_THREADS, os.cpu_count() or 1)
+    Worker(connection, Tasks(settings, device), device, num_threads).serve()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ from audiolm.pipeline import Pipeline
 from audiolm.streams import Waveform
 from audiolm.watermark import MarkResult
 
-Events = Iterator[Any]
+Events = Generator[Any]
 
 
 class Tasks:
@@ -59,6 +60,17 @@ class Tasks:
         """Nothing is done before the first event is asked for."""
         return self._named[task.name](folder, *task.arguments)
 
+    def help(self) -> bool:
+        """A decoding step of some checkpoint. False where there is none to make."""
+        return any(pipeline.decoder.help() for pipeline in self.offer.loaded())
+
+    def active_rows(self) -> dict[str, int]:
+        """Rows that are being decoded, by stage."""
+        counts = Counter()
+        for pipeline in self.offer.loaded():
+            counts.update(pipeline.decoder.active_rows())
+        return dict(counts)
+
     def continue_prompt(self, folder: Path, request: ContinueRequest) -> Events:
         began = time.monotonic()
         yield Loading(request.checkpoint.source)
@@ -67,7 +79,7 @@ class Tasks:
         coarse = pipeline.num_coarse_levels
         levels = {"semantic": 1, "coarse": coarse, "fine": pipeline.num_levels - coarse}
         yield Started(info, request.options, prompt.duration_s, levels)
-        with closing(pipeline.continue_prompt(prompt, request.options)) as run:
+        with closing(pipeline.continue_prompt(prompt, request.options, stream=True)) as run:
             for event in run:
                 if isinstance(event, Result):
                     saved = yield from _saved(pipeline, event, folder)

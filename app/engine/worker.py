@@ -10,12 +10,12 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -27,8 +27,20 @@ FIGURES_EVERY_S = 1.0
 
 logger = logging.getLogger(__name__)
 
-Perform = Callable[[Task, Path], Generator[Any]]
-"""A task and its folder -> its events."""
+IDLE_S = 0.01  # of a thread that finds nothing to do while runs go on
+
+
+class Work(Protocol):
+    """What the engine does."""
+
+    def perform(self, task: Task, folder: Path) -> Generator[Any]:
+        """The events of a task; None where it waits for other runs."""
+
+    def help(self) -> bool:
+        """A little of what some run will need next. False where there is nothing."""
+
+    def active_rows(self) -> dict[str, int]:
+        """Rows that are being decoded, by stage."""
 
 
 @dataclass(eq=False)
@@ -42,8 +54,8 @@ class _Run:
 class Worker:
     """Serves one connection until it is closed from the other side."""
 
-    def __init__(self, connection: Connection, perform: Perform, device: torch.device, num_threads: int = 1) -> None:
-        self._connection, self._perform, self._device = connection, perform, device
+    def __init__(self, connection: Connection, work: Work, device: torch.device, num_threads: int = 1) -> None:
+        self._connection, self._tasks, self._device = connection, work, device
         self._sending = threading.Lock()
         self._changed = threading.Condition()
         self._turns: deque[_Run] = deque()
@@ -73,7 +85,7 @@ class Worker:
     def _take(self, message: Begin | Stop) -> None:
         with self._changed:
             if isinstance(message, Begin):
-                run = _Run(message.run, message.folder, self._perform(message.task, message.folder))
+                run = _Run(message.run, message.folder, self._tasks.perform(message.task, message.folder))
                 self._runs[run.number] = run
                 self._turns.append(run)
                 self._changed.notify()
@@ -88,13 +100,16 @@ class Worker:
             self._connection.close()
 
     def _take_turns(self) -> None:
+        idle = False
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._turns or self._closed)
+                if idle or not self._runs:
+                    self._changed.wait_for(lambda: self._turns or self._closed, IDLE_S if self._runs else None)
                 if self._closed:
                     return
-                run = self._turns.popleft()
-            if self._goes_on(run):
+                run = self._turns.popleft() if self._turns else None
+            idle = run is None and not self._tasks.help()
+            if run is not None and self._goes_on(run):
                 with self._changed:
                     self._turns.append(run)
                     self._changed.notify()
@@ -143,7 +158,7 @@ class Worker:
 
     def _figures(self) -> Figures:
         on_device = torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
-        return Figures(memory_bytes(), on_device)
+        return Figures(memory_bytes(), on_device, self._tasks.active_rows())
 
 
 def memory_bytes() -> int:

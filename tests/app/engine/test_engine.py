@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Pipe
 from pathlib import Path
 
@@ -21,8 +22,25 @@ from audiolm.errors import BusyError, DeviceMemoryError, EngineError
 WAIT_S = 10.0
 
 
+@dataclass(frozen=True)
+class Work:
+    """Tasks that are functions: task name -> function(folder, engine's number) -> events."""
+
+    tasks: dict[str, Callable[[Path, int], Iterator]]
+    engine: int
+
+    def perform(self, task: Task, folder: Path) -> Iterator:
+        return self.tasks[task.name](folder, self.engine)
+
+    def help(self) -> bool:
+        return False
+
+    def active_rows(self) -> dict[str, int]:
+        return {"coarse": 3}
+
+
 class Launcher:
-    """Engines on threads whose tasks are functions: task name -> function(folder, engine's number) -> events."""
+    """Engines on threads that do such work."""
 
     def __init__(self, **tasks: Callable[[Path, int], Iterator]) -> None:
         self.tasks, self.launched = tasks, []
@@ -31,10 +49,7 @@ class Launcher:
         ours, theirs = Pipe()
         number = len(self.launched)
 
-        def perform(task: Task, folder: Path) -> Iterator:
-            return self.tasks[task.name](folder, number)
-
-        worker = Worker(theirs, perform, torch.device("cpu"), num_threads=2)
+        worker = Worker(theirs, Work(self.tasks, number), torch.device("cpu"), num_threads=2)
         threading.Thread(target=worker.serve, daemon=True).start()
         self.launched.append(Launched(ours, lambda: None))
         self.theirs = theirs
