@@ -17,7 +17,7 @@ from audiolm.lm.heads import DepthHead, DepthLevel
 from audiolm.lm.layouts import UNKNOWN
 from audiolm.lm.stage import CONDITION_KERNEL, ConditionMixer, StageModel
 from audiolm.lm.tables import embed
-from audiolm.nn.packing import EXACT_ROWS, Matrix, matrix, on_grid
+from audiolm.nn.packing import EXACT_ROWS, Matrix, in_blocks, matrix, on_grid
 from audiolm.nn.steps import BodySteps
 
 Pick = Callable[[int, Tensor], Tensor]
@@ -107,8 +107,7 @@ class StepModel:
         self.layout, self.stride = model.layout, model.config.condition_stride
         self.tables = tables = model.tables()
         linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
-        fitting = all(table.shape[0] % 32 == 0 for table in tables.outputs)
-        self.packed = fitting and all(on_grid(weight) for weight in linear)
+        self.packed = all(in_blocks(table) for table in tables.outputs) and all(on_grid(weight) for weight in linear)
         self.body = BodySteps(model.body, self.packed)
         self.mixer = None if getattr(model, "mixer", None) is None else MixerSteps.of(model.mixer, self.packed)
         self.inputs = torch.cat([*tables.inputs, model.start[None], torch.zeros_like(model.start[None])])

@@ -1,4 +1,4 @@
-"""Causal multi-head self-attention with rotary positions (RoFormer, arXiv 2104.09864).
+"""Multi-head self-attention with rotary positions (RoFormer, arXiv 2104.09864).
 
 The paper uses T5 relative position biases; rotary positions are relative as well, cost no table, and leave the
 attention to one fused kernel.
@@ -46,13 +46,23 @@ def blockwise_causal_attention(queries: Tensor, keys: Tensor, values: Tensor) ->
     return torch.cat(blocks, dim=2)
 
 
-class CausalSelfAttention(nn.Module):
-    """[B, N, D] -> [B, N, D]; position n attends to the `window` positions up to n (all of them where None)."""
+def full_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Each [B, H, N, D / H] -> the same: every position attends to all, as plain matrix products (as above)."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT
+    return scores.softmax(-1).to(values.dtype) @ values
 
-    def __init__(self, width: int, num_heads: int, window: int | None = None) -> None:
+
+class SelfAttention(nn.Module):
+    """[B, N, D] -> [B, N, D]; position n attends to the `window` positions up to n (all of them where None).
+
+    Not causal: to all positions, before and after.
+    """
+
+    def __init__(self, width: int, num_heads: int, window: int | None = None, causal: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.window = window
+        self.causal = causal
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
@@ -70,6 +80,8 @@ class CausalSelfAttention(nn.Module):
 
     def _attend(self, queries: Tensor, keys_values: Tensor) -> Tensor:
         steps = queries.shape[2]
+        if not self.causal:
+            return full_attention(queries, keys_values[0], keys_values[1])
         if self.window is None or steps <= self.window:
             if queries.requires_grad and queries.device.type == "cpu":
                 return blockwise_causal_attention(queries, keys_values[0], keys_values[1])

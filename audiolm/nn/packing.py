@@ -75,9 +75,14 @@ class PackedMatrix:
 Matrix = PlainMatrix | PackedMatrix
 
 
+def in_blocks(weight: Tensor) -> bool:
+    """Whether a matrix [N, K] has a shape that the int8 product is made for."""
+    return weight.shape[0] % 4 == 0 and weight.shape[1] % 32 == 0
+
+
 def on_grid(weight: Tensor) -> bool:
-    """Whether a matrix [N, K] on a CPU is what packing it gives back, in a shape that the product takes in blocks."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or weight.shape[0] % 32 or weight.shape[1] % 32:
+    """Whether a matrix [N, K] on a CPU is what packing it gives back, so that nothing is lost as int8."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not in_blocks(weight):
         return False
     return torch.equal(unpack_rows(*pack_rows(weight)), weight)
 

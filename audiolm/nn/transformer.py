@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiolm.config import TransformerConfig
-from audiolm.nn.attention import CausalSelfAttention, rotary_angles
+from audiolm.nn.attention import SelfAttention, rotary_angles
 
 INITIAL_STD = 0.02
 
@@ -17,11 +17,11 @@ INITIAL_STD = 0.02
 class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)); dropout on both branches."""
 
-    def __init__(self, config: TransformerConfig, window: int | None) -> None:
+    def __init__(self, config: TransformerConfig, window: int | None, causal: bool) -> None:
         super().__init__()
         self.dropout = config.dropout
         self.attention_norm = nn.LayerNorm(config.width, bias=False)
-        self.attention = CausalSelfAttention(config.width, config.num_heads, window)
+        self.attention = SelfAttention(config.width, config.num_heads, window, causal)
         self.feed_forward_norm = nn.LayerNorm(config.width, bias=False)
         self.feed_in = nn.Linear(config.width, config.feed_forward, bias=False)
         self.feed_out = nn.Linear(config.feed_forward, config.width, bias=False)
@@ -37,13 +37,13 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """[B, N, D] -> [B, N, D], final norm included. `window` bounds the attention, in positions."""
+    """[B, N, D] -> [B, N, D], final norm included. `window` bounds the attention; not causal: both ways."""
 
-    def __init__(self, config: TransformerConfig, window: int | None = None) -> None:
+    def __init__(self, config: TransformerConfig, window: int | None = None, causal: bool = True) -> None:
         super().__init__()
         self.config = config
         self.window = window
-        self.blocks = nn.ModuleList(TransformerBlock(config, window) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(TransformerBlock(config, window, causal) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
 
     def _rotary(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
