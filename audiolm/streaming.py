@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from audiolm.codec import Codec
-from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 from audiolm.events import Event, Sound
 from audiolm.growing import Excerpt, Growing
 from audiolm.stages import Meter, StageEvents, StageRun, fine_window, run_coarse, run_semantic
 
 BLOCK_FRAMES = 25  # 0.5 s, a block of the phase search
 CHUNK_SAMPLES = SAMPLE_RATE_HZ  # what is heard at a time: 1 s
+LAG_FRAMES = FRAME_RATE_HZ  # of the fine stage behind the coarse one, from which on a preview is worth its work
 
 Value = TypeVar("Value")
 
@@ -218,7 +219,7 @@ def stream(
         run_coarse(stages["coarse"], semantic, coarse_prompt, start.num_frames, coarse),
         stream_fine(stages["fine"], coarse, start.codes[:, num_coarse:], fine),
         _final(rows, (coarse, fine), chunks),
-        _preview(rows, coarse, chunks),
+        _preview(rows, coarse, fine, chunks),
     )
     return ids, torch.cat([coarse_codes, fine_codes], dim=2), [row.samples() for row in rows]
 
@@ -249,8 +250,8 @@ def _final(rows: list[Sounding], streams: tuple[Growing, ...], chunks: _Chunks) 
         yield None
 
 
-def _preview(rows: list[Sounding], coarse: Growing, chunks: _Chunks) -> Iterator[Sound | None]:
-    """Chunks from the coarse levels alone, as long as they are sooner than the whole."""
+def _preview(rows: list[Sounding], coarse: Growing, fine: Growing, chunks: _Chunks) -> Iterator[Sound | None]:
+    """Chunks from the coarse levels alone, where they are sooner: the first one, and any while the fine stage lags."""
     blocks_of_prompt = len(coarse) // BLOCK_FRAMES
     while rows[-1].position < blocks_of_prompt * BLOCK_FRAMES:
         yield None
@@ -261,7 +262,8 @@ def _preview(rows: list[Sounding], coarse: Growing, chunks: _Chunks) -> Iterator
                 if rows[number].position > ahead[number].position:
                     ahead[number] = rows[number].copy()
                 first, end = ahead[number].position, min(ahead[number].position + BLOCK_FRAMES, coarse.total)
-                if first < end <= len(coarse):
+                lags = chunk == 0 or len(coarse) - len(fine) >= LAG_FRAMES
+                if lags and first < end <= len(coarse):
                     ahead[number].read(coarse.span(first, end)[number], end == coarse.total)
                 yield None
             if chunks.told[number] <= chunk:

@@ -16,7 +16,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the application decides, and its end closes the connection
     connection = Connection(int(sys.argv[1]))
-    serve(connection, wire.unpack(connection.recv_bytes()))
+    serve(connection, wire.unpack(connection.recv_bytes()), warm=True)
     os._exit(0)  # a step in hand is not waited for
 
 

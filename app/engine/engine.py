@@ -59,6 +59,7 @@ class EngineStatus:
     """For health checks and metrics. `seconds` are running means: of whole runs, and of a continuation's stages."""
 
     state: str  # "off", "starting", "ready" or "failed"
+    process: int  # its id; 0 before there is one
     waiting: int
     running: int
     restarts: int
@@ -86,7 +87,7 @@ class Engine:
         self._counts = {"restarts": 0, "done": 0, "failed": 0, "stopped": 0}
         self._seconds: dict[str, float] = {}
         self._figures = Figures(0)
-        self._heard = 0.0
+        self._heard, self._process = 0.0, 0
 
     # ---- for callers
 
@@ -135,6 +136,7 @@ class Engine:
             figures = self._figures
             return EngineStatus(
                 self._state,
+                self._process,
                 len(self._line),
                 len(self._running),
                 **self._counts,
@@ -196,7 +198,7 @@ class Engine:
             elif isinstance(message, Figures):
                 self._figures = message
             else:
-                self._state, self._failed_starts = "ready", 0
+                self._state, self._failed_starts, self._process = "ready", 0, message.process
                 self._serve()
 
     def _end(self, message: Ended) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -16,11 +17,12 @@ from app import versions
 from app.clips import Clip, read_clip
 from app.detection import judge
 from app.engine.messages import Task
-from app.offer import Offer
+from app.offer import MAX_LOADED, Offer
 from app.results import Finished, Inspected, Loading, Reconstructed, SavedContinuation, Started
 from app.schemas import (
     MAX_CLIP_S,
     AblateRequest,
+    CheckpointChoice,
     ClipRequest,
     ContinueRequest,
     LadderRequest,
@@ -31,16 +33,20 @@ from app.study.clips import render
 from app.study.recipe import Recipe
 from audiolm.audio import files
 from audiolm.checkpoints import CheckpointInfo
-from audiolm.errors import AudioError
+from audiolm.config import SAMPLE_RATE_HZ
+from audiolm.errors import AudioError, AudioLMError
 from audiolm.events import Continuation, Progress, Result
 from audiolm.inspection.files import write_timeline
 from audiolm.inspection.timeline import Timeline, of_continuation, of_recording
 from audiolm.outputs import write_continuation
 from audiolm.pipeline import Pipeline
+from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 from audiolm.watermark import MarkResult
 
 Events = Generator[Any]
+
+logger = logging.getLogger(__name__)
 
 
 class Tasks:
@@ -52,13 +58,23 @@ class Tasks:
             method.__name__: method
             for method in (
                 *(self.continue_prompt, self.reconstruct, self.detect, self.inspect),
-                *(self.ladder, self.voices, self.ablate, self.make_study),
+                *(self.ladder, self.voices, self.ablate, self.make_study, self.warm_up),
             )
         }
 
     def perform(self, task: Task, folder: Path) -> Events:
         """Nothing is done before the first event is asked for."""
         return self._named[task.name](folder, *task.arguments)
+
+    def warm_up(self, folder: Path) -> Events:
+        """Loads what is offered, as far as it is kept, and runs each once, so that no visitor waits for that."""
+        for name in self.offer.names()[:MAX_LOADED]:
+            try:
+                _, pipeline = self.offer.load(CheckpointChoice.parse(name))
+                options = ContinuationRequest(prompt_s=1.0, continuation_s=2.2, num_continuations=1)
+                yield from pipeline.continue_prompt(_hum(), options, stream=True)
+            except AudioLMError as error:  # whoever asks for it is told
+                logger.warning("checkpoint %s could not be warmed up: %s", name, error)
 
     def help(self) -> bool:
         """A decoding step of some checkpoint. False where there is none to make."""
@@ -141,6 +157,14 @@ class Tasks:
         yield Loading(request.checkpoint.source)
         clip = read_clip(request.audio, MAX_CLIP_S)
         return *self.offer.load(request.checkpoint), clip
+
+
+def _hum() -> Waveform:
+    """A second of something to go on from."""
+    time_s = torch.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    return Waveform(
+        0.2 * torch.sin(2 * torch.pi * 220.0 * time_s) * (0.6 + 0.4 * torch.sin(2 * torch.pi * 5.0 * time_s))
+    )
 
 
 def _saved(

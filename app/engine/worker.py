@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
 import shutil
 import sys
@@ -24,6 +25,7 @@ from app.engine.messages import Begin, Ended, Figures, Happened, Ready, Stop, Ta
 from audiolm.errors import AudioLMError, DeviceMemoryError
 
 FIGURES_EVERY_S = 1.0
+OWN_RUN = 0
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +67,14 @@ class Worker:
             threading.Thread(target=self._work, name=f"audiolm-engine-{n}", daemon=True) for n in range(num_threads)
         ]
 
-    def serve(self) -> None:
-        """Returns once the application is gone; runs in hand are dropped at their next step."""
+    def serve(self, first: Task | None = None) -> None:
+        """Returns once the application is gone; runs in hand are dropped at their next step. `first` is a task of the
+        engine's own."""
+        if first is not None:
+            self._take(Begin(OWN_RUN, first, Path()))
         for thread in self._threads:
             thread.start()
-        self._send(Ready(threading.get_native_id(), str(self._device)))
+        self._send(Ready(os.getpid(), str(self._device)))
         told = 0.0
         with suppress(EOFError, OSError):
             while True:
@@ -121,7 +126,7 @@ class Worker:
         try:
             if not run.stopped:
                 event = next(run.events)
-                if event is not None:
+                if event is not None and run.number != OWN_RUN:
                     self._send(Happened(run.number, event))
                 return True
         except StopIteration:
@@ -148,8 +153,9 @@ class Worker:
             _let_go(error)
         if run.stopped:  # the last step may have made again what the application has cleared
             shutil.rmtree(run.folder, ignore_errors=True)
-        with suppress(OSError):
-            self._send(Ended(run.number, error))
+        if run.number != OWN_RUN:
+            with suppress(OSError):
+                self._send(Ended(run.number, error))
 
     def _send(self, message: Any) -> None:
         data = wire.pack(message)

@@ -30,9 +30,11 @@ Updates = dict[Any, Any]
 class Live(Protocol):
     """What a tab shows of a run besides the status line."""
 
-    def take(self, event: Course) -> None: ...
+    def take(self, event: Course) -> bool:
+        """Whether it must be shown at once."""
 
-    def updates(self) -> Updates: ...
+    def updates(self) -> Updates:
+        """What has changed."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,8 @@ def follow(
             for event in run:
                 if isinstance(event, Course):
                     status.take(event)
-                    if live is not None:
-                        live.take(event)
-                    if status.due():
+                    at_once = live is not None and live.take(event)
+                    if at_once or status.due():
                         yield {controls.status: status.html(), **(live.updates() if live else {})}
                 else:
                     done = yield from on_result(event)
