@@ -34,7 +34,7 @@ class Visitor(threading.Thread):
     def __init__(self, service: Service, recording: Path, seed: int) -> None:
         super().__init__(daemon=True)
         self.working, self.tokens, self.error = threading.Event(), [], None
-        fields = {"prompt_s": 1.0, "continuation_s": 12.0, "num_continuations": 2, "seed": seed}
+        fields = {"prompt_s": 1.0, "continuation_s": 6.0, "num_continuations": 1, "seed": seed}
         self._request = ContinueRequest.from_fields(recording, CheckpointChoice("tiny-speech"), fields)
         self._service, self._name = service, f"visitor {seed}"
         self.start()
@@ -57,7 +57,7 @@ def finished(visitors: list[Visitor]) -> list[list[str]]:
     for visitor in visitors:
         visitor.join(300)
         assert visitor.error is None
-        assert len(visitor.tokens) == 2
+        assert len(visitor.tokens) == 1
     return [visitor.tokens for visitor in visitors]
 
 
@@ -76,7 +76,7 @@ def kill_in_mid_job(service: Service, visitors: list[Visitor]) -> float:
 
 def test_runs_among_others_and_after_a_kill_give_the_tokens_of_each_alone(service, recording):
     alone = [finished([Visitor(service, recording, seed)])[0] for seed in range(VISITORS)]
-    assert len({tokens for rows in alone for tokens in rows}) == 2 * VISITORS
+    assert len({tokens for rows in alone for tokens in rows}) == VISITORS
     visitors = [Visitor(service, recording, seed) for seed in range(VISITORS)]
     kill_in_mid_job(service, visitors)
     assert finished(visitors) == alone
