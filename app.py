@@ -20,15 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.set_up(settings.log_json, settings.cache_folder)
     try:
         service = Service(settings)
-        site = Site(settings)
+        service.start()
+        site = Site(settings, service)
         page = build_ui(service, settings, site)
         options = launch_options(settings)
-        page.launch(**options, app_kwargs=site.app_kwargs(service, options["head"]), prevent_thread_lock=True)
+        page.launch(**options, app_kwargs=site.app_kwargs(options["head"]), prevent_thread_lock=True)
     except (AudioLMError, OSError) as error:  # OSError: the port is taken, the address is not this machine's
         print(f"app.py: {error}", file=sys.stderr)
         return 1
     site.belongings.sweep_forever(settings.cache_sweep_s)
     serve_until_stopped(site.guard, settings.grace_s, page.close)
+    service.close()
     return 0
 
 

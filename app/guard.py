@@ -47,7 +47,12 @@ class GuardedService:
         found = getattr(self._service, name)
         if name not in RUNS:
             return found
-        return lambda *arguments: GuardedRun(name, self._guard, self._visitor(), lambda: found(*arguments))
+        visitor = self._visitor()
+
+        def begin(*arguments: Any, **named: Any) -> GuardedRun:
+            return GuardedRun(name, self._guard, visitor, lambda: found(*arguments, **named, visitor=visitor.key))
+
+        return begin
 
 
 class GuardedRun:

@@ -22,6 +22,10 @@ HELP = {
     "audiolm_cache_bytes": ("gauge", "Uploads and results on disk"),
     "audiolm_resident_bytes": ("gauge", "Memory of this process"),
     "audiolm_engine_restarts_total": ("counter", "How often the engine was started again"),
+    "audiolm_engine_runs": ("gauge", "Runs that the engine works on"),
+    "audiolm_engine_waiting": ("gauge", "Runs that wait for the engine"),
+    "audiolm_engine_resident_bytes": ("gauge", "Memory of the engine's process"),
+    "audiolm_device_bytes": ("gauge", "Memory that the engine takes of a graphics processor"),
     "audiolm_up_seconds": ("gauge", "Since this process began to serve"),
 }
 

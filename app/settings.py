@@ -52,6 +52,8 @@ class Settings:
     cache_folder: Path = Path(tempfile.gettempdir()) / f"audiolm-studio-{USER_ID}"
     upload_bytes_per_hour: int = 0
     max_cache_bytes: int = 8 * 2**30
+    line_size: int = 32  # runs that wait for the engine, in `app.engine`; `work` bounds those of visitors
+    runs_at_once: int = 8  # that share the engine
     cache_sweep_s: int = 300
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
     prompts_folder: Path = ASSETS / "prompts"
@@ -82,6 +84,12 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
     )
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's choice)")
     parser.add_argument(
+        "--runs-at-once",
+        type=int,
+        default=Settings.runs_at_once,
+        help="runs that share the engine; further ones wait (default: %(default)s)",
+    )
+    parser.add_argument(
         "--other-checkpoints",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -107,7 +115,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
     values = parser.parse_args(arguments)
     if not 0 <= values.port <= 65535:
         parser.error(f"--port must be 0..65535, found {values.port}")
-    for name in ("threads", "max_runs"):
+    for name in ("threads", "max_runs", "runs_at_once"):
         if (found := getattr(values, name)) is not None and found < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, found {found}")
     for name in ("proxies", "runs_per_visitor", "runs_per_address", "grace"):
@@ -121,6 +129,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         device=values.device,
         checkpoints=tuple(values.checkpoints),
         threads=values.threads,
+        runs_at_once=values.runs_at_once,
         other_checkpoints=alone if values.other_checkpoints is None else values.other_checkpoints,
         watermark=values.watermark,
         studies_in_page=alone if values.studies_in_page is None else values.studies_in_page,

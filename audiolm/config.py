@@ -247,6 +247,37 @@ class StageConfig(Config):
 
 
 @dataclass(frozen=True)
+class MaskedConfig(Config):
+    """A fine stage that fills whole windows in `num_passes` parallel passes, given the coarse levels of all frames.
+
+    Tables are linear maps of a code's vector in the codec (`feature_dimension`) beside `learnt_dimension` numbers of
+    its own: whole learnt tables would be most of so small a model.
+    """
+
+    levels: tuple[int, ...] = (1024,) * 8
+    condition_levels: tuple[int, ...] = (1024,) * 4
+    max_steps: int = 150  # frames of a window
+    feature_dimension: int = 64
+    learnt_dimension: int = 16
+    depth_width: int = 96
+    num_passes: int = 8
+    transformer: TransformerConfig = field(
+        default_factory=lambda: TransformerConfig(width=192, num_layers=3, num_heads=3, feed_forward=512, dropout=0.05)
+    )
+
+    def __post_init__(self) -> None:
+        for name, levels in (("levels", self.levels), ("condition_levels", self.condition_levels)):
+            self._require(len(levels) >= 1 and len(set(levels)) == 1, f"{name} must be equal sizes, found {levels}")
+        self._require(min(self.levels[0], self.condition_levels[0]) >= 2, "levels must each be >= 2")
+        sizes = (self.max_steps, self.feature_dimension, self.learnt_dimension, self.depth_width, self.num_passes)
+        self._require(
+            min(sizes) >= 1,
+            "max_steps, feature_dimension, learnt_dimension, depth_width and num_passes must be positive, "
+            f"found {sizes}",
+        )
+
+
+@dataclass(frozen=True)
 class SamplingConfig(Config):
     """Sampling of one stage. top_k 0 and top_p 1.0 switch truncation off; temperature 0 is greedy."""
 

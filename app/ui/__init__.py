@@ -22,6 +22,7 @@ from app.ui.detect_tab import build_detect_tab
 from app.ui.inspect_tab import TAB, build_inspect_tab
 from app.ui.picker import build_picker
 from app.ui.privacy import build_privacy
+from app.ui.stream import stream_head
 from app.ui.study_tab import build_study_tab
 from app.ui.switch import switch_head
 from app.ui.theme import theme
@@ -41,7 +42,7 @@ HEADER = f"""
 
 def build_ui(unguarded: Service, settings: Settings, site: Site | None = None) -> gr.Blocks:
     """The whole page with its queue; not launched yet. Raises OSError where the folder of uploads cannot be used."""
-    site = site or Site(settings)
+    site = site or Site(settings, unguarded)
     service: Any = GuardedService(unguarded, site.guard, partial(current_visitor, settings.num_proxies))
     os.environ["GRADIO_TEMP_DIR"] = str(site.belongings.folder)
     processing_utils.hash_seed = secrets.token_bytes(32)  # else the names of files could be told from their contents
@@ -92,6 +93,6 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "allowed_paths": [str(settings.prompts_folder)],
         "theme": theme(),
         "css_paths": settings.css_file,
-        "head": timeline_head() + switch_head(),
+        "head": timeline_head() + switch_head() + stream_head(),
         "footer_links": ["api", "settings"],
     }

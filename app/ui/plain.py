@@ -20,6 +20,7 @@ from audiolm.errors import (
     BusyError,
     CheckpointError,
     DeviceMemoryError,
+    EngineError,
     RequestError,
     WatermarkError,
 )
@@ -33,11 +34,12 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Events of the page itself: no spinner of Gradio's, no place in the API's documentation."""
 
 TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
-    (BusyError, "Busy"),
     (RunLimitError, "This took too long"),
     (AudioError, "This recording cannot be used"),
     (CheckpointError, "This checkpoint cannot be used"),
     (DeviceMemoryError, "Not enough memory"),
+    (BusyError, "Too many are waiting"),
+    (EngineError, "The engine failed"),
     (RequestError, "This cannot be done as asked"),
     (StudyError, "This study cannot be made"),
     (WatermarkError, "The watermark cannot be used"),

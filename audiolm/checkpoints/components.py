@@ -10,29 +10,33 @@ import torch
 from torch import Tensor, nn
 
 from audiolm.codec import Codec
-from audiolm.config import STAGES, CodecConfig, Config, DetectorConfig, SemanticConfig, StageConfig
+from audiolm.config import STAGES, CodecConfig, Config, DetectorConfig, MaskedConfig, SemanticConfig, StageConfig
 from audiolm.detector import Detector
 from audiolm.errors import CheckpointError, ConfigError
 from audiolm.lm import StageModel
+from audiolm.lm.masked import MaskedModel
 from audiolm.semantic import SemanticTokenizer
 
 MAX_SIZE, MAX_DEPTH, MAX_ITEMS = 2**16, 256, 4096  # of a config: widths and vocabularies, layers, lists
 SKETCHED_FROM = 2**25  # by the measure of `_check_numbers`; sketching is slow when first done, the others need it not
 TOKENIZERS = ("codec", "semantic")
 REQUIRED = (*TOKENIZERS, *(f"stage_{stage}" for stage in STAGES))
-COMPONENTS = (*REQUIRED, "detector")
+MASKED = "fine_masked"
+COMPONENTS = (*REQUIRED, MASKED, "detector")
 MADE_FOR: dict[str, tuple[str, ...]] = {
     "codec": (),
     "semantic": (),
     "stage_semantic": ("semantic",),
     "stage_coarse": ("codec", "semantic"),
     "stage_fine": ("codec",),
+    MASKED: ("codec",),  # nothing is made for it: a detector knows the checkpoint by its stages
     "detector": ("codec", *(f"stage_{stage}" for stage in STAGES)),  # whole hashes: it judges what these sound like
 }
 _CLASSES: dict[str, tuple[type[nn.Module], type[Config]]] = {
     "codec": (Codec, CodecConfig),
     "semantic": (SemanticTokenizer, SemanticConfig),
     **{f"stage_{stage}": (StageModel, StageConfig) for stage in STAGES},
+    MASKED: (MaskedModel, MaskedConfig),
     "detector": (Detector, DetectorConfig),
 }
 

@@ -15,6 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from audiolm.errors import CheckpointError
+from audiolm.nn.packing import pack_rows, unpack_rows
 
 SHARD_BYTES = 15 * 2**20  # files of the repository stay under 16 MiB
 SHIPPING_DTYPE = torch.bfloat16
@@ -64,24 +65,13 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 def _pack(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values of the tensor's shape, and a row's step as quarter powers of two (int16).
-
-    The grid of steps makes packing idempotent: the largest value of a row is at least 107 steps, so that the next
-    finer step could not hold it.
-    """
-    rows = _rows(tensor)
-    largest = rows.abs().amax(dim=1).double().clamp(min=1e-30)
-    exponents = torch.ceil(4 * torch.log2(largest / 127) - 1e-4).to(torch.int16)
-    values = torch.round(rows / _steps(exponents)[:, None]).clamp(-127, 127).to(torch.int8)
+    """int8 values of the tensor's shape, and a row's step (`audiolm.nn.packing`)."""
+    values, exponents = pack_rows(_rows(tensor))
     return values.reshape(tensor.shape), exponents
 
 
 def _unpack(values: Tensor, exponents: Tensor) -> Tensor:
-    return (_rows(values).float() * _steps(exponents)[:, None]).reshape(values.shape)
-
-
-def _steps(exponents: Tensor) -> Tensor:
-    return torch.exp2(exponents.double() / 4).float()
+    return unpack_rows(_rows(values), exponents).reshape(values.shape)
 
 
 def component_hash(tensors: Mapping[str, Tensor]) -> str:

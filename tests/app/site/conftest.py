@@ -12,12 +12,11 @@ import httpx
 import pytest
 
 from app.limits import WorkLimits
-from app.service import Service
 from app.settings import Settings
 from app.site import Site
 from app.ui import build_ui, launch_options
 from app.visitors import COOKIE, new_token
-from tests.app.conftest import write_tone
+from tests.app.conftest import Service, write_tone
 from tests.journeys.conftest import free_port
 
 TINY = "tiny-speech"
@@ -50,10 +49,11 @@ def app(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         metrics=True,
         work=WorkLimits(max_runs=2),
     )
-    service, site = Service(own), Site(own)
+    service = Service(own)
+    site = Site(own, service)
     page = build_ui(service, own, site)
     options = launch_options(own)
-    page.launch(**options, app_kwargs=site.app_kwargs(service, options["head"]), prevent_thread_lock=True, quiet=True)
+    page.launch(**options, app_kwargs=site.app_kwargs(options["head"]), prevent_thread_lock=True, quiet=True)
     yield Running(f"http://127.0.0.1:{own.port}", site, page, own)
     page.close(verbose=False)
 

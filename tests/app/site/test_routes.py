@@ -195,12 +195,16 @@ def test_scripts_that_are_put_into_the_head_later_are_named_too():
 
 def test_metrics_are_off_unless_asked_for_and_health_is_always_told(app):
     guard = Guard(Admission(WorkLimits()), Metrics())
-    assert [route.path for route in status_routes(guard, with_metrics=False)] == ["/healthz"]
-    client = TestClient(Starlette(routes=status_routes(guard, with_metrics=True)))
-    assert client.get("/healthz").json() == {"status": "ok"}
+    assert [route.path for route in status_routes(guard, lambda: "ready", with_metrics=False)] == ["/healthz"]
+    states = ["ready", "failed", "starting", "ready"]
+    client = TestClient(Starlette(routes=status_routes(guard, lambda: states.pop(0), with_metrics=True)))
+    assert client.get("/healthz").json() == {"status": "ok", "engine": "ready"}
+    assert client.get("/healthz").status_code == 503
+    assert client.get("/healthz").status_code == 200
     guard.admission.close("the server is being restarted")
     assert client.get("/healthz").status_code == 503
     with app.visitor() as visitor:
         text = visitor.get("/metrics").text
     assert re.search(r"^audiolm_resident_bytes \d", text, re.MULTILINE)
     assert "audiolm_runs_in_line 0" in text
+    assert "audiolm_engine_restarts_total 0" in text
