@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.answers import Answer, Kind
 from app.belongings import Belongings
+from app.limits import Allowance, spoken
 from app.uploads import Uploads
 from app.visitors import Visitor, identify
 
@@ -87,6 +88,7 @@ class House:
     frame_ancestors: str = "'self'"
     head: bytes = b""  # scripts and styles of the page's own
     local: bool = True  # nobody but this machine is served
+    posts: Allowance = field(default_factory=lambda: Allowance(0, 600.0))  # of an address: events, answers of studies
 
 
 class Refused(Exception):
@@ -138,6 +140,8 @@ class Door:
             answer.secure = self._is_secure(scope, headers)
         if answer.kind is None:
             raise Refused(404, "there is nothing here")
+        if scope["method"] == "POST":
+            self._count(visitor)
         if answer.kind is Kind.FILE:
             self._check_file(visitor, path.removeprefix(f"{API}/file="))
         elif answer.kind is Kind.EVENT:
@@ -152,6 +156,11 @@ class Door:
         sessions = [found[1]] if found else parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [])
         self._check_sessions(visitor, sessions)
         await self._app(scope, receive, answer)
+
+    def _count(self, visitor: Visitor) -> None:
+        if wait_s := self._house.posts.wait_s(visitor.address):
+            raise Refused(429, f"too many requests from your address; please try again in {spoken(wait_s)}")
+        self._house.posts.take(visitor.address)
 
     def _check_origin(self, headers: Headers) -> None:
         """Refuses what another site's page asks for, and names that were bound anew to this machine's own address."""

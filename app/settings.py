@@ -15,6 +15,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 PUBLIC_RUNS_AT_ONCE = 4  # of a visitor
 PUBLIC_RUNS_OF_VISITOR, PUBLIC_RUNS_OF_ADDRESS = 30, 120  # in ten minutes; a house or a school has one address
+PUBLIC_POSTS = 3000  # of an address in ten minutes: answers of a class of listeners, all events of the page
 PUBLIC_UPLOAD_BYTES = 2**30  # of an address in an hour
 USER_ID = getattr(os, "getuid", lambda: 0)()
 
@@ -30,7 +31,8 @@ class Settings:
     may make listening studies and see the owners' links of all that are here: on by default as the one before.
     `watermark` says whether what is generated carries a mark. `local` says that no other machine is served, and
     `work` bounds the runs: by default with shares of visitors and addresses only where others are served, as for
-    `upload_bytes_per_hour` (0: no limit). `num_proxies` are those in front whose word on addresses is taken.
+    `upload_bytes_per_hour` and `posts_per_address` (0: no limit). `num_proxies` are those in front whose word on
+    addresses is taken.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +53,7 @@ class Settings:
     grace_s: float = 8.0  # for runs under way when the server is stopped; Docker waits for 10 s
     cache_folder: Path = Path(tempfile.gettempdir()) / f"audiolm-studio-{USER_ID}"
     upload_bytes_per_hour: int = 0
+    posts_per_address: int = 0
     max_cache_bytes: int = 8 * 2**30
     line_size: int = 32  # runs that wait for the engine, in `app.engine`; `work` bounds those of visitors
     runs_at_once: int = 8  # that share the engine
@@ -149,6 +152,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         grace_s=values.grace,
         cache_folder=Path(environment.get("GRADIO_TEMP_DIR") or Settings.cache_folder),
         upload_bytes_per_hour=0 if alone else PUBLIC_UPLOAD_BYTES,
+        posts_per_address=0 if alone else PUBLIC_POSTS,
     )
 
 

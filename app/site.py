@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 from app.belongings import Belongings
 from app.door import Door, House
 from app.guard import Guard
-from app.limits import Admission
+from app.limits import Admission, Allowance
 from app.metrics import Metrics
 from app.service import Service
 from app.settings import Settings
@@ -56,6 +56,7 @@ class Site:
             settings.frame_ancestors,
             head.encode(),
             settings.local,
+            Allowance(settings.posts_per_address, settings.work.window_s),
         )
         return {
             "routes": [

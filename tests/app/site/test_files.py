@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from app.visitors import COOKIE
@@ -33,6 +34,32 @@ def test_a_program_without_cookies_gets_its_results(app, recording):
         kind, (_, files) = call(program, "reconstruct", [recorded(upload(program, recording)), TINY, [1]])
         assert kind == "complete"
         assert fetched(program, files[0]["path"]) == 200
+
+
+def test_a_run_counts_for_the_visitor_who_asked_for_it(app, recording, monkeypatch):
+    asked = []
+    monkeypatch.setattr(app.site.guard.admission, "enter", asked.append)
+    monkeypatch.setattr(app.site.guard.admission, "leave", lambda *_: None)
+    with app.visitor() as one, app.program() as program:
+        for client in (one, program):
+            assert call(client, "reconstruct", [recorded(upload(client, recording)), TINY, [1]])[0] == "complete"
+        assert [visitor.cookie for visitor in asked] == [one.cookies[COOKIE], ""]
+        assert asked[0].address == asked[1].address != ""
+
+
+def test_a_full_line_is_told_in_words_and_nothing_that_was_taken_is_lost(app, recording):
+    """The line takes two (see `app`)."""
+    with app.visitor() as one:
+        inputs = [recorded(upload(one, recording)), TINY, [1]]
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(lambda _: call(one, "reconstruct", inputs), range(20)))
+    done = [told for kind, told in answers if kind == "complete"]
+    refused = [told for kind, told in answers if kind == "error"]
+    assert len(done) >= 2
+    assert len(done) + len(refused) == 20
+    assert len(refused) >= 1
+    for told in refused:
+        assert "runs are under way or waiting, and no more are taken. Please try again in about" in told["error"]
 
 
 def test_names_cannot_be_told_from_contents(app, recording):

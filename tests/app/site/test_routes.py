@@ -11,14 +11,16 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from app.door import DECIDED_AGAINST, OWN_ROUTES, kind_of
+from app.door import DECIDED_AGAINST, OWN_ROUTES, Door, House, kind_of
 from app.guard import Guard
 from app.headers import page_policy
-from app.limits import Admission, WorkLimits
+from app.limits import Admission, Allowance, WorkLimits
 from app.metrics import Metrics
 from app.status import status_routes
+from app.uploads import Uploads
 from tests.app.site.conftest import TINY, upload
 
 SAMPLES = {
@@ -208,3 +210,15 @@ def test_metrics_are_off_unless_asked_for_and_health_is_always_told(app):
     assert re.search(r"^audiolm_resident_bytes \d", text, re.MULTILINE)
     assert "audiolm_runs_in_line 0" in text
     assert "audiolm_engine_restarts_total 0" in text
+
+
+def test_requests_of_an_address_are_counted_also_those_to_studies(app, tmp_path):
+    async def yes(scope, receive, send):
+        await PlainTextResponse("yes")(scope, receive, send)
+
+    house = House(app.site.belongings, Uploads(1, 0, 0, lambda: 0), tmp_path, num_proxies=1, posts=Allowance(2, 600))
+    client = TestClient(Door(yes, house))
+    statuses = [client.post(path).status_code for path in ("/study/a/api/answer", "/gradio_api/reset", "/study/a")]
+    assert statuses == [200, 200, 429]
+    assert client.get("/study/a").status_code == 200
+    assert client.post("/study/a", headers={"x-forwarded-for": "9.9.9.9"}).status_code == 200
