@@ -138,6 +138,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         studies_in_page=alone if values.studies_in_page is None else values.studies_in_page,
         studies_folder=values.studies,
         local=alone,
+        line_size=max(Settings.line_size, values.max_runs),
         work=WorkLimits(
             max_runs=values.max_runs,
             max_runs_of_visitor=0 if alone else PUBLIC_RUNS_AT_ONCE,

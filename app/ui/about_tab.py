@@ -21,8 +21,8 @@ Everything that comes out is **generated**: it says so in the page, in the WAV f
 which holds the seeds and hashes that make the same tokens again. Please do not pass generated speech off as a person's.
 
 Recordings and results are deleted from the server within the hour, or at once with **Delete my audio** at the end of
-the page. One cookie tells which of them are yours, so that nobody else can fetch them. Nothing is sent elsewhere, and the
-server's log holds neither audio nor addresses.
+the page. One cookie tells which of them are yours, so that nobody else can fetch them. Nothing is sent elsewhere, and
+the server's log holds neither audio nor addresses.
 """
 
 DETECTION = """
