@@ -27,7 +27,7 @@ class WorkLimits:
 
     max_runs: int = 16  # running and waiting together
     max_runs_of_visitor: int = 0  # of these, of one visitor
-    max_run_s: float = 600.0  # from the first step on; waiting does not count
+    max_run_s: float = 1200.0  # from the first step on; waiting does not count
     per_visitor: int = 0  # runs begun in `window_s`
     per_address: int = 0
     window_s: float = 600.0

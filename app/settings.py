@@ -13,6 +13,7 @@ from app.limits import WorkLimits
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+SPACES = "https://huggingface.co"
 PUBLIC_RUNS_AT_ONCE = 4  # of a visitor
 PUBLIC_RUNS_OF_VISITOR, PUBLIC_RUNS_OF_ADDRESS = 30, 120  # in ten minutes; a house or a school has one address
 PUBLIC_POSTS = 3000  # of an address in ten minutes: answers of a class of listeners, all events of the page
@@ -66,8 +67,10 @@ class Settings:
 
 
 def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
-    """Command line over environment (GRADIO_SERVER_NAME, GRADIO_SERVER_PORT: set by Hugging Face Spaces;
-    GRADIO_TEMP_DIR: where uploads and results lie for less than an hour) over defaults.
+    """Command line over environment over defaults.
+
+    Of the environment: GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and SPACE_ID, set by Hugging Face Spaces, which are behind
+    a proxy and in a frame; GRADIO_TEMP_DIR, where uploads and results lie for less than an hour.
 
     Raises SystemExit, with a message naming the option, on a value out of range.
     """
@@ -114,7 +117,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
     parser.add_argument(
         "--no-watermark", dest="watermark", action="store_false", help="leave what is generated without a watermark"
     )
-    _add_public_options(parser)
+    _add_public_options(parser, in_space=bool(environment.get("SPACE_ID")))
     values = parser.parse_args(arguments)
     if not 0 <= values.port <= 65535:
         parser.error(f"--port must be 0..65535, found {values.port}")
@@ -157,7 +160,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
     )
 
 
-def _add_public_options(parser: argparse.ArgumentParser) -> None:
+def _add_public_options(parser: argparse.ArgumentParser, in_space: bool) -> None:
     """What matters where others are served."""
     group = parser.add_argument_group("serving others")
     group.add_argument(
@@ -167,12 +170,12 @@ def _add_public_options(parser: argparse.ArgumentParser) -> None:
         help="ask for a login: a file of lines NAME:PASSWORD that only you may read",
     )
     group.add_argument(
-        "--proxies", type=int, default=Settings.num_proxies, metavar="N", help="reverse proxies in front (default: 0)"
+        "--proxies", type=int, default=int(in_space), metavar="N", help="reverse proxies in front (default: 0)"
     )
     group.add_argument(
         "--frame-ancestors",
         nargs="+",
-        default=[Settings.frame_ancestors],
+        default=[Settings.frame_ancestors, *([SPACES] if in_space else [])],
         metavar="SOURCE",
         help="pages that may show this one in a frame, such as https://huggingface.co (default: 'self')",
     )

@@ -89,3 +89,9 @@ def test_what_shows_more_is_off_until_it_is_asked_for(tmp_path):
     asked = parse(arguments, {"GRADIO_TEMP_DIR": str(tmp_path)})
     assert (asked.login_file, asked.cache_folder, asked.num_proxies) == (tmp_path, tmp_path, 1)
     assert asked.frame_ancestors == "'self' https://a.b"
+
+
+def test_a_space_is_behind_a_proxy_and_in_a_frame():
+    space = parse([], {"SPACE_ID": "org/name", "GRADIO_SERVER_NAME": "0.0.0.0"})
+    assert (space.num_proxies, space.frame_ancestors) == (1, "'self' https://huggingface.co")
+    assert parse(["--proxies", "2"], {"SPACE_ID": "org/name"}).num_proxies == 2
