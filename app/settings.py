@@ -69,8 +69,8 @@ class Settings:
 def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Command line over environment over defaults.
 
-    Of the environment: GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and SPACE_ID, set by Hugging Face Spaces, which are behind
-    a proxy and in a frame; GRADIO_TEMP_DIR, where uploads and results lie for less than an hour.
+    Of the environment: GRADIO_SERVER_NAME, GRADIO_SERVER_PORT and SPACE_ID, set by Hugging Face Spaces, which are
+    behind a proxy and in a frame; GRADIO_TEMP_DIR, where uploads and results lie for less than an hour.
 
     Raises SystemExit, with a message naming the option, on a value out of range.
     """
