@@ -195,7 +195,8 @@ class SemanticConfig(Config):
         self._require(1 <= self.tap_layer <= layers, f"tap_layer must be 1..{layers}, found {self.tap_layer}")
         self._require(self.width % (2 * self.num_heads) == 0, "width / num_heads must be even (rotary positions)")
         self._require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, found {self.conv_kernel_size}")
-        self._require(self.n_fft >= 400, f"n_fft must be at least 400, found {self.n_fft}")
+        self._require(400 <= self.n_fft <= 8192, f"n_fft must be 400..8192, found {self.n_fft}")
+        self._require(1 <= self.num_mels <= 512, f"num_mels must be 1..512, found {self.num_mels}")
         self._require(self.num_clusters >= 2, f"num_clusters must be at least 2, found {self.num_clusters}")
 
 
@@ -243,6 +244,37 @@ class StageConfig(Config):
         self._require(len(self.levels) >= 1 and min(self.levels) >= 2, f"levels must each be >= 2, found {self.levels}")
         self._require(self.condition_stride >= 1, f"condition_stride must be positive, found {self.condition_stride}")
         self._require(self.max_steps >= 1, f"max_steps must be positive, found {self.max_steps}")
+
+
+@dataclass(frozen=True)
+class MaskedConfig(Config):
+    """A fine stage that fills whole windows in `num_passes` parallel passes, given the coarse levels of all frames.
+
+    Tables are linear maps of a code's vector in the codec (`feature_dimension`) beside `learnt_dimension` numbers of
+    its own: whole learnt tables would be most of so small a model.
+    """
+
+    levels: tuple[int, ...] = (1024,) * 8
+    condition_levels: tuple[int, ...] = (1024,) * 4
+    max_steps: int = 150  # frames of a window
+    feature_dimension: int = 64
+    learnt_dimension: int = 16
+    depth_width: int = 96
+    num_passes: int = 8
+    transformer: TransformerConfig = field(
+        default_factory=lambda: TransformerConfig(width=192, num_layers=3, num_heads=3, feed_forward=512, dropout=0.05)
+    )
+
+    def __post_init__(self) -> None:
+        for name, levels in (("levels", self.levels), ("condition_levels", self.condition_levels)):
+            self._require(len(levels) >= 1 and len(set(levels)) == 1, f"{name} must be equal sizes, found {levels}")
+        self._require(min(self.levels[0], self.condition_levels[0]) >= 2, "levels must each be >= 2")
+        sizes = (self.max_steps, self.feature_dimension, self.learnt_dimension, self.depth_width, self.num_passes)
+        self._require(
+            min(sizes) >= 1,
+            "max_steps, feature_dimension, learnt_dimension, depth_width and num_passes must be positive, "
+            f"found {sizes}",
+        )
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ notes are involved anywhere.
 Everything that comes out is **generated**: it says so in the page, in the WAV file's own comment and in the receipt,
 which holds the seeds and hashes that make the same tokens again. Please do not pass generated speech off as a person's.
 
-Recordings are deleted from the server within the hour; only the clips of a listening study stay, until its folder is
-deleted. Nothing is stored in your browser, nothing is sent elsewhere.
+Recordings and results are deleted from the server within the hour, or at once with **Delete my audio** at the end of
+the page. One cookie tells which of them are yours, so that nobody else can fetch them. Nothing is sent elsewhere, and
+the server's log holds neither audio nor addresses. Only the clips of a listening study stay, until its folder is deleted.
 """
 
 DETECTION = """

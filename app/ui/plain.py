@@ -11,30 +11,35 @@ from typing import Any
 
 import gradio as gr
 
+from app.limits import RunLimitError
 from app.presenters import notice_html
 from app.study.errors import StudyError
 from audiolm.errors import (
     AudioError,
     AudioLMError,
+    BusyError,
     CheckpointError,
     DeviceMemoryError,
+    EngineError,
     RequestError,
     WatermarkError,
 )
 
-MODEL_EVENTS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 16}
+MODEL_EVENTS: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 64}
 """Every event that runs a model: the same group and the same explicit limit (Gradio takes the lowest it meets).
 
-So many may stand in the service's own line, which lets one at a time to the device and knows who goes first; further
-ones wait in Gradio's queue, until that is full."""
+Many more than the line takes (`app.limits`), so that whoever finds it full is told at once, with an estimate."""
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Events of the page itself: no spinner of Gradio's, no place in the API's documentation."""
 
 TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
+    (RunLimitError, "This took too long"),
     (AudioError, "This recording cannot be used"),
     (CheckpointError, "This checkpoint cannot be used"),
     (DeviceMemoryError, "Not enough memory"),
+    (BusyError, "Too many are waiting"),
+    (EngineError, "The engine failed"),
     (RequestError, "This cannot be done as asked"),
     (StudyError, "This study cannot be made"),
     (WatermarkError, "The watermark cannot be used"),

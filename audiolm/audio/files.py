@@ -7,76 +7,46 @@ what a header claims is used to refuse early, never to allocate. Reading needs s
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
+from audiolm.audio import isolation
+from audiolm.audio.decoding import BLOCK_VALUES, check_claim, check_layout, decode, mono, open_recording
+from audiolm.audio.limits import LIMITS
 from audiolm.audio.resample import resample_blocks
 from audiolm.config import SAMPLE_RATE_HZ
-from audiolm.errors import (
-    AudioFormatError,
-    AudioLimitError,
-    AudioNotFiniteError,
-    AudioSilentError,
-    AudioTooShortError,
-)
+from audiolm.errors import AudioFormatError, AudioLimitError, AudioSilentError, AudioTooShortError
 from audiolm.streams import Waveform
 
-
-@dataclass(frozen=True)
-class AudioLimits:
-    """Every limit on what is read; the README and the page print them from here."""
-
-    max_duration_s: float = 600.0
-    min_duration_s: float = 0.5
-    max_channels: int = 8
-    min_rate_hz: int = 4_000
-    max_rate_hz: int = 192_000
-    max_file_bytes: int = 256 * 2**20
-    max_values: int = 57_600_000  # decoded samples over all channels: 600 s of 48 kHz stereo
-    max_magnitude: float = 65_536.0  # float files may exceed 1 (they are scaled down), but not by more than this
-    silence_db: float = -60.0  # level of the loudest 50 ms, relative to full scale
-    max_comment_bytes: int = 2**20
+__all__ = ["LIMITS", "from_array", "read_comment", "read_waveform", "write_wav"]
 
 
-LIMITS = AudioLimits()
-
-_BLOCK_VALUES = 2**17
-_UNKNOWN_FRAMES = 2**62  # libsndfile's count where a stream does not say how long it is
 _SILENCE_WINDOW = SAMPLE_RATE_HZ // 20
 _MAX_RIFF_CHUNKS = 64
-_MAX_FLAC_BLOCKS = 128
-_MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b"fLaC", b"OggS", b"ID3", b"caff", b".snd")
 
 
-def read_waveform(path: str | os.PathLike[str], *, max_s: float | None = None) -> Waveform:
+def read_waveform(path: str | os.PathLike[str], *, max_s: float | None = None, trusted: bool = False) -> Waveform:
     """A WAV, FLAC, OGG (Vorbis, Opus), MP3, AIFF, AU, CAF or W64 file as 16 kHz mono float32 within [-1, 1].
 
     With `max_s` only the first `max_s` seconds are decoded, checked and returned; a file whose header claims more than
-    `LIMITS.max_duration_s` is refused all the same. Files that exceed full scale are scaled down to it.
+    `LIMITS.max_duration_s` is refused all the same. Files that exceed full scale are scaled down to it. Decoding
+    happens in a process of its own (`audiolm.audio.isolation`) unless the file is `trusted`, as one's own corpus is.
 
     Raises AudioFormatError (not audio, empty, damaged), AudioLimitError (duration, channels, rate, bytes, magnitude),
     AudioTooShortError, AudioSilentError, AudioNotFiniteError; the message names the limit and the value found.
     """
+    descriptor = open_recording(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioFormatError(f"the file cannot be opened: {reason}") from error
-    try:
-        _check_file(descriptor)
-        with _open_stream(descriptor) as stream:
-            _check_layout(stream.channels, stream.samplerate)
-            _check_claim(stream.frames, stream.channels, stream.samplerate)
-            return _assemble(_decode(stream), stream.samplerate, max_s)
+        rate_hz, blocks = (decode if trusted or not isolation.AVAILABLE else isolation.decode_apart)(descriptor)
+        with closing(blocks):
+            return _assemble(blocks, rate_hz, max_s)
     finally:
         os.close(descriptor)
 
@@ -94,103 +64,11 @@ def from_array(samples: np.ndarray, sample_rate_hz: int, *, max_s: float | None 
     frames = samples[:, None] if samples.ndim == 1 else samples
     if not isinstance(sample_rate_hz, int | np.integer):
         raise AudioFormatError(f"the sample rate must be a whole number of Hz, found {sample_rate_hz!r}")
-    _check_layout(frames.shape[1], int(sample_rate_hz))
-    _check_claim(frames.shape[0], frames.shape[1], int(sample_rate_hz))
-    step = max(1, _BLOCK_VALUES // frames.shape[1])
+    check_layout(frames.shape[1], int(sample_rate_hz))
+    check_claim(frames.shape[0], frames.shape[1], int(sample_rate_hz))
+    step = max(1, BLOCK_VALUES // frames.shape[1])
     blocks = (_to_float(frames[start : start + step]) for start in range(0, frames.shape[0], step))
-    return _assemble(blocks, int(sample_rate_hz), max_s)
-
-
-class _Stream(soundfile.SoundFile):
-    """Says it cannot seek, so that soundfile reads straight on: it seeks after each block otherwise, which is slow and
-    fails on FLAC streams of unstated length."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-def _check_file(descriptor: int) -> None:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise AudioFormatError("not a regular file")
-    if status.st_size == 0:
-        raise AudioFormatError("the file is empty (0 bytes)")
-    if status.st_size > LIMITS.max_file_bytes:
-        found, limit = status.st_size / 2**20, LIMITS.max_file_bytes / 2**20
-        raise AudioLimitError(f"the file has {found:.0f} MiB; at most {limit:.0f} MiB are accepted")
-    head = os.read(descriptor, 10)
-    mpeg_frame = len(head) >= 2 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
-    if not mpeg_frame and not head.startswith(_MAGIC):
-        raise AudioFormatError("not an audio file of a known kind (WAV, FLAC, OGG, MP3, AIFF, AU, CAF)")
-    _check_flac_metadata(descriptor, head)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-
-
-def _check_flac_metadata(descriptor: int, head: bytes) -> None:
-    """Refuses FLAC (an ID3 tag may go before it) with so many metadata blocks that reading them alone takes seconds."""
-    start = 0
-    if head.startswith(b"ID3") and len(head) == 10:
-        start = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-    os.lseek(descriptor, start, os.SEEK_SET)
-    if os.read(descriptor, 4) != b"fLaC":
-        return
-    for _ in range(_MAX_FLAC_BLOCKS):
-        block = os.read(descriptor, 4)
-        if len(block) < 4 or block[0] & 0x80:
-            return
-        os.lseek(descriptor, int.from_bytes(block[1:], "big"), os.SEEK_CUR)
-    raise AudioFormatError(f"damaged: more than {_MAX_FLAC_BLOCKS} FLAC metadata blocks")
-
-
-def _open_stream(descriptor: int) -> _Stream:
-    try:
-        return _Stream(descriptor, closefd=False)
-    except soundfile.LibsndfileError as error:
-        reason = str(error.error_string)
-        if "not a regular file" in reason:  # what libsndfile says where it finds no MP3 frame
-            reason = "no sound found in it"
-        raise AudioFormatError(f"not readable as audio: {reason}") from error
-
-
-def _check_layout(channels: int, rate_hz: int) -> None:
-    if not 1 <= channels <= LIMITS.max_channels:
-        raise AudioLimitError(f"{channels} channels; 1 to {LIMITS.max_channels} are accepted")
-    if not LIMITS.min_rate_hz <= rate_hz <= LIMITS.max_rate_hz:
-        limits = f"{LIMITS.min_rate_hz} to {LIMITS.max_rate_hz} Hz"
-        raise AudioLimitError(f"a sample rate of {rate_hz} Hz; {limits} are accepted")
-
-
-def _check_claim(frames: int, channels: int, rate_hz: int) -> None:
-    """Refuses by the stated length. A stream that understates it is caught while decoding."""
-    if frames >= _UNKNOWN_FRAMES:
-        return
-    if frames > LIMITS.max_duration_s * rate_hz:
-        raise AudioLimitError(f"{frames / rate_hz:.1f} s long; at most {LIMITS.max_duration_s:g} s are accepted")
-    if frames * channels > LIMITS.max_values:
-        raise AudioLimitError(
-            f"{frames * channels} samples over all channels; at most {LIMITS.max_values} are accepted"
-        )
-
-
-def _decode(stream: _Stream) -> Iterator[np.ndarray]:
-    """Blocks [n, channels] float32, until the stream ends or passes a limit."""
-    step = max(1, _BLOCK_VALUES // stream.channels)
-    limit = min(int(LIMITS.max_duration_s * stream.samplerate), LIMITS.max_values // stream.channels)
-    done = 0
-    while True:
-        try:
-            block = stream.read(step, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, RuntimeError) as error:
-            message = getattr(error, "error_string", None) or str(error)
-            at_s = done / stream.samplerate
-            raise AudioFormatError(f"damaged or truncated: decoding fails after {at_s:.1f} s ({message})") from error
-        if len(block) == 0:
-            return
-        done += len(block)
-        if done > limit:
-            layout = f"with {stream.channels} channel(s) at {stream.samplerate} Hz"
-            raise AudioLimitError(f"too long: at most {limit / stream.samplerate:g} s are accepted {layout}")
-        yield block
+    return _assemble(mono(blocks, int(sample_rate_hz)), int(sample_rate_hz), max_s)
 
 
 def _to_float(block: np.ndarray) -> np.ndarray:
@@ -204,11 +82,11 @@ def _to_float(block: np.ndarray) -> np.ndarray:
 
 
 def _assemble(blocks: Iterable[np.ndarray], rate_hz: int, max_s: float | None) -> Waveform:
-    """Mixes, resamples, joins and checks; stops asking for blocks once `max_s` seconds are there."""
+    """Resamples, joins and checks blocks [n]; stops asking for them once `max_s` seconds are there."""
     wanted = None if max_s is None else round(max_s * SAMPLE_RATE_HZ)
     pieces: list[Tensor] = []
     length = 0
-    for piece in resample_blocks(_mono(blocks, rate_hz), rate_hz, SAMPLE_RATE_HZ):
+    for piece in resample_blocks(map(torch.from_numpy, blocks), rate_hz, SAMPLE_RATE_HZ):
         pieces.append(piece)
         length += piece.shape[0]
         if wanted is not None and length >= wanted:
@@ -223,21 +101,6 @@ def _assemble(blocks: Iterable[np.ndarray], rate_hz: int, max_s: float | None) -
         raise AudioSilentError(f"{found}; at least {LIMITS.silence_db:g} dB relative to full scale are needed")
     peak = float(samples.abs().max())
     return Waveform(samples / peak if peak > 1.0 else samples)
-
-
-def _mono(blocks: Iterable[np.ndarray], rate_hz: int) -> Iterator[Tensor]:
-    """[n, channels] -> [n] means, refusing what is not finite or absurdly large."""
-    done = 0
-    for block in blocks:
-        magnitude = float(np.abs(block).max(initial=0.0))
-        if not np.isfinite(magnitude):
-            at = done + int(np.argmin(np.isfinite(block).all(axis=1)))
-            raise AudioNotFiniteError(f"a sample at {at / rate_hz:.3f} s is NaN or infinite; all must be finite")
-        if magnitude > LIMITS.max_magnitude:
-            limit = f"{LIMITS.max_magnitude:g}"
-            raise AudioLimitError(f"sample values reach {magnitude:.3g}; at most {limit} times full scale are accepted")
-        done += len(block)
-        yield torch.from_numpy(block.mean(axis=1, dtype=np.float32))
 
 
 def _loudest_db(samples: Tensor) -> float:

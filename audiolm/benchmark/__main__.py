@@ -1,4 +1,8 @@
-"""python -m audiolm.benchmark [--checkpoint NAME] [--seconds 7] [--threads 2] [--json]"""
+"""python -m audiolm.benchmark [--checkpoint NAME] [--seconds 7] [--threads 2] [--json]
+
+python -m audiolm.benchmark visitors [--visitors 8] [--seconds 5] [--rounds 3]
+python -m audiolm.benchmark first-sound [--seconds 7] [--rounds 3]
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,20 @@ from pathlib import Path
 import torch
 
 from audiolm.audio import files
+from audiolm.benchmark.first_sound import measure_first_sound
 from audiolm.benchmark.stages import measure, table
+from audiolm.benchmark.visitors import measure_visitors
 from audiolm.errors import AudioLMError
 from audiolm.pipeline import Pipeline
 from audiolm.request import ContinuationRequest
 
+SERVED = ("visitors", "first-sound")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in SERVED:
+        return _served(arguments[0], arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         if options.threads:
@@ -32,6 +43,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"audiolm.benchmark: {error}", file=sys.stderr)
         return 2
     print(json.dumps(speed.to_dict(), indent=1) if options.json else table(speed))
+    return 0
+
+
+def _served(name: str, arguments: list[str]) -> int:
+    """A benchmark of the application as visitors meet it; JSON."""
+    parser = argparse.ArgumentParser(prog=f"audiolm.benchmark {name}", description="Starts the application itself.")
+    parser.add_argument("--checkpoint", default="speech-small", help="embedded name, folder or Hub id")
+    parser.add_argument("--seconds", type=float, default=7.0, help="length of a continuation")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
+    parser.add_argument("--device", default="auto")
+    if name == "visitors":
+        parser.add_argument("--visitors", type=int, default=8)
+    options = parser.parse_args(arguments)
+    server = ("--device", options.device)
+    try:
+        if name == "visitors":
+            measured = measure_visitors(options.checkpoint, options.visitors, options.seconds, options.rounds, server)
+        else:
+            measured = measure_first_sound(options.checkpoint, options.seconds, options.rounds, server)
+    except AudioLMError as error:
+        print(f"audiolm.benchmark: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(measured.to_dict(), indent=1))
     return 0
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from audiolm.checkpoints.components import (
     COMPONENTS,
     MADE_FOR,
+    MASKED,
     TOKENIZERS,
     build_component,
     load_component,
@@ -59,6 +60,7 @@ from audiolm.config import STAGES, USUAL_SAMPLING, SamplingConfig
 from audiolm.detector import Detector
 from audiolm.errors import CheckpointError
 from audiolm.lm import StageModel
+from audiolm.lm.masked import MaskedModel
 from audiolm.semantic import SemanticTokenizer
 
 __all__ = [
@@ -86,7 +88,10 @@ RUN_WEIGHTS_FILE = "weights.safetensors"
 
 @dataclass
 class ModelSet:
-    """A loaded checkpoint: modules in eval mode, float32, without gradients; stages are keyed by `config.STAGES`."""
+    """A loaded checkpoint: modules in eval mode, float32, without gradients; stages are keyed by `config.STAGES`.
+
+    `fine_masked` fills whole windows in parallel where the autoregressive fine stage goes frame by frame.
+    """
 
     info: CheckpointInfo
     codec: Codec
@@ -94,6 +99,7 @@ class ModelSet:
     stages: dict[str, StageModel]
     detector: Detector | None
     device: torch.device
+    fine_masked: MaskedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,8 @@ def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", veri
     modules = {name: _load_entry(info, name, verify).to(device) for name in info.components}
     stages = {stage: modules[f"stage_{stage}"] for stage in STAGES}
     attach_codebooks(stages, modules["codec"])
+    if MASKED in modules:
+        modules[MASKED].set_codebooks(*_fine_and_coarse(modules["codec"]))
     if "detector" in modules and (wanted := modules["detector"].config.num_heard):
         listener = Listener(modules["codec"], modules["semantic"], stages)
         if (given := listener.num_features) != wanted:
@@ -148,16 +156,22 @@ def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", veri
         stages=stages,
         detector=modules.get("detector"),
         device=torch.device(device),
+        fine_masked=modules.get(MASKED),
     )
 
 
 def attach_codebooks(stages: Mapping[str, StageModel], codec: Codec) -> None:
     """Gives the coarse and fine stages the codec's code vectors of the levels they predict and know."""
-    codebooks, num_coarse = codec.codebooks(), codec.config.num_coarse_levels
+    fine, coarse = _fine_and_coarse(codec)
     if "coarse" in stages and stages["coarse"].config.feature_dimension:
-        stages["coarse"].set_codebooks(codebooks[:num_coarse], None)
+        stages["coarse"].set_codebooks(coarse, None)
     if "fine" in stages and stages["fine"].config.feature_dimension:
-        stages["fine"].set_codebooks(codebooks[num_coarse:], codebooks[:num_coarse])
+        stages["fine"].set_codebooks(fine, coarse)
+
+
+def _fine_and_coarse(codec: Codec) -> tuple[Tensor, Tensor]:
+    codebooks, num_coarse = codec.codebooks(), codec.config.num_coarse_levels
+    return codebooks[num_coarse:], codebooks[:num_coarse]
 
 
 def write_checkpoint(

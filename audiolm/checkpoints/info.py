@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from audiolm.checkpoints.components import COMPONENTS, MADE_FOR, REQUIRED, TOKENIZERS, read_config, require_component
+from audiolm.checkpoints.components import (
+    COMPONENTS,
+    MADE_FOR,
+    MASKED,
+    REQUIRED,
+    TOKENIZERS,
+    read_config,
+    require_component,
+)
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import file_names, read_bytes
 from audiolm.config import DOMAINS, STAGES, USUAL_SAMPLING, SamplingConfig
@@ -104,7 +112,7 @@ def _read_entry(where: Path, component: str, value: Any) -> ComponentEntry:
 
 def read_card(path: Path) -> str:
     """Raises CheckpointError: missing, too large, empty, not UTF-8."""
-    content = read_bytes(path)
+    content = read_bytes(path, MAX_CARD_BYTES)
     check_card(str(path), content)
     return content.decode()
 
@@ -206,4 +214,12 @@ def _check_sizes(where: str, entries: Mapping[str, ComponentEntry]) -> None:
             raise CheckpointError(
                 f"{where}: stage_{stage} reads code vectors of {config.feature_dimension} dimensions, "
                 f"the codec's have {codec.quantizer.dimension}"
+            )
+    masked: Any = configs.get(MASKED)
+    if masked is not None:
+        found = (masked.levels, masked.condition_levels, masked.feature_dimension)
+        if found != (fine, coarse, codec.quantizer.dimension):
+            raise CheckpointError(
+                f"{where}: {MASKED} predicts {found[0]} given {found[1]} and reads vectors of {found[2]} dimensions, "
+                f"the codec has {fine}, {coarse} and {codec.quantizer.dimension}"
             )

@@ -26,9 +26,7 @@ def read_picture(path: Path) -> bytes:
     """Raises CheckpointError for a name that a card cannot show, a file that is missing, too large or no picture."""
     if not re.fullmatch(_NAME, path.name, re.ASCII):
         raise CheckpointError(f"{path}: a picture is named by letters, digits, . _ - and ends in .png or .jpg")
-    content = read_bytes(path)
-    if len(content) > MAX_PICTURE_BYTES:
-        raise CheckpointError(f"{path}: a picture of {len(content)} bytes, more than the {MAX_PICTURE_BYTES} allowed")
+    content = read_bytes(path, MAX_PICTURE_BYTES)
     if not content.startswith(SUFFIXES[path.suffix][0]):
         raise CheckpointError(f"{path}: not a picture of the kind its name says")
     return content

@@ -17,9 +17,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises CheckpointError: missing, too large, not JSON, a key twice, not an object.
     """
-    content = read_bytes(path)
-    if len(content) > MAX_JSON_BYTES:
-        raise CheckpointError(f"{path}: {len(content)} bytes, more than the {MAX_JSON_BYTES} allowed")
+    content = read_bytes(path, MAX_JSON_BYTES)
     try:
         value = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,11 +15,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from audiolm.errors import CheckpointError
+from audiolm.nn.packing import pack_rows, unpack_rows
 
 SHARD_BYTES = 15 * 2**20  # files of the repository stay under 16 MiB
 SHIPPING_DTYPE = torch.bfloat16
 PACKED_FROM_SIZE = 4096  # values; smaller matrices are not worth a scale a row
 STEP_SUFFIX = ":step"
+MAX_FILE_BYTES = 8 * 2**30
+MAX_HEADER_BYTES = 8 * 2**20
 READABLE_DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -60,24 +65,13 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 def _pack(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values of the tensor's shape, and a row's step as quarter powers of two (int16).
-
-    The grid of steps makes packing idempotent: the largest value of a row is at least 107 steps, so that the next
-    finer step could not hold it.
-    """
-    rows = _rows(tensor)
-    largest = rows.abs().amax(dim=1).double().clamp(min=1e-30)
-    exponents = torch.ceil(4 * torch.log2(largest / 127) - 1e-4).to(torch.int16)
-    values = torch.round(rows / _steps(exponents)[:, None]).clamp(-127, 127).to(torch.int8)
+    """int8 values of the tensor's shape, and a row's step (`audiolm.nn.packing`)."""
+    values, exponents = pack_rows(_rows(tensor))
     return values.reshape(tensor.shape), exponents
 
 
 def _unpack(values: Tensor, exponents: Tensor) -> Tensor:
-    return (_rows(values).float() * _steps(exponents)[:, None]).reshape(values.shape)
-
-
-def _steps(exponents: Tensor) -> Tensor:
-    return torch.exp2(exponents.double() / 4).float()
+    return unpack_rows(_rows(values), exponents).reshape(values.shape)
 
 
 def component_hash(tensors: Mapping[str, Tensor]) -> str:
@@ -155,6 +149,8 @@ def read_tensors(paths: Iterable[Path], hashes: Mapping[str, str] | None = None)
         if hashes is not None and (found := hashlib.sha256(content).hexdigest()) != hashes[path.name]:
             reason = _damage(content) or f"its SHA-256 is {found}, config.json says {hashes[path.name]}"
             raise CheckpointError(f"{path}: {reason}")
+        if int.from_bytes(content[:8], "little") > MAX_HEADER_BYTES:
+            raise CheckpointError(f"{path}: {_damage(content)}")
         try:
             part = load(content)
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
@@ -189,7 +185,7 @@ def _damage(content: bytes) -> str:
     if len(content) < 8:
         return f"truncated: {len(content)} bytes, shorter than any safetensors file"
     header_end = 8 + int.from_bytes(content[:8], "little")
-    if header_end > 100 * 2**20 or content[8:9] != b"{":
+    if header_end > MAX_HEADER_BYTES or content[8:9] != b"{":
         return "foreign: not a safetensors file"
     if len(content) < header_end:
         return f"truncated: {len(content)} bytes, its header alone takes {header_end}"
@@ -202,10 +198,16 @@ def _damage(content: bytes) -> str:
     return f"truncated: {len(content)} bytes, its header promises {expected}" if len(content) < expected else ""
 
 
-def read_bytes(path: Path) -> bytes:
-    """Raises CheckpointError where the file is missing or cannot be read."""
+def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Raises CheckpointError where the file is missing, too large, no regular file or cannot be read."""
     try:
-        return path.read_bytes()
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise CheckpointError(f"{path}: not a regular file")
+            if status.st_size > max_bytes:
+                raise CheckpointError(f"{path}: {status.st_size} bytes, more than the {max_bytes} allowed")
+            return file.read(max_bytes + 1)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing") from None
     except OSError as error:

@@ -62,7 +62,7 @@ def revoicer(inputs: Inputs) -> Revoice:
 def _read(path: Path) -> Tensor | None:
     """[T], None for silence."""
     try:
-        return read_waveform(path).samples
+        return read_waveform(path, trusted=True).samples
     except AudioSilentError:
         return None
 

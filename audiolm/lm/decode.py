@@ -1,4 +1,4 @@
-"""Autoregressive decoding with an explicit cache: prefill once, then one step at a time."""
+"""Autoregressive decoding of rows of equal length: prefill once, then one step at a time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 from audiolm.config import SamplingConfig
 from audiolm.errors import RequestError
-from audiolm.lm.sampling import Uniforms, sample
-from audiolm.lm.stage import DecodeState, StageModel
+from audiolm.lm.slots import SlotBatch
+from audiolm.lm.stage import StageModel
 
 
 def generate_steps(
@@ -68,33 +68,19 @@ def _generate(
 ) -> Iterator[Tensor]:
     if num_steps == 0:
         return
-    uniforms = Uniforms(generators, len(model.config.levels), prompt.device)
-    start = prompt.shape[1]
-    state, states = _begin(model, prompt, condition, start + num_steps, len(generators))
-    history: list[Tensor] = []
-    for index in range(start, start + num_steps):
-        with torch.inference_mode():
-            numbers = uniforms.next()
-            step = model.choose(state, states, lambda level, logits, u=numbers: sample(logits, u[:, level], sampling))
-        history.append(step.clone())
-        yield history[-1]
-        if index + 1 == start + num_steps or (stop is not None and stop(torch.stack(history, dim=1))):
-            return
-        with torch.inference_mode():
-            states = model.read(state, step, index)
-
-
-def _begin(
-    model: StageModel, prompt: Tensor, condition: Tensor | None, max_steps: int, rows: int
-) -> tuple[DecodeState, Tensor]:
-    """Prefills: with one row where all rows share prompt and condition, then expands. -> state, states [rows, D]."""
+    num_condition = 0 if condition is None else condition.shape[1]
+    batch = SlotBatch(model, len(generators), prompt.shape[1] + num_steps, num_condition)
     shared = prompt.shape[0] == 1 and (condition is None or condition.shape[0] == 1)
-    batch = 1 if shared else rows
-    prompt = prompt.expand(batch, -1, -1)
-    condition = None if condition is None else condition.expand(batch, -1, -1)
-    with torch.inference_mode():
-        state = model.init_state(batch, max_steps, 0 if condition is None else condition.shape[1])
-        states = model.prefill(state, prompt, condition)
-        if batch < rows:
-            state, states = state.expand(rows), states.expand(rows, -1)
-    return state, states
+    for row, generator in enumerate(generators):
+        if shared and row:
+            batch.fork(0, generator=generator, sampling=sampling)
+            continue
+        known = None if condition is None else condition[row % condition.shape[0]]
+        own = prompt[row % prompt.shape[0]]
+        batch.join(own, known, generator=generator, sampling=sampling, num_steps=num_steps)
+    history: list[Tensor] = []
+    for _ in range(num_steps):
+        history.append(torch.stack(list(batch.step().values())))
+        yield history[-1]
+        if stop is not None and stop(torch.stack(history, dim=1)):
+            return

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Pick = Callable[[int, Tensor], Tensor]
-"""(level, logits [B, V]) -> ids [B]."""
 
 
 class DepthLevel(nn.Module):
@@ -53,16 +48,6 @@ class DepthHead(nn.Module):
             if level < len(lower_tables):
                 x = x + F.embedding(targets[:, level], lower_tables[level])
         return outputs
-
-    def choose(self, states: Tensor, lower_tables: list[Tensor], outputs: list[Tensor], pick: Pick) -> Tensor:
-        """One step, level by level: states [B, D], output tables [V_l, D_depth] -> ids [B, L]."""
-        x = self.state(states)
-        chosen: list[Tensor] = []
-        for level, module in enumerate(self.levels):
-            chosen.append(pick(level, logits(module(x), outputs[level])))
-            if level < len(lower_tables):
-                x = x + F.embedding(chosen[-1], lower_tables[level])
-        return torch.stack(chosen, dim=1)
 
 
 class FlatHead(nn.Module):

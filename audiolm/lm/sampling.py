@@ -8,28 +8,7 @@ from torch import Tensor
 from audiolm.config import SamplingConfig
 
 BLOCK_STEPS = 64
-
-
-class Uniforms:
-    """Uniform numbers [B, L] a step, each row from its own generator, so that a row draws the same alone or in a batch.
-
-    Drawn in blocks of a fixed size: how many steps are wanted in the end changes nothing.
-    """
-
-    def __init__(self, generators: list[torch.Generator], num_levels: int, device: torch.device) -> None:
-        self.generators, self.num_levels, self.device = generators, num_levels, device
-        self.block = torch.empty(0)
-        self.used = BLOCK_STEPS
-
-    def next(self) -> Tensor:
-        if self.used == BLOCK_STEPS:
-            rows = [
-                torch.rand(BLOCK_STEPS, self.num_levels, generator=generator, device=generator.device).to(self.device)
-                for generator in self.generators
-            ]
-            self.block, self.used = torch.stack(rows, dim=1), 0
-        self.used += 1
-        return self.block[self.used - 1]
+LARGEST_UNIFORM = 1 - 1e-6
 
 
 def truncate(logits: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -45,16 +24,74 @@ def truncate(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     return logits
 
 
-def sample(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Tensor:
-    """logits [B, V], uniforms [B] in [0, 1) -> ids [B]; temperature 0 takes the likeliest.
+def invert(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """logits [B, V], uniforms [B] in [0, 1) -> ids [B], by inverting the cumulative distribution.
 
-    Inverts the cumulative distribution, so a row depends on its own logits and its own uniform number alone, and an id
-    of probability zero is never taken.
+    So a row depends on its own logits and its own uniform number alone, and an id of probability zero is never taken.
     """
+    cumulative = logits.softmax(-1).cumsum(-1)
+    threshold = uniforms.clamp_max(LARGEST_UNIFORM)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+
+
+def sample(logits: Tensor, uniforms: Tensor, config: SamplingConfig) -> Tensor:
+    """logits [B, V], uniforms [B] in [0, 1) -> ids [B]; temperature 0 takes the likeliest."""
     if config.temperature == 0.0:
         return logits.argmax(-1)
-    logits = truncate(logits.float() / config.temperature, config.top_k, config.top_p)
-    cumulative = logits.softmax(-1).cumsum(-1)
-    total = cumulative[:, -1:]
-    threshold = torch.minimum(uniforms[:, None] * total, total * (1 - 1e-6))
-    return torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    return invert(truncate(logits.float() / config.temperature, config.top_k, config.top_p), uniforms)
+
+
+class RowSampling:
+    """`sample` for rows with settings and generators of their own.
+
+    Uniform numbers are drawn from a row's generator in blocks of a fixed size: how many steps are wanted in the end
+    changes nothing. One generator may serve several rows, one after another, not at the same time.
+    """
+
+    def __init__(self, num_rows: int, num_levels: int, device: torch.device) -> None:
+        self.inverse = torch.ones(num_rows, 1, device=device)
+        self.greedy = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        self.block = torch.zeros(num_rows, BLOCK_STEPS, num_levels, device=device)
+        self._rows = torch.arange(num_rows, device=device)
+        self._configs: dict[int, SamplingConfig] = {}
+        self._generators: dict[int, torch.Generator] = {}
+        self._used: dict[int, int] = {}
+
+    def join(self, row: int, config: SamplingConfig, generator: torch.Generator) -> None:
+        self._configs[row], self._generators[row], self._used[row] = config, generator, BLOCK_STEPS
+        self.greedy[row] = config.temperature == 0.0
+        self.inverse[row] = 1.0 / (config.temperature or 1.0)
+
+    def leave(self, row: int) -> None:
+        del self._configs[row], self._generators[row], self._used[row]
+
+    def draw(self, rows: list[int], num_rows: int) -> Tensor:
+        """The next uniform numbers of `rows`, within [num_rows, L]; other rows hold anything."""
+        for row in rows:
+            if self._used[row] == BLOCK_STEPS:
+                generator = self._generators[row]
+                numbers = torch.rand(self.block.shape[1:], generator=generator, device=generator.device)
+                self.block[row], self._used[row] = numbers, 0
+        used = [self._used.get(row, 0) % BLOCK_STEPS for row in range(num_rows)]
+        for row in rows:
+            self._used[row] += 1
+        return self.block[self._rows[:num_rows], torch.tensor(used, device=self.block.device)]
+
+    def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """logits [B, V] of the first B rows, uniforms [B] -> ids [B]."""
+        num_rows = logits.shape[0]
+        scaled = logits.float() * self.inverse[:num_rows]
+        for (top_k, top_p), rows in self._truncated(num_rows).items():
+            scaled[rows] = truncate(scaled[rows], top_k, top_p)
+        ids = invert(scaled, uniforms)
+        if any(config.temperature == 0.0 for config in self._configs.values()):
+            ids = torch.where(self.greedy[:num_rows], logits.argmax(-1), ids)
+        return ids
+
+    def _truncated(self, num_rows: int) -> dict[tuple[int, float], list[int]]:
+        """Rows that truncate, by what they truncate to."""
+        groups: dict[tuple[int, float], list[int]] = {}
+        for row, config in self._configs.items():
+            if row < num_rows and (config.top_k > 0 or config.top_p < 1.0):
+                groups.setdefault((config.top_k, config.top_p), []).append(row)
+        return groups

@@ -16,10 +16,9 @@ from torch.nn import functional as F
 
 from audiolm.config import StageConfig
 from audiolm.errors import ConfigError
-from audiolm.lm.heads import DepthHead, FlatHead, Pick, logits
-from audiolm.lm.layouts import START, UNKNOWN, DepthLayout, FlattenedLayout, layout_of
+from audiolm.lm.heads import DepthHead, FlatHead, logits
+from audiolm.lm.layouts import START, UNKNOWN, DepthLayout, layout_of
 from audiolm.lm.tables import INITIAL_STD, LevelTables, embed
-from audiolm.nn.cache import KeyValueCache
 from audiolm.nn.transformer import Transformer
 
 CONDITION_KERNEL = 9
@@ -33,24 +32,6 @@ class Tables:
     condition: list[Tensor]
     lower: list[Tensor]
     outputs: list[Tensor]
-
-
-@dataclass
-class DecodeState:
-    """All that decoding carries from step to step: the cache, the tables, and what is known of the steps to come.
-
-    `condition` is [B, N, D], what is added to the input that predicts step n (depth layout only).
-    """
-
-    cache: KeyValueCache
-    tables: Tables
-    condition: Tensor | None = None
-    num_steps: int = 0
-
-    def expand(self, batch: int) -> DecodeState:
-        """From one row to `batch` equal ones."""
-        condition = None if self.condition is None else self.condition.expand(batch, -1, -1)
-        return DecodeState(self.cache.expand(batch), self.tables, condition, self.num_steps)
 
 
 class ConditionMixer(nn.Module):
@@ -209,38 +190,13 @@ class StageModel(nn.Module):
         vocabulary = torch.cat([*tables.condition, self.start[None].to(tables.inputs[0].dtype), *tables.inputs])
         return F.embedding(self.layout.arrange(targets, condition), vocabulary)
 
-    # ---- decoding (through audiolm.lm.decode)
+    # ---- decoding (through audiolm.lm.slots)
 
-    def init_state(self, batch: int, max_steps: int, num_condition: int = 0) -> DecodeState:
-        """An empty state with room for `max_steps` steps, prompt included, after `num_condition` condition steps."""
-        capacity = self.layout.num_positions(max_steps, num_condition) + 1
-        return DecodeState(self.body.init_cache(batch, capacity), self.tables(), num_steps=max_steps)
+    def prompt_inputs(self, tables: Tables, prompt: Tensor, condition: Tensor | None) -> Tensor:
+        """What the body reads before the first new step: [B, P, D] for prompt [B, N0, L].
 
-    def prefill(self, state: DecodeState, prompt: Tensor, condition: Tensor | None) -> Tensor:
-        """Reads condition and prompt [B, N0, L] into an empty state -> body state [B, D] that predicts step N0."""
+        condition: in the depth layout what is known of the steps, [B, >= N0 + 1, D]; else ids [B, C, Lc]; or None.
+        """
         if isinstance(self.layout, DepthLayout):
-            state.condition = self._known(state.tables, condition, state.num_steps)
-            x = self._depth_inputs(state.tables, prompt, state.condition)
-        else:
-            x = self._flattened_inputs(state.tables, prompt, condition)
-        return self.body.prefill(x, state.cache)[:, -1]
-
-    def choose(self, state: DecodeState, states: Tensor, pick: Pick) -> Tensor:
-        """The next step's levels in turn, each from its own legal ids: body state [B, D] -> step [B, L]."""
-        outputs = state.tables.outputs
-        if isinstance(self.head, DepthHead):
-            return self.head.choose(states, state.tables.lower, outputs, pick)
-        chosen = [pick(0, logits(self.head(states), outputs[0]))]
-        for level in range(1, len(outputs)):
-            states = self.body.step(F.embedding(chosen[-1], state.tables.inputs[level - 1]), state.cache)
-            chosen.append(pick(level, logits(self.head(states), outputs[level])))
-        return torch.stack(chosen, dim=1)
-
-    def read(self, state: DecodeState, step: Tensor, index: int) -> Tensor:
-        """Reads step `index` [B, L] as chosen -> body state [B, D] that predicts the next step."""
-        if isinstance(self.layout, FlattenedLayout):  # the levels before the last were read when they were chosen
-            return self.body.step(F.embedding(step[:, -1], state.tables.inputs[-1]), state.cache)
-        x = embed(state.tables.inputs, step)
-        if state.condition is not None:
-            x = x + state.condition[:, index + 1]
-        return self.body.step(x, state.cache)
+            return self._depth_inputs(tables, prompt, condition)
+        return self._flattened_inputs(tables, prompt, condition)

@@ -1,4 +1,4 @@
-"""Causal multi-head self-attention with rotary positions (RoFormer, arXiv 2104.09864).
+"""Multi-head self-attention with rotary positions (RoFormer, arXiv 2104.09864).
 
 The paper uses T5 relative position biases; rotary positions are relative as well, cost no table, and leave the
 attention to one fused kernel.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from audiolm.nn.cache import KeyValueCache
 
 ROTARY_BASE = 10_000.0
 BLOCK = 128
@@ -48,13 +46,23 @@ def blockwise_causal_attention(queries: Tensor, keys: Tensor, values: Tensor) ->
     return torch.cat(blocks, dim=2)
 
 
-class CausalSelfAttention(nn.Module):
-    """[B, N, D] -> [B, N, D]; position n attends to the `window` positions up to n (all of them where None)."""
+def full_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Each [B, H, N, D / H] -> the same: every position attends to all, as plain matrix products (as above)."""
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.mT
+    return scores.softmax(-1).to(values.dtype) @ values
 
-    def __init__(self, width: int, num_heads: int, window: int | None = None) -> None:
+
+class SelfAttention(nn.Module):
+    """[B, N, D] -> [B, N, D]; position n attends to the `window` positions up to n (all of them where None).
+
+    Not causal: to all positions, before and after.
+    """
+
+    def __init__(self, width: int, num_heads: int, window: int | None = None, causal: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.window = window
+        self.causal = causal
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
@@ -72,6 +80,8 @@ class CausalSelfAttention(nn.Module):
 
     def _attend(self, queries: Tensor, keys_values: Tensor) -> Tensor:
         steps = queries.shape[2]
+        if not self.causal:
+            return full_attention(queries, keys_values[0], keys_values[1])
         if self.window is None or steps <= self.window:
             if queries.requires_grad and queries.device.type == "cpu":
                 return blockwise_causal_attention(queries, keys_values[0], keys_values[1])
@@ -83,14 +93,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         return self._merge(self._attend(*self._project(x, rotary)))
 
-    def prefill(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache, layer: int) -> Tensor:
-        """`forward` that also leaves the keys and values in an empty cache."""
+    def prefill(self, x: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """`forward`, and the keys and values [2, B, H, N, D / H] that later steps look back at."""
         queries, keys_values = self._project(x, rotary)
-        cache.write(layer, keys_values)
-        return self._merge(self._attend(queries, keys_values))
-
-    def step(self, x: Tensor, rotary: tuple[Tensor, Tensor], cache: KeyValueCache, layer: int) -> Tensor:
-        """x [B, 1, D] at the cache's next position."""
-        queries, keys_values = self._project(x, rotary)
-        visible = cache.write(layer, keys_values)
-        return self._merge(F.scaled_dot_product_attention(queries, visible[0], visible[1]))
+        return self._merge(self._attend(queries, keys_values)), keys_values

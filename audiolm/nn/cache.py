@@ -1,4 +1,4 @@
-"""The key/value cache of causal attention: an explicit value, one preallocated tensor a layer."""
+"""The key/value cache of causal attention for rows of different lengths: explicit, static, one tensor a layer."""
 
 from __future__ import annotations
 
@@ -7,59 +7,72 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BLOCK = 64
+"""Places are allotted and looked at in whole blocks: on one CPU thread the sum over a row's keys then has the same bits
+however many blocks of masked places follow it."""
+
 
 @dataclass
-class KeyValueCache:
-    """Keys and values seen so far; `layers[i]` is [2, B, H, capacity, D / H], `length` the positions written.
+class SlotCache:
+    """`layers[i]` is [B, C, 2, H, D / H], keys and values; position p of a row lies in place p % C.
 
-    Position p lives in slot `p % capacity`. Only a cache as large as the attention window may be written round and
-    round (the slots overwritten have left the window); a smaller one is full after `capacity` positions.
+    A row sees at most `window` positions. C is a multiple of BLOCK; where no row can become longer than the window C is
+    as small as the rows allow, else it holds the window, and places are written round and round.
     """
 
     layers: list[Tensor]
-    window: int | None = None
-    length: int = 0
+    window: int
 
     @classmethod
-    def allocate(
-        cls, num_layers: int, shape: tuple[int, int, int, int], window: int | None, like: Tensor
-    ) -> KeyValueCache:
-        """shape = (B, H, capacity, D / H); dtype and device are those of `like`."""
-        batch, heads, capacity, width = shape
-        capacity = capacity if window is None else min(capacity, window)
-        return cls([like.new_zeros(2, batch, heads, capacity, width) for _ in range(num_layers)], window)
+    def allocate(cls, num_layers: int, shape: tuple[int, int, int, int], window: int | None, like: Tensor) -> SlotCache:
+        """shape = (B, H, positions a row may have, D / H); dtype and device are those of `like`."""
+        batch, heads, positions, width = shape
+        kept = positions if window is None else min(positions, window)
+        places = -(-kept // BLOCK) * BLOCK
+        layers = [like.new_zeros(batch, places, 2, heads, width) for _ in range(num_layers)]
+        return cls(layers, positions if window is None else window)
 
     @property
-    def capacity(self) -> int:
-        return self.layers[0].shape[3]
-
-    @property
-    def batch(self) -> int:
+    def num_places(self) -> int:
         return self.layers[0].shape[1]
 
-    def expand(self, batch: int) -> KeyValueCache:
-        """A cache of `batch` rows, each a copy of this one's single row."""
-        return KeyValueCache([layer.repeat(1, batch, 1, 1, 1) for layer in self.layers], self.window, self.length)
+    def fill(self, slot: int, keys_values: list[Tensor]) -> None:
+        """Writes a row's first n positions, one [2, H, n, D / H] a layer."""
+        count = keys_values[0].shape[2]
+        kept = torch.arange(max(0, count - self.num_places), count, device=keys_values[0].device)
+        for layer, known in zip(self.layers, keys_values, strict=True):
+            layer[slot, kept % self.num_places] = known[:, :, kept].permute(2, 0, 1, 3)
 
-    def require_room(self, num_positions: int) -> None:
-        """Raises IndexError where `num_positions` more do not fit."""
-        if self.capacity != self.window and self.length + num_positions > self.capacity:
-            raise IndexError(f"cache holds {self.capacity} positions, {self.length + num_positions} asked for")
+    def copy(self, source: int, target: int) -> None:
+        for layer in self.layers:
+            layer[target] = layer[source]
 
-    def write(self, layer: int, keys_values: Tensor) -> Tensor:
-        """Stores keys_values [2, B, H, n, D / H] at the next n positions -> all that a following query may see.
+    def num_visible(self, longest: int) -> int:
+        """Places to look at where the longest row has `longest` positions, the newest included."""
+        return min(-(-longest // BLOCK) * BLOCK, self.num_places)
 
-        `length` stays as it is: advance it once all layers have written.
+    def targets(self, positions: Tensor) -> Tensor:
+        """Where rows 0..B' - 1 write their next positions [B'], as indices for `write`."""
+        rows = torch.arange(positions.shape[0], device=positions.device) * self.num_places
+        return rows + positions % self.num_places
+
+    def write(self, layer: int, targets: Tensor, keys_values: Tensor) -> None:
+        """keys_values [B', 2, H, D / H], one position of each of the first B' rows."""
+        self.layers[layer].flatten(0, 1).index_copy_(0, targets, keys_values)
+
+    def visible(self, layer: int, num_rows: int, num_places: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first rows and places, [B', H, C', D / H] each."""
+        both = self.layers[layer][:num_rows, :num_places].permute(2, 0, 3, 1, 4)
+        return both[0], both[1]
+
+    def mask(self, positions: Tensor, num_places: int) -> Tensor:
+        """What is added to attention scores: [B', 1, 1, C'], 0 where a query at its row's position may look, else -inf.
+
+        The age of what lies in place j is (position - j) mod C; it is visible where it is younger than the window and
+        was written at all.
         """
-        store, start, count = self.layers[layer], self.length, keys_values.shape[3]
-        if start + count <= self.capacity:
-            store[:, :, :, start : start + count] = keys_values
-        else:
-            kept = keys_values[:, :, :, -self.capacity :]
-            end = start + count
-            slots = torch.arange(end - kept.shape[3], end, device=store.device) % self.capacity
-            store[:, :, :, slots] = kept
-        return store[:, :, :, : min(start + count, self.capacity)]
-
-    def advance(self, num_positions: int) -> None:
-        self.length += num_positions
+        places = torch.arange(num_places, device=positions.device)
+        positions = positions[:, None]
+        age = (positions - places) % self.num_places
+        hidden = age > positions.clamp_max(self.window - 1)
+        return torch.zeros(hidden.shape, device=positions.device).masked_fill_(hidden, float("-inf"))[:, None, None]

@@ -1,4 +1,4 @@
-"""Decoder-only Transformer body: pre-norm blocks, rotary positions; whole, prefill and step give the same states."""
+"""Decoder-only Transformer body: pre-norm blocks, rotary positions (one position at a time: `audiolm.nn.steps`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiolm.config import TransformerConfig
-from audiolm.nn.attention import CausalSelfAttention, rotary_angles
-from audiolm.nn.cache import KeyValueCache
+from audiolm.nn.attention import SelfAttention, rotary_angles
 
 INITIAL_STD = 0.02
 
@@ -18,11 +17,11 @@ INITIAL_STD = 0.02
 class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + feed-forward(norm(x)); dropout on both branches."""
 
-    def __init__(self, config: TransformerConfig, window: int | None) -> None:
+    def __init__(self, config: TransformerConfig, window: int | None, causal: bool) -> None:
         super().__init__()
         self.dropout = config.dropout
         self.attention_norm = nn.LayerNorm(config.width, bias=False)
-        self.attention = CausalSelfAttention(config.width, config.num_heads, window)
+        self.attention = SelfAttention(config.width, config.num_heads, window, causal)
         self.feed_forward_norm = nn.LayerNorm(config.width, bias=False)
         self.feed_in = nn.Linear(config.width, config.feed_forward, bias=False)
         self.feed_out = nn.Linear(config.feed_forward, config.width, bias=False)
@@ -38,49 +37,31 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """[B, N, D] -> [B, N, D], final norm included. `window` bounds the attention, in positions."""
+    """[B, N, D] -> [B, N, D], final norm included. `window` bounds the attention; not causal: both ways."""
 
-    def __init__(self, config: TransformerConfig, window: int | None = None) -> None:
+    def __init__(self, config: TransformerConfig, window: int | None = None, causal: bool = True) -> None:
         super().__init__()
         self.config = config
         self.window = window
-        self.blocks = nn.ModuleList(TransformerBlock(config, window) for _ in range(config.num_layers))
+        self.blocks = nn.ModuleList(TransformerBlock(config, window, causal) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.width, bias=False)
 
-    def _rotary(self, start: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        positions = torch.arange(start, start + count, device=device)
+    def _rotary(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(count, device=device)
         return rotary_angles(positions, self.config.width // self.config.num_heads)
 
-    def init_cache(self, batch: int, capacity: int) -> KeyValueCache:
-        """An empty cache for at most `capacity` positions (of which only `window` are kept)."""
-        config = self.config
-        shape = (batch, config.num_heads, capacity, config.width // config.num_heads)
-        return KeyValueCache.allocate(config.num_layers, shape, self.window, self.norm.weight)
-
     def forward(self, x: Tensor) -> Tensor:
-        rotary = self._rotary(0, x.shape[1], x.device)
+        rotary = self._rotary(x.shape[1], x.device)
         for block in self.blocks:
             x = block.add(x, block.attention(block.attention_norm(x), rotary))
         return self.norm(x)
 
-    def prefill(self, x: Tensor, cache: KeyValueCache) -> Tensor:
-        """x [B, N, D] -> states [B, N, D], as `forward`; the cache must be empty and holds N positions afterwards.
-
-        Raises IndexError where the cache is too small.
-        """
-        cache.require_room(x.shape[1])
-        rotary = self._rotary(0, x.shape[1], x.device)
-        for layer, block in enumerate(self.blocks):
-            x = block.add(x, block.attention.prefill(block.attention_norm(x), rotary, cache, layer))
-        cache.advance(x.shape[1])
-        return self.norm(x)
-
-    def step(self, x: Tensor, cache: KeyValueCache) -> Tensor:
-        """x [B, D], the input at the cache's next position -> state [B, D]. Raises IndexError when full."""
-        cache.require_room(1)
-        rotary = self._rotary(cache.length, 1, x.device)
-        x = x[:, None]
-        for layer, block in enumerate(self.blocks):
-            x = block.add(x, block.attention.step(block.attention_norm(x), rotary, cache, layer))
-        cache.advance(1)
-        return self.norm(x)[:, 0]
+    def prefill(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """x [B, N, D] -> states [B, N, D], as `forward`, and a layer's keys and values [2, B, H, N, D / H]."""
+        rotary = self._rotary(x.shape[1], x.device)
+        known = []
+        for block in self.blocks:
+            attended, keys_values = block.attention.prefill(block.attention_norm(x), rotary)
+            x = block.add(x, attended)
+            known.append(keys_values)
+        return self.norm(x), known

@@ -54,7 +54,8 @@ class LogMel(nn.Module):
     def __init__(self, num_mels: int, n_fft: int) -> None:
         super().__init__()
         self.n_fft = n_fft
-        filters = melscale_fbanks(n_fft // 2 + 1, 20.0, SAMPLE_RATE_HZ / 2, num_mels, SAMPLE_RATE_HZ, norm="slaney")
+        with torch.device("cpu"):  # also where the model is only sketched, on the device "meta": it looks at the values
+            filters = melscale_fbanks(n_fft // 2 + 1, 20.0, SAMPLE_RATE_HZ / 2, num_mels, SAMPLE_RATE_HZ, norm="slaney")
         # Slaney filters have unit area over Hz; times 100 gives log-mels of order one at the reference level.
         self.register_buffer("filters", 100.0 * filters.T, persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)

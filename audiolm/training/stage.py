@@ -50,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(args: argparse.Namespace) -> StageTask:
     """Raises TrainingError for caches that do not belong together or lack a split."""
-    corpora = [TokenCorpus(folder) for folder in args.tokens]
-    made_for = _made_for(corpora, f"stage_{args.stage}")
-    codebooks, num_coarse = _codebooks(args.codec, corpora[0].meta)
+    corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, f"stage_{args.stage}")
     model = StageModel(_config(args, codebooks, num_coarse, corpora[0].meta["num_clusters"]))
     if args.init is not None:
         load_weights(args.init, f"stage_{args.stage}", model)
@@ -60,12 +58,23 @@ def build(args: argparse.Namespace) -> StageTask:
         coarse, fine = codebooks[:num_coarse], codebooks[num_coarse:]
         model.set_codebooks(*((coarse, None) if args.stage == "coarse" else (fine, coarse)))
     fluent = True if args.fluent_only else None
-    train, valid = (
-        TokenCrops([part for one in corpora for part in segments(one, one.select(split=split, fluent=fluent))])
-        for split in ("train", "valid")
-    )
+    train, valid = (crops_of(corpora, split, fluent) for split in ("train", "valid"))
     options = StageOptions(args.batch_size, args.token_noise, args.condition_noise, args.precision)
     return StageTask(model.to(args.device), StageData(train, valid, num_coarse), options, made_for)
+
+
+def sources(folders: list[Path], codec: Path, component: str) -> tuple[list[TokenCorpus], Tensor, int, dict[str, str]]:
+    """The token caches, their codec's codebooks [Q, K, D] and coarse levels, and what a component on them is made for.
+
+    Raises TrainingError where the caches or the codec do not belong together.
+    """
+    corpora = [TokenCorpus(folder) for folder in folders]
+    made_for = _made_for(corpora, component)
+    return corpora, *_codebooks(codec, corpora[0].meta), made_for
+
+
+def crops_of(corpora: list[TokenCorpus], split: str, fluent: bool | None = None) -> TokenCrops:
+    return TokenCrops([part for one in corpora for part in segments(one, one.select(split=split, fluent=fluent))])
 
 
 def _config(args: argparse.Namespace, codebooks: Tensor, num_coarse: int, num_clusters: int) -> StageConfig:
@@ -143,10 +152,10 @@ class StageTask(Task):
         clean = self._collate(self.data.train.draw(self.crop_frames, self.options.batch_size, generator))
         noisy, options, config = clean, self.options, self.config
         if options.token_noise > 0:
-            noisy = replace(noisy, inputs=_noisy(clean.targets, config.levels, options.token_noise, generator))
+            noisy = replace(noisy, inputs=with_noise(clean.targets, config.levels, options.token_noise, generator))
         if clean.condition is not None and options.condition_noise > 0:
             share, levels = options.condition_noise, config.condition_levels
-            noisy = replace(noisy, condition=_noisy(clean.condition, levels, share, generator))
+            noisy = replace(noisy, condition=with_noise(clean.condition, levels, share, generator))
         return self._to_device(noisy)
 
     def loss(self, group: str, batch: StageBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
@@ -217,7 +226,7 @@ def _rows(batches: list[StageBatch]) -> Iterator[tuple[Tensor, Tensor | None]]:
         yield from zip(batch.targets, masks, strict=True)
 
 
-def _noisy(ids: Tensor, levels: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
+def with_noise(ids: Tensor, levels: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
     """ids [B, N, L] with a share of them drawn anew, uniformly over their level."""
     sizes = torch.tensor(levels)
     drawn = (torch.rand(ids.shape, generator=generator) * sizes).long()

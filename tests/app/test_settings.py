@@ -52,6 +52,8 @@ def test_visitors_make_studies_only_where_the_page_is_private_or_it_is_allowed(a
     [
         (["--port", "70000"], "--port must be 0..65535, found 70000"),
         (["--threads", "0"], "--threads must be at least 1, found 0"),
+        (["--max-runs", "0"], "--max-runs must be at least 1, found 0"),
+        (["--proxies", "-1"], "--proxies must be at least 0, found -1"),
         (["--port", "http"], "invalid int value: 'http'"),
     ],
 )
@@ -68,3 +70,28 @@ def test_the_watermark_is_on_until_it_is_switched_off():
 
 def test_checkpoints_are_a_list():
     assert parse(["--checkpoints", "speech-small", "org/name@v1"], {}).checkpoints == ("speech-small", "org/name@v1")
+
+
+def test_others_get_shares_of_the_work_and_this_machine_alone_gets_all():
+    own, public = parse([], {}), parse(["--host", "0.0.0.0"], {})
+    assert (own.work.per_visitor, own.work.per_address, own.work.max_runs_of_visitor) == (0, 0, 0)
+    assert min(public.work.per_visitor, public.work.per_address, public.work.max_runs_of_visitor) > 0
+    assert (own.local, public.local) == (True, False)
+    assert public.upload_bytes_per_hour > 0
+    assert parse(["--host", "0.0.0.0", "--runs-per-visitor", "0", "--max-runs", "5"], {}).work.per_visitor == 0
+
+
+def test_what_shows_more_is_off_until_it_is_asked_for(tmp_path):
+    plain = parse([], {})
+    assert (plain.metrics, plain.log_json, plain.login_file, plain.num_proxies) == (False, False, None, 0)
+    assert plain.frame_ancestors == "'self'"
+    arguments = ["--auth", str(tmp_path), "--metrics", "--proxies", "1", "--frame-ancestors", "'self'", "https://a.b"]
+    asked = parse(arguments, {"GRADIO_TEMP_DIR": str(tmp_path)})
+    assert (asked.login_file, asked.cache_folder, asked.num_proxies) == (tmp_path, tmp_path, 1)
+    assert asked.frame_ancestors == "'self' https://a.b"
+
+
+def test_a_space_is_behind_a_proxy_and_in_a_frame():
+    space = parse([], {"SPACE_ID": "org/name", "GRADIO_SERVER_NAME": "0.0.0.0"})
+    assert (space.num_proxies, space.frame_ancestors) == (1, "'self' https://huggingface.co")
+    assert parse(["--proxies", "2"], {"SPACE_ID": "org/name"}).num_proxies == 2

@@ -57,7 +57,7 @@ def test_every_number_of_an_endpoint_has_its_default_or_is_the_checkpoints(page,
 
 def test_all_model_events_share_one_group_and_one_explicit_limit(page):
     groups = {(fn.concurrency_id, fn.concurrency_limit) for fn in page.fns.values() if fn.concurrency_id == "model"}
-    assert groups == {("model", 16)}
+    assert groups == {("model", 64)}
 
 
 def test_every_run_of_the_page_can_be_stopped(page):

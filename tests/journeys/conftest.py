@@ -74,7 +74,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "cache"), "GRADIO_ANALYTICS_ENABLED": "False"}
     environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "app.py", "--port", str(port), "--device", "cpu", "--studies", str(folder / "studies")]
-    command += ["--checkpoints", *offered]
+    command += ["--runs-at-once", "2", "--checkpoints", *offered]
     log = folder / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment)
@@ -112,12 +112,13 @@ def prompt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    """The page as it opens; no script on it may fail."""
+    """The page as it opens; no script on it may fail, and none may be held back by the page's policy."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(60_000)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None)
     page.goto(server.url, wait_until="domcontentloaded")
     expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
     yield page

@@ -233,15 +233,11 @@ def post(server: Server, route: str, body: dict) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "http://127.0.0.1:9/a.wav", "https://example.org/a.wav", "../app.py"])
-def test_files_of_the_server_and_addresses_are_no_uploads(server, place):
-    audio = {"path": place, "meta": {"_type": "gradio.FileData"}}
-    status, answer = post(server, "/gradio_api/call/detect", {"data": [audio, server.tiny]})
-    assert status == 200
-    event = json.loads(answer)["event_id"]
-    with urllib.request.urlopen(f"{server.url}/gradio_api/call/detect/{event}", timeout=60) as stream:
-        told = stream.read().decode()
-    assert "event: error" in told
-    assert "root:" not in told
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {}])
+def test_files_of_the_server_and_addresses_are_no_uploads(server, place, meta):
+    status, answer = post(server, "/gradio_api/call/detect", {"data": [{"path": place, **meta}, server.tiny]})
+    assert status == 403
+    assert "must be uploaded here first" in answer
     assert server.alive()
 
 

@@ -38,6 +38,21 @@ def stage_model(stage: str, layout: str, crop_s: float | None = None) -> StageMo
     return model.eval()
 
 
+def wide_model(stage: str) -> StageModel:
+    """A depth model whose matrices can be int8: all sizes are multiples of 32."""
+    torch.manual_seed(0)
+    sizes = {"codebook_size": 32, "num_coarse_levels": 2, "num_fine_levels": 3, "num_clusters": 64}
+    transformer = TransformerConfig(width=64, num_layers=2, num_heads=2, feed_forward=96)
+    config = default_config(stage, "depth", **sizes, feature_dimension=4, transformer=transformer, depth_width=32)
+    model = StageModel(config)
+    model.set_codebooks(torch.randn(len(config.levels), 32, 4), torch.randn(2, 32, 4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6.0)
+    return model.eval()
+
+
 def random_steps(model: StageModel, batch: int, steps: int, seed: int = 1) -> tuple[Tensor, Tensor | None]:
     """targets [B, N, L] and a condition [B, C, Lc] long enough for them."""
     generator = torch.Generator().manual_seed(seed)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from audiolm.config import SamplingConfig
-from audiolm.lm.sampling import BLOCK_STEPS, Uniforms, sample, truncate
+from audiolm.lm.sampling import BLOCK_STEPS, RowSampling, sample, truncate
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0], [0.0, 3.0, float("-inf"), 1.0]])
 
@@ -37,7 +37,25 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p_and_at_least_one():
 
 def test_a_row_draws_the_same_numbers_alone_and_in_a_batch():
     def draw(*seeds):
-        uniforms = Uniforms([torch.Generator().manual_seed(seed) for seed in seeds], 3, torch.device("cpu"))
-        return torch.stack([uniforms.next() for _ in range(BLOCK_STEPS + 5)], dim=1)
+        rows = RowSampling(len(seeds), 3, torch.device("cpu"))
+        for row, seed in enumerate(seeds):
+            rows.join(row, SamplingConfig(), torch.Generator().manual_seed(seed))
+        return torch.stack([rows.draw([*range(len(seeds))], len(seeds)) for _ in range(BLOCK_STEPS + 5)], dim=1)
 
     assert torch.equal(draw(5, 7)[1], draw(7)[0])
+
+
+def test_rows_of_other_settings_are_sampled_as_alone():
+    configs = [
+        SamplingConfig(temperature=0.0),
+        SamplingConfig(top_k=2),
+        SamplingConfig(2.0, top_p=0.6),
+        SamplingConfig(),
+    ]
+    logits = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    uniforms = torch.tensor([0.3, 0.99, 0.7, 0.5])
+    rows = RowSampling(4, 1, torch.device("cpu"))
+    for row, config in enumerate(configs):
+        rows.join(row, config, torch.Generator())
+    alone = [sample(logits[row, None], uniforms[row, None], config).item() for row, config in enumerate(configs)]
+    assert rows.choose(logits, uniforms).tolist() == alone

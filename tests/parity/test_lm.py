@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from audiolm.config import TransformerConfig
 from audiolm.nn.attention import BLOCK, blockwise_causal_attention
+from audiolm.nn.steps import BodySteps
 from audiolm.nn.transformer import Transformer
 from tests.lm.models import STAGE_LAYOUTS, TRANSFORMER, generators, random_steps, stage_model
 from tests.lm.test_decode import decode
@@ -58,31 +59,19 @@ def test_decoding_past_the_longest_crop_equals_attention_over_a_sliding_window()
 def test_prefill_and_steps_equal_the_whole(window, prefilled):
     torch.manual_seed(0)
     body = Transformer(TRANSFORMER, window).eval()
-    x = torch.randn(2, 12, TRANSFORMER.width)
+    x = torch.randn(1, 90, TRANSFORMER.width)
     with torch.no_grad():
         whole = body(x)
-        cache = body.init_cache(2, 12)
-        states = [body.prefill(x[:, :prefilled], cache)]
-        states += [body.step(x[:, n], cache)[:, None] for n in range(prefilled, 12)]
+        steps = BodySteps(body, packed=False)
+        cache, rotary = steps.init_cache(3, 90), steps.rotary(90)
+        states, known = body.prefill(x[:, :prefilled])
+        for row in range(3):
+            cache.fill(row, [each[:, 0] for each in known])
+        states = [states]
+        for n in range(prefilled, 90):
+            place = steps.place(cache, rotary, torch.tensor([n] * 3), n + 1)
+            states.append(steps.step(x[0, n].expand(3, -1), cache, place)[2][None, None])
     assert torch.allclose(torch.cat(states, dim=1), whole, atol=1e-5)
-
-
-def test_an_expanded_cache_goes_on_as_separate_ones():
-    torch.manual_seed(0)
-    body = Transformer(TRANSFORMER).eval()
-    x, more = torch.randn(1, 5, TRANSFORMER.width), torch.randn(3, TRANSFORMER.width)
-    with torch.no_grad():
-        cache = body.init_cache(1, 6)
-        body.prefill(x, cache)
-        together = body.step(more, cache.expand(3))
-        rows = [body(torch.cat([x, row[None, None]], dim=1))[:, -1] for row in more]
-    assert torch.allclose(together, torch.cat(rows), atol=1e-5)
-
-
-def test_a_cache_without_room_is_refused():
-    body = Transformer(TRANSFORMER).eval()
-    with pytest.raises(IndexError, match="holds 3 positions, 4 asked"):
-        body.prefill(torch.randn(1, 4, TRANSFORMER.width), body.init_cache(1, 3))
 
 
 def test_blockwise_attention_equals_the_fused_kernel():

@@ -1,0 +1,62 @@
+"""Who asks: a cookie of the page's own, and the address, behind as many proxies as are trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+
+COOKIE = "audiolm-visitor"
+_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
+_KEY = secrets.token_bytes(32)  # of this process: an address cannot be told from what is kept of it
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """`cookie` is "" for programs and for browsers without cookies; `address` is a keyed hash, good for comparing."""
+
+    cookie: str
+    address: str
+
+    @property
+    def key(self) -> str:
+        """Whose files and runs are whose."""
+        return f"cookie {self.cookie}" if self.cookie else f"address {self.address}"
+
+
+def new_token() -> str:
+    """256 random bits, as the cookie's value."""
+    return secrets.token_urlsafe(32)
+
+
+def identify(headers: Mapping[str, str], peer: str, num_proxies: int) -> Visitor:
+    """`headers` have lower-case names; `peer` is the other end of the connection.
+
+    Each trusted proxy adds what it sees to X-Forwarded-For, so the last `num_proxies` entries are to be believed, and
+    none before them.
+    """
+    forwarded = [part.strip() for part in headers.get("x-forwarded-for", "").split(",") if part.strip()]
+    address = forwarded[-min(num_proxies, len(forwarded))] if num_proxies and forwarded else peer
+    digest = hashlib.blake2b(_network(address).encode(), key=_KEY, digest_size=16).hexdigest()
+    return Visitor(_cookie(headers.get("cookie", "")), digest)
+
+
+def _network(address: str) -> str:
+    """An IPv6 customer has 2^64 addresses or more: they count as one."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+
+
+def _cookie(header: str) -> str:
+    try:
+        morsel = SimpleCookie(header).get(COOKIE)
+    except CookieError:
+        return ""
+    return morsel.value if morsel is not None and _TOKEN.fullmatch(morsel.value) else ""

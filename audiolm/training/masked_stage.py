@@ -1,0 +1,157 @@
+"""Trains the masked fine stage (`audiolm.lm.masked`) on a token cache."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from audiolm.config import FRAME_RATE_HZ, MaskedConfig, TransformerConfig
+from audiolm.errors import TrainingError
+from audiolm.lm.masked import MaskedModel
+from audiolm.training.loop import Task
+from audiolm.training.runs import load_weights
+from audiolm.training.stage import StageData, StageOptions, crops_of, sources, with_noise
+from audiolm.training.token_crops import TokenCrops
+
+PREFIX_SHARE = 0.25  # of the rows: only their first frames are known, as behind a prompt
+VALIDATION_FRAMES = 16_000
+VALIDATION_SEED = 1
+VALIDATED_SHARES = (1.0, 0.5)  # masked; all masked is what the first pass of decoding sees
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults = MaskedConfig()
+    body = defaults.transformer
+    parser.add_argument("--tokens", type=Path, nargs="+", required=True, help="token caches")
+    parser.add_argument("--codec", type=Path, required=True, help="codec run or checkpoint's codec, for its codebooks")
+    parser.add_argument("--batch-size", type=int, default=12, help="windows a step")
+    parser.add_argument("--window-s", type=float, default=3.0)
+    parser.add_argument("--width", type=int, default=body.width)
+    parser.add_argument("--layers", type=int, default=body.num_layers)
+    parser.add_argument("--heads", type=int, default=body.num_heads)
+    parser.add_argument("--feed-forward", type=int, default=body.feed_forward)
+    parser.add_argument("--depth-width", type=int, default=defaults.depth_width)
+    parser.add_argument("--learnt-dimension", type=int, default=defaults.learnt_dimension)
+    parser.add_argument("--passes", type=int, default=defaults.num_passes, help="of decoding, by default")
+    parser.add_argument("--dropout", type=float, default=body.dropout)
+    parser.add_argument("--token-noise", type=float, default=0.03, help="share of known ids replaced by random ones")
+    parser.add_argument("--condition-noise", type=float, default=0.05, help="the same for the coarse codes")
+    parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
+
+
+def build(args: argparse.Namespace) -> MaskedTask:
+    """Raises TrainingError for caches that do not belong together or lack a split."""
+    corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, "fine_masked")
+    num_levels, size, dimension = codebooks.shape
+    config = MaskedConfig(
+        levels=(size,) * (num_levels - num_coarse),
+        condition_levels=(size,) * num_coarse,
+        max_steps=round(args.window_s * FRAME_RATE_HZ),
+        feature_dimension=dimension,
+        learnt_dimension=args.learnt_dimension,
+        depth_width=args.depth_width,
+        num_passes=args.passes,
+        transformer=TransformerConfig(
+            width=args.width,
+            num_layers=args.layers,
+            num_heads=args.heads,
+            feed_forward=args.feed_forward,
+            dropout=args.dropout,
+        ),
+    )
+    model = MaskedModel(config)
+    if args.init is not None:
+        load_weights(args.init, "fine_masked", model)
+    model.set_codebooks(codebooks[num_coarse:], codebooks[:num_coarse])
+    data = StageData(crops_of(corpora, "train"), crops_of(corpora, "valid"), num_coarse)
+    options = StageOptions(args.batch_size, args.token_noise, args.condition_noise, args.precision)
+    return MaskedTask(model.to(args.device), data, options, made_for)
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """targets [B, F, L], condition [B, F, Lc], masked [B, F]; `inputs` are the targets as they are read.
+
+    Of a held-out batch `masked` are numbers in [0, 1), of which those below the share that is asked for are masked.
+    """
+
+    targets: Tensor
+    condition: Tensor
+    masked: Tensor
+    inputs: Tensor | None = None
+
+
+class MaskedTask(Task):
+    """Masked frames from the others; noise on what is read, never on what is predicted."""
+
+    component = "fine_masked"
+
+    def __init__(self, model: MaskedModel, data: StageData, options: StageOptions, made_for: dict[str, str]) -> None:
+        if not data.train.num_frames or not data.valid.num_frames:
+            raise TrainingError("the token caches hold no items of the split train, or none of the split valid")
+        self.config: MaskedConfig = model.config
+        self.model, self.shipped = model, model
+        self.modules = nn.ModuleDict({"model": model})
+        self.data, self.options, self.made_for = data, options, made_for
+        self.device = model.mask.device
+        self._held_out: list[MaskedBatch] | None = None
+
+    def batch(self, generator: torch.Generator) -> MaskedBatch:
+        targets, condition = self._draw(self.data.train, generator)
+        masked = draw_mask(*targets.shape[:2], generator)
+        inputs = with_noise(targets, self.config.levels, self.options.token_noise, generator)
+        condition = with_noise(condition, self.config.condition_levels, self.options.condition_noise, generator)
+        return MaskedBatch(*(value.to(self.device) for value in (targets, condition, masked, inputs)))
+
+    def loss(self, group: str, batch: MaskedBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        loss, per_level = self.model.loss(batch.targets, batch.condition, batch.masked, batch.inputs)
+        return loss, {f"level_{level}": value for level, value in enumerate(per_level)}
+
+    def validate(self) -> dict[str, float]:
+        """Nats a frame on fixed windows of the split valid: the mean of all masked and of half masked, and both."""
+        if self._held_out is None:
+            generator = torch.Generator().manual_seed(VALIDATION_SEED)
+            count = max(1, VALIDATION_FRAMES // (self.options.batch_size * self.config.max_steps))
+            drawn = [self._draw(self.data.valid, generator) for _ in range(count)]
+            ranks = [torch.rand(targets.shape[:2], generator=generator) for targets, _ in drawn]
+            self._held_out = [
+                MaskedBatch(*(value.to(self.device) for value in (*pair, rank)))
+                for pair, rank in zip(drawn, ranks, strict=True)
+            ]
+        figures = {f"loss_masked_{share:g}": self._evaluate(share) for share in VALIDATED_SHARES}
+        return {"loss": sum(figures.values()) / len(figures)} | figures
+
+    def _evaluate(self, share: float) -> float:
+        losses = []
+        for batch in self._held_out or ():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+                loss, _ = self.model.loss(batch.targets, batch.condition, batch.masked < share)
+            losses.append(float(loss))
+        return sum(losses) / len(losses)
+
+    def _draw(self, crops: TokenCrops, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Whole windows: targets [B, F, L] and condition [B, F, Lc]; shorter ones are left out."""
+        frames, drawn = self.config.max_steps, []
+        while len(drawn) < self.options.batch_size:
+            found = crops.draw(frames, self.options.batch_size, generator)
+            drawn.extend(crop.codes for crop in found if len(crop.codes) == frames)
+        codes = torch.stack(drawn[: self.options.batch_size])
+        return codes[..., self.data.num_coarse_levels :], codes[..., : self.data.num_coarse_levels]
+
+
+def draw_mask(rows: int, num_frames: int, generator: torch.Generator) -> Tensor:
+    """[B, F], True where masked: MaskGIT's cosine of a uniform share, of frames anywhere or of all but the first ones.
+
+    At least one frame a row.
+    """
+    shares = torch.cos(math.pi / 2 * torch.rand(rows, generator=generator))
+    counts = (shares * num_frames).long().clamp_min(1)
+    ranks = torch.rand(rows, num_frames, generator=generator).argsort(dim=1).argsort(dim=1)
+    last_first = torch.arange(num_frames - 1, -1, -1).expand(rows, -1)
+    behind_a_prompt = torch.rand(rows, 1, generator=generator) < PREFIX_SHARE
+    return torch.where(behind_a_prompt, last_first, ranks) < counts[:, None]
