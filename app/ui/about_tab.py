@@ -22,7 +22,8 @@ which holds the seeds and hashes that make the same tokens again. Please do not 
 
 Recordings and results are deleted from the server within the hour, or at once with **Delete my audio** at the end of
 the page. One cookie tells which of them are yours, so that nobody else can fetch them. Nothing is sent elsewhere, and
-the server's log holds neither audio nor addresses. Only the clips of a listening study stay, until its folder is deleted.
+the server's log holds neither audio nor addresses. Only the clips of a listening study stay, until its folder is
+deleted.
 """
 
 DETECTION = """
