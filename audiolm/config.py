@@ -249,6 +249,8 @@ class StageConfig(Config):
 class MaskedConfig(Config):
     """A fine stage that fills whole windows in `num_passes` parallel passes, given the coarse levels of all frames.
 
+    It may stand where an autoregressive fine stage does: hence `stage`, `layout` and `condition_stride`.
+
     Tables are linear maps of a code's vector in the codec (`feature_dimension`) beside `learnt_dimension` numbers of
     its own: whole learnt tables would be most of so small a model.
     """
@@ -263,6 +265,18 @@ class MaskedConfig(Config):
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(width=192, num_layers=3, num_heads=3, feed_forward=512, dropout=0.05)
     )
+
+    @property
+    def stage(self) -> str:
+        return "fine"
+
+    @property
+    def layout(self) -> str:
+        return "masked"
+
+    @property
+    def condition_stride(self) -> int:
+        return 1
 
     def __post_init__(self) -> None:
         for name, levels in (("levels", self.levels), ("condition_levels", self.condition_levels)):
