@@ -65,9 +65,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     return (
         "{checkpoint} ({device}), {seconds:g} s: first sound {engine_s:.2f} s after the prompt is encoded (real-time "
-        "factor {engine_real_time_factor:.2f}), {click_s:.2f} s after the click in the page; {gaps} chunks late, borders "
-        "off by {max_border_gap_samples:.3f} samples, step at borders {border_step:.2f} of the largest within; stopped "
-        "after {stop_s:.2f} s"
+        "factor {engine_real_time_factor:.2f}), {click_s:.2f} s after the click in the page; {gaps} chunks late, "
+        "borders off by {max_border_gap_samples:.3f} samples, step at borders {border_step:.2f} of the largest within; "
+        "stopped after {stop_s:.2f} s"
     ).format(**result)
 
 

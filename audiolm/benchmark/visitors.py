@@ -68,8 +68,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     return (
-        "{visitors} visitors of {checkpoint} ({device}), {seconds:g} s each: one after the other {alone_s:.1f} s, at once "
-        "{at_once_s:.1f} s (the slowest {slowest_at_once_s:.1f} s), {speed_up:.2f} times the throughput; "
+        "{visitors} visitors of {checkpoint} ({device}), {seconds:g} s each: one after the other {alone_s:.1f} s, "
+        "at once {at_once_s:.1f} s (the slowest {slowest_at_once_s:.1f} s), {speed_up:.2f} times the throughput; "
         "{identical} of {visits} with the tokens of the run alone"
     ).format(**result)
 
