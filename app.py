@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = parse(arguments)
     try:
         service = Service(settings)
+        service.start()
         studies = {"routes": [study_route(service.library)]}
         build_ui(service, settings).launch(**launch_options(settings), app_kwargs=studies)
     except (AudioLMError, OSError) as error:  # OSError: the port is taken, the address is not this machine's

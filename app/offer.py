@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
 from pathlib import Path
 
@@ -23,10 +24,14 @@ logger = logging.getLogger(__name__)
 class Offer:
     """Which checkpoints there are, by the names that `CheckpointChoice` calls them."""
 
-    def __init__(self, settings: Settings, device: torch.device) -> None:
-        """Reads the offered checkpoints' configurations (no weights). A broken one is skipped and logged."""
+    def __init__(self, settings: Settings, device: torch.device | None = None) -> None:
+        """Reads the offered checkpoints' configurations (no weights). A broken one is skipped and logged.
+
+        Without a device, as in the application's own process, nothing can be loaded.
+        """
         self._settings = settings
         self._device = device
+        self._loading = threading.Lock()  # no checkpoint twice
         self._pipelines: OrderedDict[tuple[str, str | None], tuple[CheckpointInfo, Pipeline]] = OrderedDict()
         self._offered = _offered(settings.checkpoints)
 
@@ -58,11 +63,14 @@ class Offer:
         return next((name for name, info in self._offered.items() if info.domain == domain), current)
 
     def load(self, choice: CheckpointChoice) -> tuple[CheckpointInfo, Pipeline]:
-        """Called by one run at a time, so that no checkpoint is loaded twice. One whose folder changed is loaded anew.
+        """Onto the device; one whose folder changed is loaded anew. Thread-safe.
 
         Raises as `describe`; DeviceMemoryError.
         """
-        key = (choice.source, choice.revision)
+        with self._loading:
+            return self._load((choice.source, choice.revision), choice)
+
+    def _load(self, key: tuple[str, str | None], choice: CheckpointChoice) -> tuple[CheckpointInfo, Pipeline]:
         if key in self._pipelines:
             info, _ = self._pipelines[key]
             if read_info(info.folder).sha256 != info.sha256:
@@ -74,6 +82,10 @@ class Offer:
                 self._pipelines.popitem(last=False)
         self._pipelines.move_to_end(key)
         return self._pipelines[key]
+
+    def loaded(self) -> list[Pipeline]:
+        """Those in memory."""
+        return [pipeline for _, pipeline in list(self._pipelines.values())]
 
     def _folder(self, choice: CheckpointChoice) -> Path:
         if choice.text in self._offered:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.figures import LiveTokens, png
-from app.results import Course, Finished, Loading, SavedContinuation, Started
-from app.runs import Waiting
+from app.results import Course, Finished, Loading, SavedContinuation, Started, Waiting
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.events import Continuation, Progress, Result
 from audiolm.receipt import Receipt
@@ -61,7 +60,7 @@ def event_row(event: Course) -> dict[str, Any]:
     """How a run goes, as plain JSON values; while it waits, `ahead` says how many go first."""
     if isinstance(event, Progress):
         return {"status": "running", **asdict(event)}
-    waiting = {"ahead": event.ahead} if isinstance(event, Waiting) else {}
+    waiting = {"ahead": event.ahead, "estimate_s": event.estimate_s} if isinstance(event, Waiting) else {}
     return {"status": "running", "stage": type(event).__name__.lower(), "text": event_text(event), **waiting}
 
 
@@ -72,7 +71,10 @@ def event_text(event: Course) -> str:
     if isinstance(event, Started):
         return STAGE_NAMES["encode"]
     if isinstance(event, Waiting) and event.ahead:
-        return f"Waiting: {event.ahead} run{'s go' if event.ahead > 1 else ' goes'} first"
+        about = "" if event.estimate_s is None else f", about {max(event.estimate_s, 1.0):.0f} s"
+        return f"Waiting: {event.ahead} run{'s go' if event.ahead > 1 else ' goes'} first{about}"
+    if isinstance(event, Waiting) and event.again:
+        return "The engine was started again: this run begins anew"
     return "Working"
 
 

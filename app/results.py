@@ -8,16 +8,26 @@ from pathlib import Path
 
 from torch import Tensor
 
-from app.runs import Waiting
 from audiolm.checkpoints import CheckpointInfo
 from audiolm.detector import Verdict
-from audiolm.events import Chunk, Continuation, Progress, Result
+from audiolm.events import Chunk, Continuation, Progress, Result, Sound
 from audiolm.inspection.files import TimelineFiles
 from audiolm.inspection.timeline import Timeline
 from audiolm.receipt import Receipt
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 from audiolm.watermark import MarkResult
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Nothing new: `ahead` runs go first, for about `estimate_s` (None: not known yet). With none ahead the run is
+    being worked on. `again` says that the engine was lost and the run has begun anew."""
+
+    ahead: int
+    elapsed_s: float
+    estimate_s: float | None = None
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -155,5 +165,5 @@ class Inspected:
     elapsed_s: float
 
 
-Course = Waiting | Loading | Started | Progress | Chunk
+Course = Waiting | Loading | Started | Progress | Chunk | Sound
 """How a run goes; whatever else an iterator of events yields is the run's result."""

@@ -32,6 +32,8 @@ class Settings:
     other_checkpoints: bool = True
     watermark: bool = True
     queue_size: int = 16
+    line_size: int = 32  # runs that wait for the engine, in `app.engine`
+    runs_at_once: int = 8  # that share the engine
     cache_sweep_s: int = 300
     cache_age_s: int = 3000  # with the sweep, an upload is gone within the hour
     prompts_folder: Path = ASSETS / "prompts"
@@ -61,6 +63,12 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
     )
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: torch's choice)")
     parser.add_argument(
+        "--runs-at-once",
+        type=int,
+        default=Settings.runs_at_once,
+        help="runs that share the engine; further ones wait (default: %(default)s)",
+    )
+    parser.add_argument(
         "--other-checkpoints",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -87,6 +95,8 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         parser.error(f"--port must be 0..65535, found {values.port}")
     if values.threads is not None and values.threads < 1:
         parser.error(f"--threads must be at least 1, found {values.threads}")
+    if values.runs_at_once < 1:
+        parser.error(f"--runs-at-once must be at least 1, found {values.runs_at_once}")
     alone = values.host in LOOPBACK_HOSTS
     return Settings(
         host=values.host,
@@ -94,6 +104,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         device=values.device,
         checkpoints=tuple(values.checkpoints),
         threads=values.threads,
+        runs_at_once=values.runs_at_once,
         other_checkpoints=alone if values.other_checkpoints is None else values.other_checkpoints,
         watermark=values.watermark,
         studies_in_page=alone if values.studies_in_page is None else values.studies_in_page,

@@ -18,3 +18,19 @@ def pick_device(name: str) -> torch.device:
         return torch.empty(1, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         raise RequestError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def require_device(name: str) -> None:
+    """As `pick_device`, but leaves an accelerator untouched, for a process that does not compute on it.
+
+    Raises RequestError.
+    """
+    if name != "auto" and not name.startswith("cuda"):
+        pick_device(name)
+        return
+    try:
+        index = 0 if name == "auto" else torch.device(name).index or 0
+    except RuntimeError as error:
+        raise RequestError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    if name != "auto" and index >= torch.cuda.device_count():
+        raise RequestError(f"device {name!r} cannot be used: this machine has {torch.cuda.device_count()} of its kind")

@@ -63,3 +63,11 @@ class DeviceMemoryError(AudioLMError):
 
 class WatermarkError(AudioLMError):
     """The watermark cannot be made or looked for: its package is missing, or is not the known one."""
+
+
+class EngineError(AudioLMError):
+    """The engine that works on runs failed: it could not be started, or was lost together with this run."""
+
+
+class BusyError(AudioLMError):
+    """Too many runs are waiting already; this one was not taken."""

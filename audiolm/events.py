@@ -34,6 +34,21 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """A second of what continuation `row` adds to the prompt, before the end of the run; `samples` [n] are int16.
+
+    Chunk k of `num_chunks` starts k seconds after the prompt; the last one may be shorter. Of stage "coarse" it is a
+    preview from these levels alone; the one of stage "fine" comes later and takes its place. Generated, all of it.
+    """
+
+    row: int
+    chunk: int
+    num_chunks: int
+    samples: Tensor
+    stage: str
+
+
+@dataclass(frozen=True)
 class StageTiming:
     """`steps` are sequential decoding steps, `tokens` what they made over all rows and levels."""
 
@@ -83,4 +98,4 @@ class Result:
         return self.seconds / self.continuations[0].generated_part.duration_s
 
 
-Event = Progress | Chunk | Result
+Event = Progress | Chunk | Sound | Result

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -31,6 +32,7 @@ from audiolm.detector import Detector, Verdict
 from audiolm.device import pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
+from audiolm.growing import Growing
 from audiolm.lm.layouts import UNKNOWN
 from audiolm.receipt import (
     ABLATIONS,
@@ -45,7 +47,9 @@ from audiolm.receipt import (
     require_same,
 )
 from audiolm.request import MAX_CONTINUATION_S, MAX_PROMPT_S, MIN_PROMPT_S, ContinuationRequest
+from audiolm.slots import Decoder
 from audiolm.stages import Meter, StageRun, run_coarse, run_fine, run_semantic
+from audiolm.streaming import Sounding, Start, sound, stream
 from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
 from audiolm.watermark import MarkResult
 
@@ -61,6 +65,7 @@ __all__ = [
     "replay",
 ]
 
+MARK_CONTEXT_SAMPLES = 2 * SAMPLE_RATE_HZ  # that the mark of a streamed second is made with
 CROSSFADE_SAMPLES = SAMPLE_RATE_HZ // 50  # 20 ms, from the recording into the decoded stream
 
 
@@ -84,6 +89,7 @@ class _Job:
     source: Encoded | None
     num_frames: int  # of the whole output, prompt included
     ablation: str = ""  # one of ABLATIONS
+    stream: bool = False
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -111,9 +117,11 @@ class Pipeline:
     With `watermark`, which runs need the package resemble-perth for, what was generated carries a mark.
     """
 
-    def __init__(self, models: ModelSet, watermark: bool = True) -> None:
+    def __init__(self, models: ModelSet, watermark: bool = True, decoder: Decoder | None = None) -> None:
+        """`decoder` is shared where another pipeline of the same models has one."""
         self.models = models
         self.watermark = watermark
+        self.decoder = Decoder() if decoder is None else decoder
         self.num_coarse_levels = len(models.stages["coarse"].config.levels)
         self.num_levels = self.num_coarse_levels + len(models.stages["fine"].config.levels)
 
@@ -131,7 +139,9 @@ class Pipeline:
     def device(self) -> torch.device:
         return torch.device(self.models.device)
 
-    def continue_prompt(self, prompt: Waveform, request: ContinuationRequest, ablation: str = "") -> Generator[Event]:
+    def continue_prompt(
+        self, prompt: Waveform, request: ContinuationRequest, ablation: str = "", stream: bool = False
+    ) -> Generator[Event]:
         """Continues the first `request.prompt_s` of the prompt, less where it is shorter.
 
         The prompt is cut to whole semantic positions (40 ms); its tokens are kept as they are. With an `ablation`:
@@ -139,12 +149,15 @@ class Pipeline:
         semantic tokens in random order; "no semantic stage" has it go on with no condition beyond the prompt's (those
         ids are -1), which no stage was trained for.
 
+        With `stream` the stages overlap, and `Sound` events come before the result, which is the same; then events may
+        also be None, where the run waits for others. An ablation is not streamed.
+
         Raises RequestError for another ablation; AudioTooShortError, AudioSilentError, DeviceMemoryError, on the first
         event that needs it; WatermarkError before the first token where the watermark's package is missing.
         """
         if ablation not in ("", *ABLATIONS):
             raise RequestError(f"ablation must be one of {', '.join(ABLATIONS)}, found {ablation!r}")
-        return _guarded(self._continue(prompt, request, ablation))
+        return _guarded(self._continue(prompt, request, ablation, stream and not ablation))
 
     def generate(self, request: ContinuationRequest) -> Generator[Event]:
         """Unconditional generation of `request.continuation_s`: no prompt.
@@ -239,12 +252,14 @@ class Pipeline:
 
     # ---- runs
 
-    def _continue(self, prompt: Waveform, request: ContinuationRequest, ablation: str) -> Generator[Event]:
+    def _continue(
+        self, prompt: Waveform, request: ContinuationRequest, ablation: str, stream: bool
+    ) -> Generator[Event]:
         meter = Meter()
         prepared = yield from self._prepare(prompt, request.prompt_s, meter)
         num_frames = prepared.codes.shape[0] + round(request.continuation_s * FRAME_RATE_HZ)
         kind = f"ablation: {ablation}" if ablation else "continuation"
-        yield from self._run(_Job(kind, request, prepared, None, num_frames, ablation), meter)
+        yield from self._run(_Job(kind, request, prepared, None, num_frames, ablation, stream), meter)
 
     def _acoustic(self, source: Waveform, request: ContinuationRequest, voice: Waveform | None) -> Generator[Event]:
         meter = Meter()
@@ -263,15 +278,14 @@ class Pipeline:
     def _run(self, job: _Job, encoding: Meter) -> Generator[Event]:
         if self.watermark:
             watermark.require()  # now, not after a minute of work
-        prompt = torch.zeros(0, self.num_levels, dtype=torch.long) if job.prompt is None else job.prompt.codes
         stages = {name: self._stage(job, name) for name in STAGES}
-        semantic = yield from self._semantic(job, stages["semantic"])
-        coarse_prompt, fine_prompt = prompt[:, : self.num_coarse_levels], prompt[:, self.num_coarse_levels :]
-        codes = yield from run_coarse(stages["coarse"], semantic, coarse_prompt, job.num_frames)
-        if job.ablation != NO_FINE:
-            codes = torch.cat([codes, (yield from run_fine(stages["fine"], codes, fine_prompt))], dim=2)
         after = {name: Meter() for name in ("decode", "mark", "detect")}
-        outputs = yield from self._decode(job, codes, after["decode"])
+        if job.stream:
+            semantic, codes, decoded = yield from self._streamed(job, stages, after)
+        else:
+            semantic, codes = yield from self._tokens(job, stages)
+            decoded = yield from self._decode(codes, after["decode"])
+        outputs = [_Output(self._levelled_back(job, samples)) for samples in decoded]
         outputs = yield from self._mark(job, outputs, after["mark"])
         outputs = yield from self._judge(job, outputs, after["detect"])
         meters = {"encode": encoding, **{name: run.meter for name, run in stages.items()}, **after}
@@ -284,7 +298,31 @@ class Pipeline:
     def _stage(self, job: _Job, stage: str) -> StageRun:
         request = job.request
         seeds = [derive_seed(request.seed, stage, row) for row in range(request.num_continuations)]
-        return StageRun(self.models.stages[stage], getattr(request, stage), seeds)
+        generate = partial(self.decoder.decode, job)
+        return StageRun(self.models.stages[stage], getattr(request, stage), seeds, generate=generate)
+
+    def _tokens(self, job: _Job, stages: dict[str, StageRun]) -> Generator[Event, None, tuple[Tensor, Tensor]]:
+        """One stage after the other -> semantic ids [N, S], codes [N, F, Q]."""
+        prompt = torch.zeros(0, self.num_levels, dtype=torch.long) if job.prompt is None else job.prompt.codes
+        semantic = yield from self._semantic(job, stages["semantic"])
+        coarse_prompt, fine_prompt = prompt[:, : self.num_coarse_levels], prompt[:, self.num_coarse_levels :]
+        codes = yield from run_coarse(stages["coarse"], semantic, coarse_prompt, job.num_frames)
+        if job.ablation != NO_FINE:
+            codes = torch.cat([codes, (yield from run_fine(stages["fine"], codes, fine_prompt))], dim=2)
+        return semantic, codes
+
+    def _streamed(
+        self, job: _Job, stages: dict[str, StageRun], meters: dict[str, Meter]
+    ) -> Generator[Event | None, None, tuple[Tensor, Tensor, list[Tensor]]]:
+        seed = derive_seed(job.request.seed, "semantic", "join")
+        start = Start(job.prompt.semantic, job.prompt.codes, job.num_frames, seed)
+
+        def heard(samples: Tensor, first: int) -> Tensor:
+            with meters["mark"].measure():
+                whole = self._levelled_back(job, samples)
+                return (_marked_end(whole, first) if self.watermark else whole.seconds(first / SAMPLE_RATE_HZ)).int16()
+
+        return (yield from stream(stages, self.models.codec, start, heard, meters["decode"]))
 
     def _semantic(self, job: _Job, run: StageRun) -> Generator[Event, None, Tensor]:
         """Semantic ids [N, S] of the whole output, S = ceil(F / 2)."""
@@ -299,20 +337,25 @@ class Pipeline:
         rows = yield from run_semantic(run, ids, num_positions, [seed])
         return _shuffled(rows, len(ids), job.request.seed) if job.ablation == SHUFFLED else rows
 
-    def _decode(self, job: _Job, codes: Tensor, meter: Meter) -> Generator[Event, None, list[_Output]]:
-        """Row by row, so that the caller can stop in between; back at the prompt's level."""
-        leader = job.prompt or job.source
-        gain = 1.0 if leader is None else leader.gain
-        outputs: list[_Output] = []
+    def _decode(self, codes: Tensor, meter: Meter) -> Generator[Event, None, list[Tensor]]:
+        """codes [N, F, q] -> samples [T] row by row, so that the caller can stop in between."""
+        decoded: list[Tensor] = []
         for row in codes:
-            yield Progress("decode", len(outputs), codes.shape[0], 0.0)
-            with meter.measure():
-                samples = self.models.codec.decode(row[None].to(self.device))[0].float().cpu() / gain
-                if job.prompt is not None and job.request.prompt_part == "original":
-                    samples = join(job.prompt.pcm.samples, samples)
-            outputs.append(_Output(Waveform(samples.clamp(-1.0, 1.0))))
-        yield Progress("decode", len(outputs), codes.shape[0], 0.0)
-        return outputs
+            yield Progress("decode", len(decoded), codes.shape[0], 0.0)
+            sounding = Sounding(self.models.codec, meter)
+            for _ in sound([sounding], (Growing(row[None], row.shape[0]),)):
+                pass
+            decoded.append(sounding.samples())
+        yield Progress("decode", len(decoded), codes.shape[0], 0.0)
+        return decoded
+
+    def _levelled_back(self, job: _Job, samples: Tensor) -> Waveform:
+        """Decoded samples at the prompt's own level, and with the prompt as it is asked for."""
+        leader = job.prompt or job.source
+        samples = samples / (1.0 if leader is None else leader.gain)
+        if job.prompt is not None and job.request.prompt_part == "original":
+            samples = join(job.prompt.pcm.samples, samples)
+        return Waveform(samples.clamp(-1.0, 1.0))
 
     def _mark(self, job: _Job, outputs: list[_Output], meter: Meter) -> Generator[Event, None, list[_Output]]:
         """The watermark in what was generated, from the join on; a prompt stays as it is."""
@@ -398,6 +441,20 @@ def _marked(output: _Output, start: int) -> _Output:
     if marked is part:
         return output
     return _Output(Waveform(torch.cat([samples[:start], marked.samples])), watermark.NAME)
+
+
+def _marked_end(waveform: Waveform, first: int) -> Waveform:
+    """From sample `first` to the end, marked together with what comes before, since a second alone carries no mark.
+
+    The whole is marked once more and otherwise when it is finished: how strong a mark is depends on the loudest frame.
+    """
+    context = Waveform(waveform.samples[max(0, first - MARK_CONTEXT_SAMPLES) :])
+    change = (watermark.mark(context).samples - context.samples)[
+        context.samples.shape[0] - (waveform.samples.shape[0] - first) :
+    ]
+    length = min(CROSSFADE_SAMPLES, change.shape[0])
+    change[:length] *= torch.linspace(0.0, 1.0, length)  # its end is faded already
+    return Waveform((waveform.samples[first:] + change).clamp(-1.0, 1.0))
 
 
 def _of_the_clip(verdict: Verdict) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from audiolm.config import FRAME_RATE_HZ, SamplingConfig, StageConfig
 from audiolm.errors import RequestError
 from audiolm.events import Chunk, Event, Progress, StageTiming
+from audiolm.growing import Excerpt, Growing
 from audiolm.lm import StageModel
 from audiolm.lm.decode import generate_steps
 from audiolm.lm.sampling import sample
@@ -30,7 +31,10 @@ FINE_WINDOW_FRAMES = 3 * FRAME_RATE_HZ  # the paper's non-overlapping windows of
 MAX_FINE_ROWS = 128  # windows decoded at once; bounds the cache of long runs
 TYPICAL_RUN = 2.8  # mean run of equal semantic tokens (64 % repeat), for layouts that drop durations
 
-StageEvents = Generator[Event, None, Tensor]
+StageEvents = Generator[Event | None, None, Tensor]
+"""None while a stage waits for tokens of the one before it."""
+Generate = Callable[..., Iterator[Tensor]]
+"""`lm.decode.generate_steps`, or what does the same for many runs at once."""
 Value = TypeVar("Value")
 
 
@@ -60,16 +64,16 @@ class Meter:
         finally:
             self.seconds += time.perf_counter() - start
 
-    def timed(self, steps: Iterator[Tensor]) -> Iterator[Tensor]:
+    def timed(self, steps: Iterator[Tensor | None]) -> Iterator[Tensor | None]:
         """Passes on [B, L] steps, on the CPU: the copy is what waits for an accelerator to be done with a step."""
         while True:
             with self.measure():
-                tokens = next(steps, None)
+                tokens = next(steps, steps)
+                if tokens is steps:
+                    return
                 tokens = None if tokens is None else tokens.cpu()
-            if tokens is None:
-                return
-            self.steps += 1
-            self.tokens += tokens.numel()
+            self.steps += tokens is not None
+            self.tokens += 0 if tokens is None else tokens.numel()
             yield tokens
 
     @property
@@ -85,6 +89,7 @@ class StageRun:
     sampling: SamplingConfig
     seeds: list[int]
     meter: Meter = field(default_factory=Meter)
+    generate: Generate = generate_steps
 
     @property
     def stage(self) -> str:
@@ -105,7 +110,7 @@ class StageRun:
     def decode(
         self,
         history: Tensor | None,
-        condition: Tensor | None,
+        condition: Tensor | Excerpt | None,
         num_steps: int,
         generators: list[torch.Generator],
         count: Callable[[Tensor], tuple[int, int]],
@@ -116,7 +121,7 @@ class StageRun:
         `count` is told every step's tokens [B, L] and answers (done, total); decoding ends once done reaches total.
         Chunks are numbered from `first_step`; None leaves them out, for batches whose rows are not continuations.
         """
-        steps = generate_steps(
+        steps = self.generate(
             self.model,
             prompt=history,
             condition=condition,
@@ -128,6 +133,9 @@ class StageRun:
         sent = 0
         with closing(steps):
             for tokens in self.meter.timed(steps):
+                if tokens is None:
+                    yield None
+                    continue
                 new.append(tokens)
                 done, total = count(tokens)
                 if len(new) - sent == EVENT_STEPS or len(new) == num_steps or done >= total:
@@ -140,7 +148,9 @@ class StageRun:
         return torch.stack(new, dim=1)
 
 
-def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: list[int]) -> StageEvents:
+def run_semantic(
+    run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: list[int], into: Growing | None = None
+) -> StageEvents:
     """Continues semantic ids, [S0] of all rows or [N, S0], to [N, num_positions] at 25 Hz; S0 = 0: from nothing.
 
     The prompts' ids are kept. Depth layout: steps of (token, run length - 1) until every row is long enough. A prompt's
@@ -148,6 +158,8 @@ def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: l
     prompt: the rows of one prompt then share one prefill. Flattened layout (the paper's, one level): merging has
     dropped durations, so the number of tokens follows the prompt's mean run and the new tokens are spread evenly over
     the time asked for.
+
+    `into`, which starts as the prompts' ids [N, S0, 1], gets every position as soon as all rows have it.
 
     Raises RequestError for prompts of different numbers of steps (`semantic_prompt`).
     """
@@ -160,12 +172,15 @@ def run_semantic(run: StageRun, prompt_ids: Tensor, num_positions: int, seeds: l
     limit = semantic_limit(run.model.config, mean_run)
     if run.model.config.layout == "depth":
         prompt = _redraw_last_run(run, prompt, seeds, limit) if num_known else prompt
-        return (yield from _run_semantic_depth(run, prompt, num_known, num_positions, limit))
+        return (yield from _run_semantic_depth(run, prompt, num_known, num_positions, limit, into))
     num_tokens = max(1, math.ceil(needed / mean_run))
     rows = prompt.expand(len(run.seeds), -1, -1)
     rows = yield from _run_counted(run, rows, lambda start, end: None, prompt.shape[1] + num_tokens, limit)
     spread = prompt.shape[1] + torch.arange(needed) * num_tokens // needed
-    return torch.cat([prompt_ids.expand(len(run.seeds), -1), rows[:, spread, 0]], dim=1)
+    ids = rows[:, spread, 0]
+    for column in ids.unbind(1) if into is not None else ():
+        into.append(column[:, None])
+    return torch.cat([prompt_ids.expand(len(run.seeds), -1), ids], dim=1)
 
 
 def semantic_prompt(config: StageConfig, ids: Tensor) -> Tensor:
@@ -195,14 +210,19 @@ def _redraw_last_run(run: StageRun, prompt: Tensor, seeds: list[int], limit: int
     return torch.cat([prompt[:, :-1], last[:, None]], dim=1)
 
 
-def _run_semantic_depth(run: StageRun, prompt: Tensor, num_known: int, num_positions: int, limit: int) -> StageEvents:
+def _run_semantic_depth(
+    run: StageRun, prompt: Tensor, num_known: int, num_positions: int, limit: int, into: Growing | None
+) -> StageEvents:
     """prompt [P, R, 2], of `num_known` positions before its last runs were drawn again -> ids [N, num_positions]."""
     rows, needed = prompt.expand(len(run.seeds), -1, -1), num_positions - num_known
     reached = (rows[..., 1] + 1).sum(dim=1) - num_known
+    spreading = None if into is None else _Spreading(into, rows)
 
     def count(tokens: Tensor) -> tuple[int, int]:
         nonlocal reached
         reached = reached + tokens[:, 1] + 1
+        if spreading is not None:
+            spreading.add(tokens)
         return min(int(reached.min()), needed), needed
 
     generators = run.generators()
@@ -214,22 +234,54 @@ def _run_semantic_depth(run: StageRun, prompt: Tensor, num_known: int, num_posit
     return torch.stack([expand_runs(row[:, 0], row[:, 1] + 1)[:num_positions] for row in rows])
 
 
-def run_coarse(run: StageRun, semantic: Tensor, prompt: Tensor, num_frames: int) -> StageEvents:
+class _Spreading:
+    """Appends the positions of rows of runs to a `Growing` of ids, as far as all rows have come."""
+
+    def __init__(self, into: Growing, rows: Tensor) -> None:
+        """rows [N, R, 2] are the prompts' steps, the last of which may reach beyond the prompt."""
+        self._into = into
+        self._ids = [expand_runs(row[:, 0], row[:, 1] + 1).tolist() for row in rows]
+        self._flush()
+
+    def add(self, tokens: Tensor) -> None:
+        """One more step [N, 2] of (token, run length - 1)."""
+        for ids, (token, more) in zip(self._ids, tokens.tolist(), strict=True):
+            ids += [token] * (more + 1)
+        self._flush()
+
+    def _flush(self) -> None:
+        for position in range(len(self._into), min(map(len, self._ids))):
+            self._into.append(torch.tensor([[ids[position]] for ids in self._ids]))
+
+
+def run_coarse(
+    run: StageRun, semantic: Tensor | Growing, prompt: Tensor, num_frames: int, into: Growing | None = None
+) -> StageEvents:
     """Coarse codes [N, num_frames, L] for semantic ids [N, S] (2 S >= num_frames), going on from the prompt's codes.
 
-    Those are [F0, L] or each row's [N, F0, L]. F0 = 0 leaves voice and room to the model: acoustic generation.
+    Those are [F0, L] or each row's [N, F0, L]. F0 = 0 leaves voice and room to the model: acoustic generation. Ids may
+    still be growing, where `run.generate` takes such; `into`, which starts as the prompt's codes, gets every frame
+    as it is made.
     """
     stride = run.model.config.condition_stride
+    if isinstance(semantic, Tensor):
+        semantic = Growing(semantic[..., None], semantic.shape[1])
 
-    def condition(start: int, end: int) -> Tensor:
-        return semantic[:, start // stride : -(-end // stride), None]
+    def condition(start: int, end: int) -> Excerpt:
+        first, last = start // stride, -(-end // stride)
+        return Excerpt(semantic, first, last, last - first)
 
     prompt = prompt.cpu().expand(len(run.seeds), -1, -1)
-    return (yield from _run_counted(run, prompt, condition, num_frames, run.model.config.max_steps))
+    return (yield from _run_counted(run, prompt, condition, num_frames, run.model.config.max_steps, into))
 
 
 def _run_counted(
-    run: StageRun, rows: Tensor, condition: Callable[[int, int], Tensor | None], num_steps: int, limit: int
+    run: StageRun,
+    rows: Tensor,
+    condition: Callable[[int, int], Excerpt | None],
+    num_steps: int,
+    limit: int,
+    into: Growing | None = None,
 ) -> StageEvents:
     """Extends [N, n0, L] to [N, num_steps, L], in windows of `limit` steps with `condition(start, end)`."""
     first, done, generators = rows.shape[1], 0, run.generators()
@@ -237,12 +289,15 @@ def _run_counted(
     def count(tokens: Tensor) -> tuple[int, int]:
         nonlocal done
         done += 1
+        if into is not None:
+            into.append(tokens)
         return done, num_steps - first
 
     while rows.shape[1] < num_steps:
         start, room = decoding_window(run.model.config, rows.shape[1], num_steps, limit)
         known = condition(start, rows.shape[1] + room)
-        new = yield from run.decode(_shared(rows[:, start:]), _shared(known), room, generators, count, rows.shape[1])
+        known = _shared(known.whole()) if known is not None and known.is_complete else known
+        new = yield from run.decode(_shared(rows[:, start:]), known, room, generators, count, rows.shape[1])
         rows = torch.cat([rows, new], dim=1)
     return rows
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 BASE = {"errors", "config", "streams", "audio", "intervals", "device"}
 MODELS = {"codec", "semantic", "lm", "detector", "watermark"}
-PIPELINE = {"pipeline", "request", "receipt", "events", "stages", "outputs"}
+PIPELINE = {"pipeline", "request", "receipt", "events", "stages", "growing", "slots", "streaming", "outputs"}
 VERSION = {"__init__"}  # audiolm/__init__.py holds a docstring, the version and lazy names
 
 MAY_IMPORT: dict[str, set[str]] = {

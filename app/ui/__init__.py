@@ -14,6 +14,7 @@ from app.ui.continue_tab import build_continue_tab
 from app.ui.detect_tab import build_detect_tab
 from app.ui.inspect_tab import TAB, build_inspect_tab
 from app.ui.picker import build_picker
+from app.ui.stream import stream_head
 from app.ui.study_tab import build_study_tab
 from app.ui.switch import switch_head
 from app.ui.theme import theme
@@ -69,6 +70,6 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "allowed_paths": [str(settings.prompts_folder)],
         "theme": theme(),
         "css_paths": settings.css_file,
-        "head": timeline_head() + switch_head(),
+        "head": timeline_head() + switch_head() + stream_head(),
         "footer_links": ["api", "settings"],
     }

@@ -70,7 +70,7 @@ from app.service import Service
 from app.ui.media import uploaded_audio
 from app.ui.plain import MODEL_EVENTS, plain_errors
 from app.verdict_presenters import judged_row
-from audiolm.events import Chunk
+from audiolm.events import Chunk, Sound
 
 EXAMPLE = (__doc__ or "").partition("\n\n")[2].strip()
 """The example above, for the page."""
@@ -204,7 +204,7 @@ def _answers(
         for event in run:
             if not isinstance(event, Course):
                 yield answer(event)
-            elif not isinstance(event, Chunk):
+            elif not isinstance(event, Chunk | Sound):
                 yield presenters.event_row(event), None
 
 

@@ -20,7 +20,8 @@ from app.ui.media import uploaded_audio
 from app.ui.picker import Picker
 from app.ui.plain import QUIET
 from app.ui.runner import RunControls, Updates, build_run_controls, follow, wire
-from audiolm.events import Chunk
+from app.ui.stream import Stream, stream_view
+from audiolm.events import Chunk, Sound
 from audiolm.inspection.figures import save, timeline_figure
 
 MICROPHONE_NOTE = (
@@ -45,6 +46,7 @@ EMPTY = """
 class Outcome:
     """Everything on the right-hand side of the tab besides the run's controls. `kept` are the cards' OpenClips."""
 
+    stream: gr.HTML
     live: gr.HTML
     empty: gr.HTML
     cards: list[Card]
@@ -52,11 +54,11 @@ class Outcome:
 
     def components(self) -> list[Any]:
         cards = [component for card in self.cards for component in card.components()]
-        return [self.live, self.empty, *cards, self.kept]
+        return [self.stream, self.live, self.empty, *cards, self.kept]
 
     def cleared(self) -> Updates:
         hidden = {key: value for card in self.cards for key, value in card.hide().items()}
-        return {self.live: "", self.empty: "", **hidden}
+        return {self.stream: None, self.live: "", self.empty: "", **hidden}
 
 
 def build_continue_tab(service: Service, picker: Picker) -> Outcome:
@@ -80,7 +82,7 @@ def build_continue_tab(service: Service, picker: Picker) -> Outcome:
             choice = CheckpointChoice.parse(checkpoint)
             return service.continue_prompt(ContinueRequest.from_fields(audio, choice, values, prompt_part))
 
-        live = _LiveTokens(outcome.live)
+        live = _Live(outcome)
 
         def show(finished: Finished) -> Generator[Updates, None, str]:
             yield from _show(controls, outcome, finished)
@@ -122,10 +124,11 @@ def _build_fields(service: Service, picker: Picker) -> dict[str, Any]:
 
 
 def _build_outcome(service: Service) -> Outcome:
+    stream = stream_view("The continuations while they are made", "stream")
     live = gr.HTML("", elem_id="live")
     empty = gr.HTML(EMPTY, elem_id="empty")
     cards = [build_card(number) for number in range(1, int(BOUNDS["num_continuations"].maximum) + 1)]
-    return Outcome(live, empty, cards, gr.State((), time_to_live=service.settings.cache_age_s))
+    return Outcome(stream, live, empty, cards, gr.State((), time_to_live=service.settings.cache_age_s))
 
 
 def _show(controls: RunControls, outcome: Outcome, finished: Finished) -> Iterator[Updates]:
@@ -142,25 +145,36 @@ def _show(controls: RunControls, outcome: Outcome, finished: Finished) -> Iterat
         yield {card.picture: gr.update(value=str(path), interactive=True)}
 
 
-class _LiveTokens:
-    """The token lanes of a run that goes on."""
+class _Live:
+    """The token lanes and the sound of a run that goes on."""
 
-    def __init__(self, component: gr.HTML) -> None:
-        self._component = component
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
         self._started: Started | None = None
         self._lanes: figures.LiveTokens | None = None
+        self._stream: Stream | None = None
 
-    def take(self, event: Course) -> None:
+    def take(self, event: Course) -> bool:
+        """Sound is shown at once."""
         if isinstance(event, Started):
             self._started, options = event, event.options
             self._lanes = figures.LiveTokens(
                 options.num_continuations, event.prompt_s, options.continuation_s, event.num_levels
             )
+            self._stream = Stream(options.num_continuations)
         elif isinstance(event, Chunk) and self._lanes is not None:
             self._lanes.add(event)
+        elif isinstance(event, Sound) and self._stream is not None:
+            self._stream.add(event)
+        return isinstance(event, Sound)
 
     def updates(self) -> Updates:
-        return {} if self._lanes is None else {self._component: presenters.live_html(self._lanes)}
+        if self._lanes is None:
+            return {}
+        return {
+            self._outcome.live: presenters.live_html(self._lanes),
+            self._outcome.stream: self._stream.value(),
+        }
 
     def notes(self) -> list[str]:
         if self._started is None:

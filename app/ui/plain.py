@@ -16,8 +16,10 @@ from app.study.errors import StudyError
 from audiolm.errors import (
     AudioError,
     AudioLMError,
+    BusyError,
     CheckpointError,
     DeviceMemoryError,
+    EngineError,
     RequestError,
     WatermarkError,
 )
@@ -35,6 +37,8 @@ TITLES: tuple[tuple[type[AudioLMError], str], ...] = (
     (AudioError, "This recording cannot be used"),
     (CheckpointError, "This checkpoint cannot be used"),
     (DeviceMemoryError, "Not enough memory"),
+    (BusyError, "Too many are waiting"),
+    (EngineError, "The engine failed"),
     (RequestError, "This cannot be done as asked"),
     (StudyError, "This study cannot be made"),
     (WatermarkError, "The watermark cannot be used"),

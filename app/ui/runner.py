@@ -15,8 +15,7 @@ import gradio as gr
 from gradio.events import Dependency
 
 from app import presenters
-from app.results import Course, Loading, Started
-from app.runs import Waiting
+from app.results import Course, Loading, Started, Waiting
 from app.ui.plain import MODEL_EVENTS, NOT_TAKEN, QUIET, refusal
 from audiolm.events import Progress
 
@@ -31,9 +30,11 @@ Updates = dict[Any, Any]
 class Live(Protocol):
     """What a tab shows of a run besides the status line."""
 
-    def take(self, event: Course) -> None: ...
+    def take(self, event: Course) -> bool:
+        """Whether it must be shown at once."""
 
-    def updates(self) -> Updates: ...
+    def updates(self) -> Updates:
+        """What has changed."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,8 @@ def follow(
             for event in run:
                 if isinstance(event, Course):
                     status.take(event)
-                    if live is not None:
-                        live.take(event)
-                    if status.due():
+                    at_once = live is not None and live.take(event)
+                    if at_once or status.due():
                         yield {controls.status: status.html(), **(live.updates() if live else {})}
                 else:
                     done = yield from on_result(event)
@@ -161,6 +161,8 @@ class _Status:
             self._progress = event
         elif isinstance(event, Loading | Started) or (isinstance(event, Waiting) and event.ahead):
             self._text, self._progress = presenters.event_text(event), None
+        elif isinstance(event, Waiting) and event.again:
+            self._text = presenters.event_text(event)
 
     def due(self) -> bool:
         """True about twice a second."""

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from app import service as real
+from app.engine.launching import in_a_thread
 from app.results import Finished
 from app.schemas import CheckpointChoice, ContinueRequest
-from app.service import Service
 from app.settings import Settings
 from tests.tiny import make_tiny_checkpoint
+
+Service = partial(real.Service, launch=in_a_thread)
+"""The service with its engine on a thread: what a test patches is patched in the engine too."""
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +44,7 @@ def settings(checkpoints: Path, prompts: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture
-def service(settings: Settings) -> Service:
+def service(settings: Settings) -> real.Service:
     return Service(settings)
 
 

@@ -12,11 +12,10 @@ import torch
 
 from app.results import Judged
 from app.schemas import CheckpointChoice, ClipRequest
-from app.service import Service
 from audiolm.audio import files
 from audiolm.errors import AudioSilentError, CheckpointError, WatermarkError
 from audiolm.events import Progress
-from tests.app.conftest import write_tone
+from tests.app.conftest import Service, write_tone
 from tests.app.test_service import SPEECH, asked, last
 from tests.tiny import make_tiny_checkpoint
 

@@ -5,11 +5,13 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
+from app.offer import Offer
 from app.schemas import CheckpointChoice, ClipRequest
-from app.service import Service
 from audiolm.config import STAGES, USUAL_SAMPLING
 from audiolm.errors import CheckpointError, RequestError
+from tests.app.conftest import Service
 from tests.app.test_service import asked, last
 
 
@@ -79,12 +81,12 @@ def test_a_checkpoint_brings_its_own_sampling_and_others_have_the_usual_one(sett
         assert offer.sampling(other)["coarse_temperature"] == USUAL_SAMPLING["coarse"].temperature
 
 
-def test_only_so_many_checkpoints_stay_loaded(settings, checkpoints, recording, monkeypatch):
+def test_only_so_many_checkpoints_stay_loaded(settings, monkeypatch):
     monkeypatch.setattr("app.offer.MAX_LOADED", 1)
-    service = Service(settings)
+    offer = Offer(settings, torch.device("cpu"))
     for name in ("tiny-speech", "tiny-piano", "tiny-speech"):
-        assert last(service.detect(ClipRequest(recording, CheckpointChoice(name)))).checkpoint.name == name
-        assert len(service.offer._pipelines) == 1
+        assert offer.load(CheckpointChoice(name))[0].name == name
+        assert len(offer._pipelines) == 1
 
 
 def test_an_example_picks_a_checkpoint_of_its_domain(service):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,10 @@ import pytest
 import soundfile
 import torch
 
+from app.engine.tasks import _save
 from app.results import Finished, Loading, Reconstructed, Started
 from app.runs import Waiting
 from app.schemas import CheckpointChoice, ClipRequest, ContinueRequest
-from app.service import Service, _save
 from audiolm.audio import files
 from audiolm.errors import (
     AudioFormatError,
@@ -24,7 +25,7 @@ from audiolm.errors import (
 )
 from audiolm.events import Chunk, Progress
 from audiolm.receipt import Receipt
-from tests.app.conftest import write_tone
+from tests.app.conftest import Service, write_tone
 
 SPEECH = CheckpointChoice("tiny-speech")
 SHORT = {"prompt_s": 1.0, "continuation_s": 1.0, "num_continuations": 1}
@@ -34,12 +35,12 @@ def asked(recording: Path, choice: CheckpointChoice = SPEECH, **fields) -> Conti
     return ContinueRequest.from_fields(recording, choice, {**SHORT, **fields})
 
 
-def join_runs() -> None:
-    """Waits for the threads of ended runs."""
-    for thread in threading.enumerate():
-        if thread.name == "audiolm-run":
-            thread.join(10)
-            assert not thread.is_alive()
+def wait_until_idle(service) -> None:
+    """Until the engine holds no run any more."""
+    deadline = time.monotonic() + 10
+    while service.status().running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def last(events):
@@ -80,7 +81,7 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(service, re
 
 def test_closing_the_events_stops_the_run_and_frees_the_device(service, recording, monkeypatch):
     saved = []
-    monkeypatch.setattr("app.service._save", lambda folder, *others: saved.append(folder))
+    monkeypatch.setattr("app.engine.tasks._save", lambda folder, *others: saved.append(folder))
     events = service.continue_prompt(asked(recording, continuation_s=30, num_continuations=4))
     for event in events:
         if isinstance(event, Chunk):
@@ -88,7 +89,7 @@ def test_closing_the_events_stops_the_run_and_frees_the_device(service, recordin
     events.close()
     done = last(service.continue_prompt(asked(recording)))
     assert saved == [done.folder]  # the stopped run never came to its end
-    join_runs()
+    wait_until_idle(service)
 
 
 def test_a_run_stopped_while_it_saves_leaves_no_files(service, recording, monkeypatch):
@@ -100,13 +101,13 @@ def test_a_run_stopped_while_it_saves_leaves_no_files(service, recording, monkey
         assert stopped.wait(10)
         return _save(folder, *others)
 
-    monkeypatch.setattr("app.service._save", save_late)
+    monkeypatch.setattr("app.engine.tasks._save", save_late)
     events = service.continue_prompt(asked(recording))
     while not reached.is_set():
         next(events)
     events.close()
     stopped.set()
-    join_runs()
+    wait_until_idle(service)
     assert folders
     assert not folders[0].exists()
 

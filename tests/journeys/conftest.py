@@ -74,7 +74,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "cache"), "GRADIO_ANALYTICS_ENABLED": "False"}
     environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, "app.py", "--port", str(port), "--device", "cpu", "--studies", str(folder / "studies")]
-    command += ["--checkpoints", *offered]
+    command += ["--runs-at-once", "2", "--checkpoints", *offered]
     log = folder / "server.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment)

@@ -244,7 +244,7 @@ def test_short_and_silent_prompts_are_refused(pipeline):
 
 def test_running_out_of_memory_is_a_typed_error_and_the_next_run_succeeds(pipeline, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.models.codec, "decode", _out_of_memory)
+        patch.setattr(pipeline.models.codec, "decode_step", _out_of_memory)
         with pytest.raises(DeviceMemoryError, match="not enough memory"):
             finish(pipeline.continue_prompt(PROMPT, request()))
     finish(pipeline.continue_prompt(PROMPT, request()))

@@ -10,7 +10,6 @@ import pytest
 import torch
 from scipy.signal import freqz
 
-from app.service import Service
 from app.study import mastering, protocol
 from app.study.clips import Rendered
 from app.study.definition import ATTENTION, HEADPHONES, LEVEL, MUSHRA, PRACTICE, SCORED, TRAP, TRUTH_KINDS
@@ -20,7 +19,7 @@ from app.study.recipe import Recipe
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.errors import AudioSilentError, AudioTooShortError, RequestError
 from audiolm.receipt import NO_SEMANTIC
-from tests.app.conftest import write_tone
+from tests.app.conftest import Service, write_tone
 
 CLIP_S, PROMPT_S = 2.4, 1.0
 

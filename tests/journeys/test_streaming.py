@@ -1,0 +1,75 @@
+"""The sound of a run as it reaches the page, in real Chromium."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.journeys.conftest import CHROMIUM
+
+if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
+    pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
+
+from playwright.sync_api import Page, expect
+
+from tests.journeys.test_browser import RUN_MS, set_number, upload
+
+RECEIVED = """player => ({
+  state: player.state,
+  fine: [0, 1].map((row) => [...player.received(row, "fine")].map((samples) => [...samples])),
+})"""
+
+
+@pytest.fixture
+def tiny(page: Page, server) -> Page:
+    """The page with the checkpoint of random weights, which is faster than its sound."""
+    page.locator("#checkpoint input").click()
+    page.get_by_role("option", name=server.tiny, exact=True).click()
+    return page
+
+
+def test_chunks_of_equal_length_arrive_in_full_and_are_played_without_a_gap(tiny, prompt, tmp_path):
+    page = tiny
+    upload(page, prompt)
+    set_number(page, "continuation-s", 4)
+    set_number(page, "num-continuations", 2)
+    page.click("#generate")
+    player = page.locator("#stream audiolm-stream")
+    expect(player.get_by_text("GENERATED", exact=True)).to_be_visible(timeout=RUN_MS)
+    expect(page.locator("#generate-status .notice.done")).to_be_visible(timeout=RUN_MS)
+    page.wait_for_function("player => player.state.played.length === 4", arg=player.element_handle(), timeout=RUN_MS)
+    received = player.evaluate(RECEIVED)
+    for row, chunks in enumerate(received["fine"], 1):
+        assert [len(chunk) for chunk in chunks] == [16_000] * 4
+        with page.expect_download() as download:
+            page.click(f"#generated-{row}")
+        download.value.save_as(tmp_path / "only.wav")
+        heard, finished = np.concatenate(chunks), soundfile.read(tmp_path / "only.wav", dtype="float32")[0]
+        noise = heard - finished  # two ways of marking the same sound
+        assert np.square(noise).sum() < 1e-2 * np.square(finished).sum()
+        steps, places = np.abs(np.diff(heard)), np.arange(15_999, len(heard) - 1, 16_000)
+        assert steps[places].max() <= steps.max() * 1.01
+    played, gaps = received["state"]["played"], received["state"]["gaps"]
+    for before, after in itertools.pairwise(played):
+        silence = (after["startS"] - before["startS"]) * 16_000 - before["samples"]
+        assert gaps or abs(silence) < 1e-3
+
+
+def test_the_sound_stops_when_it_is_told_to_and_another_continuation_can_be_chosen(tiny, prompt):
+    page = tiny
+    upload(page, prompt)
+    set_number(page, "continuation-s", 3)
+    page.click("#generate")
+    expect(page.locator("#generate-status .notice.done")).to_be_visible(timeout=RUN_MS)
+    player = page.locator("#stream audiolm-stream")
+    page.get_by_role("button", name="Listen to continuation 2").click()
+    page.wait_for_function("player => player.state.played.at(-1)?.row === 1", arg=player.element_handle())
+    page.get_by_role("button", name="Stop the sound").click()
+    expect(page.get_by_role("button", name="Listen as it is made")).to_be_visible()
+    count = player.evaluate("player => player.state.played.length")
+    page.wait_for_timeout(600)
+    assert player.evaluate("player => player.state.played.length") == count
