@@ -92,8 +92,11 @@ def _llama(config: StageConfig, num_frames: int, rows: int, version: str) -> Pee
 def _audiolm_pytorch(config: StageConfig, num_frames: int, version: str, with_bias: bool) -> Peer:
     """Its CoarseTransformer with a key/value cache, with and without its relative position bias."""
     _stand_in_for_unused()
-    from audiolm_pytorch import CoarseTransformer, CoarseTransformerWrapper
+    from audiolm_pytorch import AudioLMSoundStream, CoarseTransformer, CoarseTransformerWrapper
+    from audiolm_pytorch.t5 import DEFAULT_T5_NAME, T5_CONFIGS
+    from transformers import T5Config
 
+    T5_CONFIGS[DEFAULT_T5_NAME] = {"config": T5Config()}  # else it fetches the size of a text encoder not used here
     body, levels = config.transformer, len(config.levels)
     model = CoarseTransformer(
         num_semantic_tokens=config.condition_levels[0],
@@ -104,7 +107,8 @@ def _audiolm_pytorch(config: StageConfig, num_frames: int, version: str, with_bi
         heads=body.num_heads,
         flash_attn=not with_bias,
     ).eval()
-    wrapper = CoarseTransformerWrapper(transformer=model, unique_consecutive=False)
+    codec = AudioLMSoundStream(codebook_size=config.levels[0])  # for its number of levels alone
+    wrapper = CoarseTransformerWrapper(transformer=model, codec=codec, unique_consecutive=False).eval()
     semantic = torch.randint(config.condition_levels[0], (1, num_frames // config.condition_stride))
     prime = torch.randint(config.levels[0], (1, num_frames * levels))
 
