@@ -29,7 +29,7 @@ from audiolm.config import (
     STAGES,
 )
 from audiolm.detector import Detector, Verdict
-from audiolm.device import pick_device
+from audiolm.device import is_out_of_memory, pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
 from audiolm.growing import Growing
@@ -515,6 +515,8 @@ def _checked(events: Generator[Event], receipt: Receipt) -> Generator[Event]:
 def _memory_errors() -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         message = str(error).split("\n")[0]
         raise DeviceMemoryError(f"not enough memory for this request; try fewer or shorter ones ({message})") from error

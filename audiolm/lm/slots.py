@@ -154,6 +154,11 @@ class SlotBatch:
             row.next_step, row.num_left, row.is_read = row.next_step + 1, row.num_left - 1, False
         return {slot: tokens[slot] for slot in ready}
 
+    def bytes_read(self, length: int) -> int:
+        """What a step reads when all slots hold rows of `length` positions: the weights once, and every row's cache."""
+        places = self._cache.num_visible(length)
+        return self._steps.num_bytes + sum(layer[: self.num_slots, :places].nbytes for layer in self._cache.layers)
+
     # ---- inside
 
     def _require_free(self) -> None:

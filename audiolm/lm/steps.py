@@ -119,6 +119,12 @@ class StepModel:
         levels = model.head.levels if isinstance(model.head, DepthHead) else ()
         self.levels = [LevelSteps.of(level, self.packed) for level in levels]
 
+    @property
+    def num_bytes(self) -> int:
+        """Weights that a step reads: all matrices, once. Of the input tables it looks up a row a level."""
+        levels = [each for level in self.levels for each in (level.expand, level.contract)]
+        return sum(each.num_bytes for each in (*self.body.matrices, *levels, *self.outputs, self.state))
+
     def _start_ids(self, num_levels: int) -> Tensor:
         """[L] ids of `inputs` whose sum, and the last of which alone where there is one level, is the start."""
         total = self.inputs.shape[0]

@@ -62,6 +62,10 @@ class BodySteps:
     def head_width(self) -> int:
         return self.config.width // self.config.num_heads
 
+    @property
+    def matrices(self) -> list[Matrix]:
+        return [each for block in self.blocks for each in (block.qkv, block.out, block.feed_in, block.feed_out)]
+
     def init_cache(self, num_rows: int, num_positions: int) -> SlotCache:
         """For rows of at most `num_positions` positions (of which only `window` are kept)."""
         shape = (num_rows, self.config.num_heads, num_positions, self.head_width)

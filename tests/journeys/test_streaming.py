@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_chunks_of_equal_length_arrive_in_full_and_are_played_without_a_gap(tiny
         steps, places = np.abs(np.diff(heard)), np.arange(15_999, len(heard) - 1, 16_000)
         assert steps[places].max() <= steps.max() * 1.01
     played, gaps = received["state"]["played"], received["state"]["gaps"]
-    for before, after in zip(played, played[1:], strict=False):
+    for before, after in itertools.pairwise(played):
         silence = (after["startS"] - before["startS"]) * 16_000 - before["samples"]
         assert gaps or abs(silence) < 1e-3
 
