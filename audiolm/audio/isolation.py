@@ -59,7 +59,7 @@ def decode_apart(descriptor: int) -> tuple[int, Iterator[np.ndarray]]:
     finally:
         os.close(writer)
     answers = _answers(reader)
-    kind, content = next(answers)
+    kind, content = next(answers, (_END, bytearray()))
     rate_hz = int.from_bytes(content, "little")
     if kind != _RATE or not LIMITS.min_rate_hz <= rate_hz <= LIMITS.max_rate_hz:
         answers.close()
@@ -106,9 +106,10 @@ def _answers(reader: int) -> Iterator[tuple[bytes, bytearray]]:
 
 
 def _read(reader: int, size: int, deadline: float) -> bytearray:
-    data = bytearray()
+    data, waiting = bytearray(), select.poll()  # select() itself knows descriptors below 1024 alone
+    waiting.register(reader, select.POLLIN)
     while len(data) < size:
-        if not select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise AudioLimitError(f"decoding takes longer than the {LIMITS.max_decoding_s:g} s allowed")
         piece = os.read(reader, size - len(data))
         if not piece:

@@ -153,6 +153,7 @@ def test_a_decoder_can_open_nothing_start_nothing_and_take_little(tmp_path):
     ("answer", "error", "words"),
     [
         (b"", AudioLimitError, "4 s of computing and 256 MiB"),
+        (isolation._HEAD.pack(b"Z", 0), AudioFormatError, "makes no sense"),
         (b"nonsense, and more", AudioFormatError, "makes no sense"),
         (isolation._HEAD.pack(b"R", 2**30), AudioFormatError, "makes no sense"),
         (isolation._HEAD.pack(b"R", 4) + (16).to_bytes(4, "little"), AudioFormatError, "makes no sense"),
