@@ -94,7 +94,7 @@ def build_continue_tab(service: Service, picker: Picker) -> Outcome:
 
         yield from follow(controls, events, show, outcome.cleared(), live, audio, presenters.CONTINUE_STAGES)
 
-    wire(controls, run, inputs, outcome.components())
+    wire(controls, run, inputs, outcome.components(), emptied=[outcome.stream])
     return outcome
 
 

@@ -77,9 +77,11 @@ def wire(
     inputs: list[Any],
     outputs: list[Any],
     after: Sequence[Dependency] = (),
+    emptied: Sequence[Any] = (),
 ) -> None:
     """Start, or the end of one of the events `after`, begins `run`; Stop cancels it. Until the run has ended, Stop's
-    label says that it was pressed. `outputs` are what `run` updates besides the controls."""
+    label says that it was pressed. `outputs` are what `run` updates besides the controls; those `emptied` show nothing
+    once it was stopped."""
     runs = []
     for begin in (controls.start.click, *(event.then for event in after)):
         begun = begin(
@@ -101,9 +103,9 @@ def wire(
     # Gradio counts a cancelled run as a failed one, once the server has really let go of it.
     for running in runs:
         running.failure(
-            lambda label: controls.at_rest(ended(stopped=label == STOPPING)),
+            lambda label: {**controls.at_rest(ended(stopped=label == STOPPING)), **dict.fromkeys(emptied)},
             controls.stop,
-            controls.components(),
+            [*controls.components(), *emptied],
             queue=False,
             **QUIET,
         )
