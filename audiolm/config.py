@@ -257,7 +257,7 @@ class MaskedConfig(Config):
     levels: tuple[int, ...] = (1024,) * 8
     condition_levels: tuple[int, ...] = (1024,) * 4
     max_steps: int = 150  # frames of a window
-    num_passes: int = 8
+    num_passes: int = 4
     transformer: TransformerConfig = field(
         default_factory=lambda: TransformerConfig(width=192, num_layers=3, num_heads=3, feed_forward=768, dropout=0.05)
     )
