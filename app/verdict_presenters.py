@@ -44,14 +44,16 @@ def verdict_html(verdict: Verdict | None) -> str:
 
 
 def headline(verdict: Verdict) -> str:
-    """ "Generated, 97 %", "Original, 99 %" (the probability of what is said), "Uncertain, 55 % generated",
-    "Withheld: too short …"."""
+    """ "Generated, 97 %", "Original, 99 %" (the probability of what is said), "Generated from 3.1 s on, 97 %" (of what
+    comes after the likely boundary), "Uncertain, 55 % generated", "Withheld: too short …"."""
     probability = verdict.probability
     if probability is None:
         return f"Withheld: {verdict.reason}"
+    part = "" if verdict.boundary_s is None else f" from {verdict.boundary_s:.1f} s on"
     if verdict.label == "uncertain":
-        return f"Uncertain, {percent(probability)} generated"
-    return f"{verdict.label.capitalize()}, {percent(probability if verdict.label == 'generated' else 1 - probability)}"
+        return f"Uncertain{part}, {percent(probability)} generated"
+    sure = probability if verdict.label == "generated" else 1 - probability
+    return f"{verdict.label.capitalize()}{part}, {percent(sure)}"
 
 
 def percent(probability: float) -> str:
@@ -81,7 +83,8 @@ def error_rates(verdict: Verdict) -> str:
     ]
     if not parts:
         return "Its error rates have not been measured."
-    return f"On held-out clips: {', '.join(parts)}."
+    length = "" if verdict.measured_s is None else f" of {verdict.measured_s:g} s"
+    return f"On held-out clips{length}: {', '.join(parts)}."
 
 
 def _meter(verdict: Verdict) -> str:

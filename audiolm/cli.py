@@ -315,8 +315,9 @@ def _sentence(verdict: Verdict) -> str:
     if verdict.probability is None:
         return f"detector: {verdict.label} ({verdict.reason})"
     positives, negatives = _percent(verdict.false_positive_rate), _percent(verdict.false_negative_rate)
+    part = "" if verdict.boundary_s is None else f" from {verdict.boundary_s:.1f} s on"
     return (
-        f"detector: {verdict.label}, {verdict.probability:.2f} against a threshold of {verdict.threshold:.2f} "
+        f"detector: {verdict.label}{part}, {verdict.probability:.2f} against a threshold of {verdict.threshold:.2f} "
         f"(errs on {positives} of originals, {negatives} of generated; {verdict.scope})"
     )
 

@@ -304,41 +304,58 @@ USUAL_SAMPLING = {
 
 
 @dataclass(frozen=True)
-class DetectorCalibration(Config):
-    """Maps detector logits to probabilities, and says how often the threshold errs on held-out data.
+class LengthRates(Config):
+    """How a detector did on held-out clips of `seconds`: how often its threshold erred, and how often its answers did.
 
-    `method` "platt" is sigmoid(scale * logit + bias); "isotonic" interpolates between `knots`, (logit, log odds) pairs
-    end to end, both rising.
+    It answered `num_decided` of the clips with "generated" or "original", and `wrong_rate` of those wrongly.
     """
 
-    method: str = "platt"
+    seconds: float
+    false_positive_rate: float
+    false_negative_rate: float
+    num_originals: int
+    num_generated: int
+    wrong_rate: float
+    num_decided: int
+
+    def __post_init__(self) -> None:
+        rates = (self.false_positive_rate, self.false_negative_rate, self.wrong_rate)
+        self._require(all(0.0 <= rate <= 1.0 for rate in rates), f"rates must be 0..1, found {rates}")
+        counts = (self.num_originals, self.num_generated)
+        self._require(min(counts) >= 1, f"both kinds must have been measured, found {counts}")
+        self._require(0 <= self.num_decided <= sum(counts), f"{self.num_decided} decided of {sum(counts)}")
+        self._require(self.seconds > 0.0, f"seconds must be positive, found {self.seconds}")
+
+
+@dataclass(frozen=True)
+class DetectorCalibration(Config):
+    """Maps detector logits to probabilities, sigmoid(scale * logit + bias), and says how often the threshold errs.
+
+    Segments have a scale and bias of their own: each knows far less than the clip.
+
+    `by_length` are held-out clips from short to long: what was not measured (shorter ones) is not judged.
+    """
+
     scale: float = 1.0
     bias: float = 0.0
-    knots: tuple[float, ...] = ()
     threshold: float = 0.5
     uncertain_low: float = 0.35
     uncertain_high: float = 0.65
-    false_positive_rate: float | None = None
-    false_negative_rate: float | None = None
-    num_originals: int = 0
-    num_generated: int = 0
+    segment_scale: float = 1.0
+    segment_bias: float = 0.0
+    by_length: tuple[LengthRates, ...] = ()
 
     def __post_init__(self) -> None:
-        self._require(self.method in ("platt", "isotonic"), f"method must be platt or isotonic, found {self.method!r}")
-        logits, odds = self.knots[::2], self.knots[1::2]
-        self._require(
-            len(logits) == len(odds) and list(logits) == sorted(logits) and list(odds) == sorted(odds),
-            f"knots must be rising pairs, found {self.knots}",
-        )
-        self._require(self.method == "platt" or len(logits) >= 2, "isotonic calibration needs at least two knots")
         band = (self.uncertain_low, self.threshold, self.uncertain_high)
         self._require(0.0 <= band[0] <= band[1] <= band[2] <= 1.0, f"0 <= low <= threshold <= high <= 1, found {band}")
         self._require(0.0 < self.scale < float("inf"), f"scale must be positive and finite, found {self.scale}")
         self._require(abs(self.bias) < float("inf"), f"bias must be finite, found {self.bias}")
-        for rate in (self.false_positive_rate, self.false_negative_rate):
-            self._require(rate is None or 0.0 <= rate <= 1.0, f"error rates must be 0..1, found {rate}")
-        counts = (self.num_originals, self.num_generated)
-        self._require(min(counts) >= 0, f"counts must not be negative, found {counts}")
+        lengths = [rates.seconds for rates in self.by_length]
+        self._require(lengths == sorted(set(lengths)), f"by_length must rise, found {lengths} s")
+
+    def rates_of(self, duration_s: float) -> LengthRates | None:
+        """What was measured on the longest clips that are no longer than this."""
+        return next((rates for rates in reversed(self.by_length) if rates.seconds <= duration_s), None)
 
 
 @dataclass(frozen=True)
@@ -353,7 +370,6 @@ class DetectorConfig(Config):
     num_mels: int = 64
     channels: tuple[int, ...] = (24, 48, 96, 128)
     dropout: float = 0.2
-    min_s: float = 1.0
     num_heard: int = 0
     heard_width: int = 64
     scope_limit: float | None = None
@@ -366,7 +382,6 @@ class DetectorConfig(Config):
         self._require(1 <= count <= 4, f"channels must list 1..4 blocks (each halves the rate), found {count}")
         self._require(min(self.channels) >= 1, f"channels must be positive, found {self.channels}")
         self._require(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), found {self.dropout}")
-        self._require(self.min_s > 0.0, f"min_s must be positive, found {self.min_s}")
         heard = (self.num_heard, self.heard_width)
         self._require(min(heard) >= 0 and heard[1] > 0, f"num_heard >= 0 and heard_width > 0, found {heard}")
         limit = self.scope_limit

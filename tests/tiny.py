@@ -17,6 +17,7 @@ from audiolm.config import (
     DetectorCalibration,
     DetectorConfig,
     FrameBackboneConfig,
+    LengthRates,
     MaskedConfig,
     QuantizerConfig,
     SemanticConfig,
@@ -45,9 +46,7 @@ TRANSFORMER = TransformerConfig(width=16, num_layers=1, num_heads=2, feed_forwar
 DETECTOR = DetectorConfig(
     num_mels=16,
     channels=(4, 8),
-    calibration=DetectorCalibration(
-        false_positive_rate=0.25, false_negative_rate=0.25, num_originals=4, num_generated=4
-    ),
+    calibration=DetectorCalibration(by_length=(LengthRates(1.0, 0.25, 0.25, 4, 4, 0.0, 2),)),
 )
 CARD = "---\nlicense: cc0-1.0\nlibrary_name: audiolm\n---\n\n# Tiny\n\nRandom weights: it has learnt nothing.\n"
 

@@ -1,8 +1,10 @@
-"""How a checkpoint's own models hear a recording: what its tokens cost the stages that would have generated them.
+"""How a checkpoint's own models hear a recording: its semantic features, and what its tokens cost the stages.
 
 A recording is encoded again, and the stages say, teacher forced, how far they expected each token. Sampling favours
 what a model expects; what people say and play surprises it more, and in other places. A detector that reads this
-hears generation itself, whatever the codec, the level or the band (for text: GLTR, arXiv 1906.04043).
+hears generation itself, whatever the codec, the level or the band (for text: GLTR, arXiv 1906.04043). And codes that
+were sampled level by level do not quite fit each other: encoded again, what they decode to lies between the codec's
+vectors, where a recording that was coded lies nearer to one of them.
 """
 
 from __future__ import annotations
@@ -21,14 +23,20 @@ from audiolm.lm import StageModel
 from audiolm.lm.sequences import merge_repeats, split_runs
 from audiolm.lm.stage import Tables
 from audiolm.semantic import SemanticTokenizer
+from audiolm.semantic.kmeans import assign
 
 WINDOW_S = 6
 MAX_WINDOWS = 16  # heard at once; bounds the memory for long recordings
 FIGURES = 3  # of a token: surprisal and entropy in nats, log of its rank
+FIT_FIGURES = 2  # of a code: logs of the distance to its vector, and of how much farther the next one lies
+LEAST_POWER = 1e-6
 
 
 class Listener:
-    """Waveforms -> what every token cost, 50 times a second. Holds nothing of a recording.
+    """Waveforms -> figures at 25 Hz, the rate of semantic tokens. Holds nothing of a recording.
+
+    They are `FIGURES` of the semantic token (and of its run, all along it), `FIGURES` of every codec level in both of
+    its frames, `FIT_FIGURES` of the same, and the semantic features with their distance from the token's centroid.
 
     Long recordings are heard in equal windows of at most 6 s, each from nothing, so that figures do not depend on how
     much went before.
@@ -40,14 +48,14 @@ class Listener:
 
     @property
     def num_features(self) -> int:
-        return FIGURES * sum(len(stage.config.levels) for stage in self.stages.values())
+        levels = {name: len(stage.config.levels) for name, stage in self.stages.items()}
+        of_codes = FRAMES_PER_SEMANTIC * (levels["coarse"] + levels["fine"])
+        of_features = self.semantic.centroids.shape[1] + 1
+        return FIGURES * levels["semantic"] + (FIGURES + FIT_FIGURES) * of_codes + of_features
 
     @torch.no_grad()
     def __call__(self, waveforms: Tensor) -> Tensor:
-        """waveforms [B, T] -> [B, D, F], F = T // 640 * 2; D are the figures of every level of every stage.
-
-        Rows are brought to the models' level. Those of a semantic run stand at all its frames.
-        """
+        """waveforms [B, T] -> [B, num_features, S], S = T // 640. Rows are brought to the models' level first."""
         num_positions = waveforms.shape[1] // SAMPLES_PER_SEMANTIC
         if not num_positions:
             return waveforms.new_zeros(len(waveforms), self.num_features, 0)
@@ -55,22 +63,41 @@ class Listener:
         steps = levelled[:, : num_positions * SAMPLES_PER_SEMANTIC].unflatten(1, (num_positions, SAMPLES_PER_SEMANTIC))
         windows = _Windows.over(num_positions, WINDOW_S * SEMANTIC_RATE_HZ)
         heard = [self._window(some.flatten(1)) for some in windows.cut(steps).split(MAX_WINDOWS)]
-        figures = torch.cat(heard).unflatten(1, (windows.size, FRAMES_PER_SEMANTIC))
-        return windows.join(figures).flatten(1, 2).mT
+        return windows.join(torch.cat(heard)).mT
 
     def _window(self, waveforms: Tensor) -> Tensor:
-        """[B, T] -> [B, F, D]."""
-        semantic, codes = self.semantic.encode(waveforms), self.codec.encode(waveforms)
+        """[B, T] -> [B, S, D]."""
+        features = self.semantic.features(waveforms)
+        codes, fit = self._coded(waveforms)
+        semantic, distances = assign(features, self.semantic.centroids)
         num_coarse, num_fine = (len(self.stages[name].config.levels) for name in ("coarse", "fine"))
         coarse, fine = codes[:, :, :num_coarse], codes[:, :, num_coarse : num_coarse + num_fine]
         windows = _Windows.over(codes.shape[1], self.stages["fine"].config.max_steps)
         with torch.autocast(waveforms.device.type, torch.bfloat16):
             parts = [
-                self._semantic(semantic).repeat_interleave(FRAMES_PER_SEMANTIC, dim=1),
-                self._figures("coarse", coarse, semantic[:, :, None]),
-                windows.join(self._figures("fine", windows.cut(fine), windows.cut(coarse))),
+                self._semantic(semantic),
+                _by_position(self._figures("coarse", coarse, semantic[:, :, None])),
+                _by_position(windows.join(self._figures("fine", windows.cut(fine), windows.cut(coarse)))),
+                _by_position(fit),
+                distances[:, :, None],
+                features,
             ]
         return torch.cat(parts, dim=2)
+
+    def _coded(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, T] -> the codec's (codes [B, F, Q], how well they fit [B, F, Q * FIT_FIGURES])."""
+        residual = self.codec.encoder(waveforms).mT.float()
+        codes, figures = [], []
+        for codebook in self.codec.codebooks().float():
+            gains = residual @ codebook.T - 0.5 * codebook.square().sum(dim=-1)
+            nearest, ids = gains.max(dim=-1)
+            next_one = gains.scatter_(-1, ids[..., None], -torch.inf).amax(dim=-1)
+            power = residual.square().sum(dim=-1)
+            near, far = (0.5 * (power - 2.0 * gain).clamp_min(LEAST_POWER).log() for gain in (nearest, next_one))
+            figures += [near, far - near]
+            codes.append(ids)
+            residual = residual - codebook[ids]
+        return torch.stack(codes, dim=-1), torch.stack(figures, dim=-1)
 
     def _semantic(self, ids: Tensor) -> Tensor:
         """ids [B, S] -> [B, S, D]. Rows of fewer steps are filled up at the end, which no step before it sees."""
@@ -90,8 +117,8 @@ class Listener:
         for level, scores in enumerate(self.stages[stage].logits(targets, condition, self._tables[stage])):
             log_p = scores.float().log_softmax(dim=-1)
             own = log_p.gather(-1, targets[..., level, None])
-            rank = (log_p > own).sum(dim=-1) + 1
-            figures += [-own[..., 0], -(log_p.exp() * log_p).sum(dim=-1), rank.float().log()]
+            rank = (log_p > own).sum(dim=-1, dtype=torch.int32) + 1
+            figures += [-own[..., 0], -torch.linalg.vecdot(log_p.exp(), log_p), rank.float().log()]
         return torch.stack(figures, dim=-1)
 
 
@@ -117,6 +144,11 @@ class _Windows:
         """[windows * B, size, ...] -> [B, total, ...]."""
         parts = zip(self.starts, x.chunk(len(self.starts)), strict=True)
         return torch.cat([part[:, n * self.size - start :] for n, (start, part) in enumerate(parts)], dim=1)
+
+
+def _by_position(figures: Tensor) -> Tensor:
+    """[B, F, D] -> [B, F / 2, 2 D]: both frames of a semantic position side by side."""
+    return figures.unflatten(1, (-1, FRAMES_PER_SEMANTIC)).flatten(2)
 
 
 def _steps(stage: StageModel, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,9 +106,17 @@ class PairSet:
             raise DataError(f"{folder}: split {split}: not a folder of detector data ({error})") from error
 
     def pair(self, row: int, start: int, length: int) -> Tensor:
-        """float32 [2, length] from `start` after the join: generated, then how the recording really went on."""
+        """float32 [2, length] from `start` after the join: generated, then how the recording really went on.
+
+        Without constant offset, and the generated one at the other's level, so that neither tells them apart.
+        """
         first = self.join + start
-        return _to_float(np.stack([kind[row, first : first + length] for kind in self._pairs]))
+        clips = _to_float(np.stack([kind[row, first : first + length] for kind in self._pairs]))
+        clips -= clips.mean(dim=1, keepdim=True)
+        levels = clips.square().mean(dim=1).sqrt()
+        if bool((levels > 0.0).all()):
+            clips[0] *= levels[1] / levels[0]
+        return clips
 
     def spliced(self, row: int) -> Tensor:
         """float32 [2, join + length]: the prompt and its generated continuation, then the original throughout."""

@@ -1,7 +1,7 @@
 """What the detector's branches read of the clips beside them, kept: listening to them again costs more than training.
 
 In each split's folder of `audiolm.data.pairs`: `views.jsonl`, one line a view, and frames end to end in
-`mels.float16` (log-mel, 128 a second) and `figures.float16` (`audiolm.checkpoints.listener`, 50 a second).
+`mels.float16` (log-mel, 128 a second) and `figures.float16` (`audiolm.checkpoints.listener`, 25 a second).
 A line has `kind` (generated, original, spliced, unpaired), `row` in the pairs or the unpaired originals, `turn` (views
 of one turn and row differ in kind alone), `group`, `length` in samples, `join` where a spliced clip becomes generated,
 and `change`: what was done to the sound, "" for nothing.
@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, SAMPLES_PER_SEMANTIC
+from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC
 from audiolm.errors import DataError
 
 VIEWS_FILE, META_FILE = "views.jsonl", "views.json"
 MEL_HOP_SAMPLES = 125
-STEP_SAMPLES = SAMPLE_RATE_HZ // 2  # places where a view can be cut: whole frames of both kinds
+STEP_SAMPLES = SAMPLE_RATE_HZ  # places where a view can be cut: whole frames of both kinds
 
 
 def num_mel_frames(num_samples: int) -> int:
@@ -32,7 +32,7 @@ def num_mel_frames(num_samples: int) -> int:
 
 
 def num_figure_frames(num_samples: int) -> int:
-    return num_samples // SAMPLES_PER_SEMANTIC * (SAMPLES_PER_SEMANTIC // SAMPLES_PER_FRAME)
+    return num_samples // SAMPLES_PER_SEMANTIC
 
 
 class ViewWriter:
@@ -56,7 +56,7 @@ class ViewWriter:
                 file.truncate(2 * size * sum(map(count, lengths)))
 
     def add(self, mels: Tensor, figures: Tensor, notes: Sequence[dict[str, Any]]) -> None:
-        """mels [B, mels, M] and figures [B, D, F] of clips of one length."""
+        """mels [B, mels, M] and figures [B, D, S] of clips of one length."""
         for name, frames in (("mels", mels), ("figures", figures)):
             with open(self.folder / f"{name}.float16", "ab") as file:
                 file.write(frames.mT.half().contiguous().cpu().numpy().astype("<f2").tobytes())
@@ -87,12 +87,11 @@ class ViewSet:
             raise DataError(f"{folder}: split {split}: no views; make them first ({error})") from error
 
     def crop(self, index: int, start: int, length: int) -> tuple[Tensor, Tensor]:
-        """float32 (mels [mels, M], figures [D, F]) of `length` samples of a view from `start`, whole `STEP_SAMPLES`."""
+        """float32 (mels [mels, M], figures [D, S]) of `length` samples of a view from `start`, whole `STEP_SAMPLES`."""
         first = self._mel_starts[index] + start // MEL_HOP_SAMPLES
         mels = self._mels[first : first + num_mel_frames(length)]
-        count = num_figure_frames(length)  # half seconds split a figure's frame: the last crop begins one earlier
-        first = min(start // SAMPLES_PER_FRAME, num_figure_frames(self.notes[index]["length"]) - count)
-        figures = self._figures[self._figure_starts[index] + first :][:count]
+        first = self._figure_starts[index] + start // SAMPLES_PER_SEMANTIC
+        figures = self._figures[first : first + num_figure_frames(length)]
         return tuple(torch.from_numpy(frames.astype(np.float32)).mT for frames in (mels, figures))
 
 

@@ -6,25 +6,23 @@ Both kinds count the same, however many clips there are of each: every fit and e
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiolm.config import DetectorCalibration
+from audiolm.config import DetectorCalibration, LengthRates
 from audiolm.detector.verdict import probability_of
+from audiolm.intervals import wilson_interval
 
-MAX_DECIDED_ERROR = 0.01  # outside the uncertain band, on the calibration data
+MAX_DECIDED_ERROR = 0.014  # outside the uncertain band, on the calibration data: upper end of the 95 % interval
 NARROWEST_BAND = 0.65  # the band reaches from 1 - this to this at least,
 WIDEST_BAND = 0.98  # and to this at most
 NUM_BINS = 15
-FOLDS = 5
 GROWTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LEAST_SCALE = 1e-3
+RIDGE_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,28 @@ def fit_weights(scored: Scored, longest_s: float) -> tuple[Tensor, float]:
         if best is None or loss < best[0]:
             best = loss, weights, growth
     return best[1], best[2]
+
+
+def fit_ridge(x: Tensor, labels: Tensor, penalty: float) -> tuple[Tensor, float]:
+    """x [N, E] of unit variance, labels [N] -> (weights [E], bias) of a ridge logistic regression.
+
+    The penalty counts as much as so many items at one nat.
+    """
+    x, wanted, counted = x.double(), labels.double(), shares(labels)
+    parameters = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([parameters], max_iter=RIDGE_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = x @ parameters[:-1] + parameters[-1]
+        value = F.binary_cross_entropy_with_logits(logits, wanted, counted, reduction="sum")
+        value = value + penalty / len(x) * parameters[:-1].square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    fitted = parameters.detach()
+    return fitted[:-1].float(), float(fitted[-1])
 
 
 def fit_platt(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -97,77 +117,51 @@ def _fit_logistic(x: Tensor, labels: Tensor) -> tuple[Tensor, float, float]:
         return parameters[:-1].square() / unit, float(parameters[-1]), float(loss())
 
 
-def fit_isotonic(logits: Tensor, labels: Tensor) -> tuple[float, ...]:
-    """Knots (logit, log odds) of the rising steps that fit labels [N] best, none surer than the counts allow."""
-    order = logits.double().argsort()
-    x, wanted, counted = (values[order] for values in (logits.double(), labels.double(), shares(labels)))
-    fitted = torch.from_numpy(isotonic_regression(wanted.numpy(), weights=counted.numpy()).x.copy())
-    least = 1 / (len(x) / 2 + 2)
-    fitted = fitted.clamp(least, 1 - least)
-    edges = torch.ones(len(x), dtype=torch.bool)
-    edges[1:-1] = (fitted[1:-1] != fitted[:-2]) | (fitted[1:-1] != fitted[2:])
-    return tuple(torch.stack([x[edges], torch.logit(fitted[edges])], dim=1).flatten().tolist())
+def calibrate(valid: Scored, test: Scored, whole_s: float) -> DetectorCalibration:
+    """Scaling and band from fused logits [N] of one split, error rates by length from those of another.
 
-
-def calibrate(
-    valid: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], groups: tuple[str, ...]
-) -> DetectorCalibration:
-    """(logits [N], labels [N]) twice: scaling and band from the first, error rates at the threshold from the second.
-
-    Of Platt scaling and isotonic regression the one is taken whose error of calibration is lower on clips of groups
-    (those of the first) that it was not fitted on. The threshold is a probability of one half: least cost where both
-    errors cost the same and both kinds are as common.
+    The scaling is that of whole clips, which last `whole_s`; the band is one for all lengths. The threshold is a
+    probability of one half: least cost where both errors cost the same and both kinds are as common.
     """
-    methods = {"platt": _platt, "isotonic": _isotonic}
-    errors = {name: _held_out_error(fit, *valid, groups) for name, fit in methods.items()}
-    calibration = methods[min(errors, key=lambda name: errors[name])](*valid)
-    low, high = uncertain_band(probability_of(calibration, valid[0]), valid[1])
-    false_positives, false_negatives = error_rates(probability_of(calibration, test[0]), test[1], 0.5)
-    return dataclasses.replace(
-        calibration,
-        threshold=0.5,
-        uncertain_low=low,
-        uncertain_high=high,
+    whole = valid.seconds >= whole_s
+    scale, bias = fit_platt(valid.logits[whole], valid.labels[whole])
+    calibration = DetectorCalibration(scale=scale, bias=bias)
+    low, high = uncertain_band(probability_of(calibration, valid.logits), valid.labels)
+    calibration = dataclasses.replace(calibration, uncertain_low=low, uncertain_high=high)
+    by_length = (length_rates(calibration, test, float(seconds)) for seconds in test.seconds.unique())
+    return dataclasses.replace(calibration, by_length=tuple(by_length))
+
+
+def length_rates(calibration: DetectorCalibration, scored: Scored, seconds: float) -> LengthRates:
+    """What the verdicts on clips of one length are worth."""
+    chosen = scored.seconds == seconds
+    probabilities, labels = probability_of(calibration, scored.logits[chosen]), scored.labels[chosen]
+    wrong = (probabilities >= calibration.threshold) != labels.bool()
+    decided = (probabilities <= calibration.uncertain_low) | (probabilities >= calibration.uncertain_high)
+    false_positives, false_negatives = error_rates(probabilities, labels, calibration.threshold)
+    return LengthRates(
+        seconds=seconds,
         false_positive_rate=false_positives,
         false_negative_rate=false_negatives,
-        num_originals=int((test[1] == 0).sum()),
-        num_generated=int((test[1] == 1).sum()),
+        num_originals=int((labels == 0).sum()),
+        num_generated=int((labels == 1).sum()),
+        wrong_rate=float(wrong[decided].double().mean()) if bool(decided.any()) else 0.0,
+        num_decided=int(decided.sum()),
     )
 
 
-def _platt(logits: Tensor, labels: Tensor) -> DetectorCalibration:
-    scale, bias = fit_platt(logits, labels)
-    return DetectorCalibration(scale=scale, bias=bias)
-
-
-def _isotonic(logits: Tensor, labels: Tensor) -> DetectorCalibration:
-    scale, bias = fit_platt(logits, labels)
-    return DetectorCalibration(method="isotonic", scale=scale, bias=bias, knots=fit_isotonic(logits, labels))
-
-
-def _held_out_error(
-    fit: Callable[[Tensor, Tensor], DetectorCalibration], logits: Tensor, labels: Tensor, groups: tuple[str, ...]
-) -> float:
-    """The calibration error of probabilities that were each fitted without the clip's fold of groups."""
-    order = {group: index for index, group in enumerate(sorted(set(groups)))}
-    fold = torch.tensor([order[group] % FOLDS for group in groups])
-    probabilities = torch.zeros(len(logits), dtype=torch.float64)
-    for number in fold.unique():
-        out = fold == number
-        if len(labels[~out].unique()) < 2:
-            return math.inf
-        probabilities[out] = probability_of(fit(logits[~out], labels[~out]), logits[out])
-    return calibration_error(probabilities, labels)
-
-
 def uncertain_band(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The narrowest band about one half (symmetric) outside which at most 1 % of the calibration clips are wrong."""
+    """The narrowest band about one half (symmetric) outside which few of the calibration clips are wrong, surely."""
     confidence = torch.maximum(probabilities, 1 - probabilities).double()
     order = confidence.argsort(descending=True)
     wrong, counted = ((probabilities >= 0.5) != labels.bool())[order], shares(labels)[order]
     rate = (wrong * counted).cumsum(0) / counted.cumsum(0)
-    good = (rate <= MAX_DECIDED_ERROR).nonzero()
-    high = float(confidence[order[good[-1, 0]]]) if len(good) else WIDEST_BAND
+    most = [wilson_interval(float(share) * count, count)[1] for count, share in enumerate(rate, start=1)]
+    good = (torch.tensor(most) <= MAX_DECIDED_ERROR).nonzero()
+    if not len(good):
+        return 1.0 - WIDEST_BAND, WIDEST_BAND
+    last = int(good[-1, 0])
+    high = 0.5 if last == len(order) - 1 else float(confidence[order[last]])
     high = min(max(high, NARROWEST_BAND), WIDEST_BAND)
     return 1.0 - high, high
 

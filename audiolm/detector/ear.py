@@ -1,4 +1,4 @@
-"""Reads what a checkpoint's own models make of a clip (`audiolm.checkpoints.listener`)."""
+"""Reads what a checkpoint's own models hear in a clip (`audiolm.checkpoints.listener`)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm.config import FRAME_RATE_HZ
+from audiolm.config import SEMANTIC_RATE_HZ
 
 SEGMENTS_PER_S = 4
 LARGEST = 5.0  # deviations beyond this many standard deviations are cut off
 
 
 class Ear(nn.Module):
-    """Figures [B, D, F] at 50 Hz -> a logit every 0.25 s, from 0.4 s to either side, and one for the clip.
+    """Figures [B, D, S] at 25 Hz -> a logit every 0.25 s, from half a second to either side, and one for the clip.
 
     The clip's logit reads the mean and the spread of everything over time; a sum over many weak hints, which is why no
     deep network is needed. Buffers: mean, std [D] of the training clips.
@@ -30,22 +30,38 @@ class Ear(nn.Module):
         self.segment = nn.Linear(num_figures + width, 1)
 
     def forward(self, figures: Tensor, num_segments: int) -> tuple[Tensor, Tensor, Tensor]:
-        """-> (segment logits [B, num_segments], clip logits [B], mean and spread [B, 2 (D + width)])."""
-        x = ((figures - self.mean[:, None]) / self.std[:, None]).clamp(-LARGEST, LARGEST)
+        """-> (segment logits [B, num_segments], clip logits [B], mean figures [B, D])."""
+        x = self.hear(figures)
+        pooled = pool(x)
+        segments = self.segment(self.dropout(self.around(x, num_segments)))[:, :, 0]
+        return segments, self.clip(self.dropout(pooled))[:, 0], pooled[:, : figures.shape[1]]
+
+    def hear(self, figures: Tensor) -> Tensor:
+        """[B, D, S] -> [B, D + width, S]: deviations from the mean, and what two convolutions make of them."""
+        x = self.deviations(figures)
         near = F.gelu(self.near(x))
-        x = torch.cat([x, near + F.gelu(self.far(self.dropout(near)))], dim=1)  # [B, D + width, F]
-        pooled = torch.cat([x.mean(dim=2), x.std(dim=2, correction=0)], dim=1)
-        around = x @ surroundings(x.shape[2], num_segments).to(x)
-        segments = self.segment(self.dropout(around.mT))[:, :, 0]
-        return segments, self.clip(self.dropout(pooled))[:, 0], pooled
+        return torch.cat([x, near + F.gelu(self.far(self.dropout(near)))], dim=1)
+
+    def deviations(self, figures: Tensor) -> Tensor:
+        """[B, D, S] -> the same in standard deviations from the mean."""
+        return ((figures - self.mean[:, None]) / self.std[:, None]).clamp(-LARGEST, LARGEST)
+
+    def around(self, x: Tensor, num_segments: int) -> Tensor:
+        """[B, E, S] -> [B, num_segments, E]: what lies around the centre of each segment."""
+        return (x @ surroundings(x.shape[2], num_segments).to(x)).mT
 
 
-def surroundings(num_frames: int, num_segments: int) -> Tensor:
-    """[F, num_segments] weights that average the frames within 0.25 s of each segment's centre; columns add up to 1.
+def pool(x: Tensor) -> Tensor:
+    """[B, E, S] -> [B, 2 E]: means over time, then spreads."""
+    return torch.cat([x.mean(dim=2), x.std(dim=2, correction=0)], dim=1)
 
-    The last centre may lie a little beyond the last frame; it always has frames before it.
+
+def surroundings(num_positions: int, num_segments: int) -> Tensor:
+    """[S, num_segments] weights that average what lies within 0.25 s of each segment's centre; columns add up to 1.
+
+    The last centre may lie a little beyond the last position; it always has some before it.
     """
-    frames = (torch.arange(num_frames) + 0.5) / FRAME_RATE_HZ
+    frames = (torch.arange(num_positions) + 0.5) / SEMANTIC_RATE_HZ
     centres = torch.arange(num_segments) / SEGMENTS_PER_S
     near = ((frames[:, None] - centres).abs() <= 1 / SEGMENTS_PER_S).float()
     return near / near.sum(dim=0)

@@ -14,7 +14,7 @@ from audiolm.audio.spectra import log_mel
 from audiolm.config import SAMPLE_RATE_HZ, DetectorConfig
 from audiolm.detector.ear import Ear
 from audiolm.detector.scope import scope_distances
-from audiolm.detector.verdict import Verdict, make_verdict, probability_of, withheld_reason
+from audiolm.detector.verdict import Verdict, after_boundary, make_verdict, probability_of, withheld_reason
 from audiolm.errors import ConfigError
 from audiolm.streams import Waveform
 
@@ -34,7 +34,7 @@ _SMOOTH_MELS, _SMOOTH_FRAMES = 5, 25  # of the saliency picture
 
 @dataclass(frozen=True)
 class Views:
-    """What branches read of clips of `num_samples`: log-mel frames [B, mels, M], figures [B, D, F] (None: no ear)."""
+    """What branches read of clips of `num_samples`: log-mel frames [B, mels, M], figures [B, D, S] (None: no ear)."""
 
     mels: Tensor
     figures: Tensor | None
@@ -56,7 +56,8 @@ class Detector(nn.Module):
     AudioLM (arXiv 2209.03143) trains a convolutional network on log-mel, of its speaker classifier's kind, on generated
     audio against originals passed through the same codec, and reports 98.6 %. This is a small network for the same
     task, with calibration, an uncertain band and a stated scope; and beside it (`config.num_heard`) a second branch on
-    how far the checkpoint's own stages expected the clip's tokens, which learns from a tenth of the clips.
+    the checkpoint's own semantic features and on how far its stages expected the clip's tokens: it needs a tenth of
+    the clips to learn as much.
 
     The branches are trained side by side and their logits weighed on held-out clips (buffer `weights`): together, the
     one that learns its clips by heart would silence the other.
@@ -81,12 +82,13 @@ class Detector(nn.Module):
             self.register_buffer("weights", torch.tensor([0.5, 0.5]))
             self.register_buffer("growth", torch.zeros(()))
         if config.scope_limit is not None:
-            num_pooled = HIDDEN + (2 * (config.num_heard + config.heard_width) if config.num_heard else 0)
+            num_pooled = config.num_heard or HIDDEN
             self.register_buffer("scope_mean", torch.zeros(num_pooled))
+            self.register_buffer("scope_std", torch.ones(num_pooled))
             self.register_buffer("scope_map", torch.zeros(num_pooled, num_pooled))
 
     def attach(self, listener: Callable[[Tensor], Tensor]) -> None:
-        """`listener` turns waveforms [B, T] into figures [B, config.num_heard, T // 640 * 2]; no part of the module."""
+        """`listener` turns waveforms [B, T] into figures [B, config.num_heard, T // 640]; no part of the module."""
         self.listener = listener
 
     # ---- waveforms
@@ -142,7 +144,7 @@ class Detector(nn.Module):
 
     def distances(self, readings: list[Reading]) -> Tensor:
         """[B]: how far clips lie from the calibration clips."""
-        return scope_distances(pooled_of(readings), self.scope_mean, self.scope_map)
+        return scope_distances(pooled_of(readings), self.scope_mean, self.scope_std, self.scope_map)
 
     def _hidden(self, mels: Tensor, count: int) -> Tensor:
         """[B, mels, M] -> [B, HIDDEN, count], long clips in pieces."""
@@ -170,18 +172,27 @@ class Detector(nn.Module):
     def judge(self, waveform: Waveform) -> Verdict:
         """The calibrated verdict on a recording of any rate and length.
 
-        It is withheld, with the reason, for what the detector has not been measured on: too short, near silent,
-        clipped, not finite, far from what it was calibrated on; and by a detector that has no error rates.
+        Where an original seems to become generated, what comes after is judged. The verdict is withheld, with the
+        reason, for what the detector was not measured on or errs on too often: too short, near silent, clipped, not
+        finite, far from what it was calibrated on; and by a detector that has no error rates.
         """
         samples = _at_model_rate(waveform)
+        whole = self._judge(samples)
+        if whole.boundary_s is None:
+            return whole
+        return after_boundary(whole, self._judge(samples[round(whole.boundary_s * SAMPLE_RATE_HZ) :]))
+
+    def _judge(self, samples: Tensor) -> Verdict:
+        """samples [T] at 16 kHz, as one."""
+        calibration, duration_s = self.config.calibration, samples.shape[0] / SAMPLE_RATE_HZ
         if reason := withheld_reason(samples, self.config):
-            return make_verdict(self.config.calibration, torch.zeros(0), 0.0, reason)
+            return make_verdict(calibration, duration_s, torch.zeros(0), 0.0, reason)
         readings = self.read(self.view(samples[None].to(self.output.weight.device)))
         segments, clips = (x[0].double().cpu() for x in self.fused(readings, samples.shape[0]))
         distance, limit = None, self.config.scope_limit
         if limit is not None and (distance := float(self.distances(readings)[0])) > limit:
             reason = f"unlike what it was measured on: distance {distance:.2f}, at most {limit:.2f} is accepted"
-        return make_verdict(self.config.calibration, segments, float(clips), reason, distance)
+        return make_verdict(calibration, duration_s, segments, float(clips), reason, distance)
 
     def saliency(self, waveform: Waveform) -> tuple[Tensor, Tensor]:
         """What speaks for "generated" (positive) or against it: ([mels, frames], frame times [frames] in seconds).
@@ -212,8 +223,11 @@ class Detector(nn.Module):
 
 
 def pooled_of(readings: list[Reading]) -> Tensor:
-    """[B, E]: what the distance of clips is taken from."""
-    return torch.cat([reading.pooled for reading in readings], dim=1).float()
+    """[B, E]: what the distance of clips is taken from, the ear's mean figures where there is one.
+
+    Other synthesisers sound like nothing that these models know; what a network has learnt to look at hides that.
+    """
+    return readings[-1].pooled.float()
 
 
 class _Block(nn.Module):

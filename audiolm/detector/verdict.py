@@ -16,11 +16,12 @@ SEGMENT_S = 0.25
 SOUND_DB = -60.0  # 50 ms windows above this level, relative to full scale, count as sound
 MIN_SOUND_S = 0.5
 MAX_CLIPPED_SHARE = 0.01
+MAX_WRONG_RATE = 0.014  # of the answers given to held-out clips of a length, for such clips to be answered: the paper's
 LEAST_PROBABILITY = 1e-9  # of a segment, so that its log odds are finite
 LARGEST_ODDS = 4.0  # log odds
 SEGMENTS_SEEN = 4
 MIN_SIDE = 4  # segments on either side of a boundary
-MIN_EVIDENCE = 4.0  # nats
+MIN_EVIDENCE = 2.0  # nats
 
 _WINDOW = SAMPLE_RATE_HZ // 20
 
@@ -32,11 +33,13 @@ class Verdict:
     `probability` is that of "generated", None where the verdict is withheld.
 
     At `threshold` the detector called `false_positive_rate` of `num_originals` held-out originals generated, and missed
-    `false_negative_rate` of `num_generated` generated clips. Segment probabilities, one every 0.25 s at
-    `segment_times_s` (centres), use the clip's calibration: read their course, not their values.
+    `false_negative_rate` of `num_generated` generated clips; all had a length of `measured_s`, the clip's own or the
+    next one below that was measured. Segment probabilities, one every 0.25 s at
+    `segment_times_s` (centres), are each of half a second: read their course, not their values.
 
     `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
-    place where an original becomes generated, None where the whole is of one kind. `scope_distance` says how far the
+    place where an original becomes generated, None where the whole is of one kind; what lies after it was judged, and
+    label, probability, error rates and reason are its own. `scope_distance` says how far the
     clip lies from those that the detector was calibrated on, None where that was not measured.
     """
 
@@ -54,6 +57,7 @@ class Verdict:
     model_sha256: str = ""
     boundary_s: float | None = None
     scope_distance: float | None = None
+    measured_s: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -63,40 +67,51 @@ class Verdict:
 
 def make_verdict(
     calibration: DetectorCalibration,
+    duration_s: float,
     segment_logits: Tensor,
     clip_logit: float,
     reason: str = "",
     scope_distance: float | None = None,
 ) -> Verdict:
     """segment_logits [N] and the clip's own logit -> the verdict; with a `reason` it is withheld."""
-    segments = probability_of(calibration, segment_logits)
+    segments = torch.sigmoid(calibration.segment_scale * segment_logits.double() + calibration.segment_bias)
     probability = None if reason else float(probability_of(calibration, torch.tensor(clip_logit)))
+    measured = calibration.rates_of(duration_s) or next(iter(calibration.by_length), None)
     return Verdict(
         label="withheld" if probability is None else label_of(calibration, probability),
         probability=probability,
         threshold=calibration.threshold,
-        false_positive_rate=calibration.false_positive_rate,
-        false_negative_rate=calibration.false_negative_rate,
-        num_originals=calibration.num_originals,
-        num_generated=calibration.num_generated,
+        false_positive_rate=measured and measured.false_positive_rate,
+        false_negative_rate=measured and measured.false_negative_rate,
+        num_originals=measured.num_originals if measured else 0,
+        num_generated=measured.num_generated if measured else 0,
         reason=reason,
         segment_times_s=() if reason else tuple(SEGMENT_S * n for n in range(segments.shape[0])),
         segment_probabilities=() if reason else tuple(segments.tolist()),
         boundary_s=None if reason else boundary_of(torch.logit(segments, LEAST_PROBABILITY)),
         scope_distance=scope_distance,
+        measured_s=measured and measured.seconds,
     )
 
 
+def after_boundary(whole: Verdict, part: Verdict) -> Verdict:
+    """What to say of a clip whose boundary was named, and whose part after it was judged by itself.
+
+    Where that part is an original too, there was no boundary. Where it cannot be judged, what is said of the whole
+    stands if that is "generated".
+    """
+    if part.label == "original":
+        return dataclasses.replace(whole, boundary_s=None)
+    if part.label == "withheld" and whole.label == "generated":
+        return whole
+    reason = part.reason and f"after the likely boundary at {whole.boundary_s:.1f} s: {part.reason}"
+    kept = {name: getattr(whole, name) for name in ("segment_times_s", "segment_probabilities", "boundary_s")}
+    return dataclasses.replace(part, reason=reason, **({} if reason else kept))
+
+
 def probability_of(calibration: DetectorCalibration, logits: Tensor) -> Tensor:
-    """Logits of any shape -> calibrated probabilities, float64: Platt scaling, or linear between the isotonic knots."""
-    logits = logits.double()
-    if calibration.method == "platt":
-        return torch.sigmoid(calibration.scale * logits + calibration.bias)
-    knots = torch.tensor(calibration.knots, dtype=torch.float64, device=logits.device)
-    x, odds = knots[::2].contiguous(), knots[1::2]
-    above = torch.searchsorted(x, logits.contiguous()).clamp(1, len(x) - 1)
-    share = ((logits - x[above - 1]) / (x[above] - x[above - 1]).clamp_min(1e-12)).clamp(0.0, 1.0)
-    return torch.sigmoid(torch.lerp(odds[above - 1], odds[above], share))
+    """Logits of any shape -> calibrated probabilities, float64 (Platt scaling)."""
+    return torch.sigmoid(calibration.scale * logits.double() + calibration.bias)
 
 
 def boundary_of(log_odds: Tensor) -> float | None:
@@ -126,11 +141,12 @@ def label_of(calibration: DetectorCalibration, probability: float) -> str:
 
 def withheld_reason(samples: Tensor, config: DetectorConfig) -> str:
     """Why the detector should not judge samples [T] (16 kHz), or "" where it may; each with the limit and the value."""
-    if config.calibration.false_positive_rate is None or config.calibration.false_negative_rate is None:
+    if not config.calibration.by_length:
         return "this detector's error rates have not been measured"
-    duration_s = samples.shape[0] / SAMPLE_RATE_HZ
-    if duration_s < config.min_s:
-        return f"too short: {duration_s:.2f} s, at least {config.min_s:g} s are needed"
+    if config.withheld:
+        return config.withheld
+    if reason := _length_reason(config.calibration, samples.shape[0] / SAMPLE_RATE_HZ):
+        return reason
     if not bool(torch.isfinite(samples).all()):
         return "some samples are not finite"
     sound_s = float(sounding_s(samples[None])[0])
@@ -139,7 +155,34 @@ def withheld_reason(samples: Tensor, config: DetectorConfig) -> str:
     share = clipped_share(samples)
     if share > MAX_CLIPPED_SHARE:
         return f"clipped: {100 * share:.1f} % of the samples, at most {100 * MAX_CLIPPED_SHARE:g} % are accepted"
-    return config.withheld
+    return ""
+
+
+def shortest_answered_s(calibration: DetectorCalibration) -> float | None:
+    """The length from which on too few answers were wrong to matter, None where the longest clips' are too many."""
+    bad = [place for place, rates in enumerate(calibration.by_length) if rates.wrong_rate > MAX_WRONG_RATE]
+    good = calibration.by_length[bad[-1] + 1 if bad else 0 :]
+    return good[0].seconds if good else None
+
+
+def _length_reason(calibration: DetectorCalibration, duration_s: float) -> str:
+    """Why clips of this length are not judged, or "": none was measured, or too many answers were wrong."""
+    from_s, measured = shortest_answered_s(calibration), calibration.rates_of(duration_s)
+    if from_s is not None and duration_s >= from_s:
+        return ""
+    needed = "longer ones are judged no better" if from_s is None else f"at least {from_s:g} s are needed"
+    if measured is None:
+        return f"too short: {duration_s:.2f} s, {needed}"
+    worst = next(
+        rates
+        for rates in calibration.by_length
+        if rates.seconds >= measured.seconds and rates.wrong_rate > MAX_WRONG_RATE
+    )
+    return (
+        f"not reliable at this length: of its answers to held-out clips of {worst.seconds:g} s, "
+        f"{100 * worst.wrong_rate:.1f} % of {worst.num_decided:,} are wrong, at most "
+        f"{100 * MAX_WRONG_RATE:g} % are accepted; {needed}"
+    )
 
 
 def sounding_s(waveforms: Tensor) -> Tensor:

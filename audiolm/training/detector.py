@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from audiolm.checkpoints.components import MADE_FOR
+from audiolm.checkpoints.format import as_shipped, read_run
 from audiolm.config import SAMPLE_RATE_HZ, DetectorConfig
 from audiolm.data.pairs import SPLITS, PairSet
 from audiolm.data.views import STEP_SAMPLES, ViewSet
@@ -24,12 +25,14 @@ from audiolm.detector.calibration import (
     calibration_error,
     equal_error_rate,
     fit_platt,
+    fit_ridge,
     fit_weights,
     shares,
 )
+from audiolm.detector.ear import pool
 from audiolm.detector.network import EVIDENCE_S, SEGMENT_SAMPLES, Reading, Views, pooled_of
-from audiolm.detector.scope import fit_scope, scope_limit
-from audiolm.detector.verdict import probability_of
+from audiolm.detector.scope import fit_scope, scope_distances, scope_limit
+from audiolm.detector.verdict import probability_of, shortest_answered_s
 from audiolm.errors import TrainingError
 from audiolm.intervals import wilson_interval
 from audiolm.training.loop import Task
@@ -39,6 +42,8 @@ CROP_S = (1.0, 1.5, 2.0, 3.0, 4.0, 5.5, 5.5, 6.0, 6.0)  # drawn as often as they
 SEGMENT_WEIGHT = 0.5
 SINGLES_SHARE = 1 / 3  # of a batch: originals without a generated partner
 STATISTICS_VIEWS = 400
+CLIP_PENALTY, SEGMENT_PENALTY = 20.0, 100.0
+EVERY_SEGMENT = 3  # neighbours share what they see: every third is enough to learn from
 BATCH_ROWS = 32
 MASKS = 2
 MASKED_BANDS, MASKED_FRAMES = 10, 40  # at most, of a mask
@@ -52,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="crops a step")
     parser.add_argument("--channels", type=int, nargs="+", default=list(DetectorConfig.channels))
     parser.add_argument("--heard-width", type=int, default=DetectorConfig.heard_width)
+    parser.add_argument("--init", type=Path, help="run folder whose weights to start from, where their sizes fit")
     parser.add_argument("--dropout", type=float, default=DetectorConfig.dropout)
 
 
@@ -66,7 +72,20 @@ def build(args: argparse.Namespace) -> DetectorTask:
         num_heard=views["train"].num_figures,
         heard_width=args.heard_width,
     )
-    return DetectorTask(Detector(config).to(args.device), views, made_for, args.batch_size)
+    model = Detector(config)
+    if args.init is not None:
+        take_over(model, args.init)
+    return DetectorTask(model.to(args.device), views, made_for, args.batch_size)
+
+
+def take_over(model: Detector, run: Path) -> None:
+    """Weights of an earlier run's detector, where there are some of that name and size."""
+    own = model.state_dict()
+    component, _, tensors, _ = read_run(run)
+    if component != "detector":
+        raise TrainingError(f"{run} is a run of {component}, not of a detector")
+    fitting = {name: one for name, one in as_shipped(tensors).items() if name in own and one.shape == own[name].shape}
+    model.load_state_dict(fitting, strict=False)
 
 
 def made_for_of(pairs: PairSet) -> dict[str, str]:
@@ -105,6 +124,7 @@ class DetectorTask(Task):
         self.crops = Crops(views["train"])
         if model.config.num_heard:
             fit_statistics(model, views["train"])
+            fit_clip_head(model, views["train"])
 
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)
@@ -140,37 +160,44 @@ class DetectorTask(Task):
         }
 
     def finish(self, folder: Path) -> dict[str, float]:
-        """Weighs the branches, calibrates on the split valid, measures on test, and writes it all into the run.
+        """Fits the ear's clip logit, weighs the branches, calibrates on the split valid and measures on test.
 
-        The figures also go to `log.jsonl`: on whole clips, on short ones, and on changed ones.
+        All of it goes into the run, the figures also to `log.jsonl`; those of changed clips are of the split valid.
         """
         _, model, made_for = load_run(folder, self.device)
-        model = with_scope(model, self.views["valid"])
+        if model.config.num_heard:
+            fit_clip_head(model, self.views["train"])
+            fit_segment_head(model, self.views["train"])
+        model = with_scope(model, self.views["train"])
         write_run(folder, self.component, model, model.config, made_for)
         model = load_run(folder, self.device)[1]  # the limit is taken with the values that ship
         scored, pooled = score(model, self.views["valid"], lambda note: True)
-        limit = scope_limit(pooled, scored.groups)
         if model.config.num_heard:
             weights, growth = fit_weights(scored, EVIDENCE_S)
             model.weights.copy_(weights)
             model.growth.fill_(growth)
-        on = {
-            f"{split} {name}": fuse(model, score(model, self.views[split], chosen)[0])
-            for split in ("valid", "test")
-            for name, chosen in (("whole", is_whole), ("short", is_short), ("changed", is_changed))
-        }
-        valid, test = on["valid whole"], on["test whole"]
-        calibration = calibrate((valid.logits, valid.labels), (test.logits, test.labels), valid.groups)
+        valid, test = (fuse(model, score(model, self.views[split], is_unchanged)[0]) for split in ("valid", "test"))
+        calibration = calibrate(valid, test, float(valid.seconds.max()))
+        scale, bias = fit_platt(*segments_of(model, self.views["valid"], is_whole))
+        calibration = replace(calibration, segment_scale=scale, segment_bias=bias)
+        distances = scope_distances(pooled, model.scope_mean, model.scope_std, model.scope_map)
+        limit = scope_limit(distances[scored.seconds >= (shortest_answered_s(calibration) or 0.0)])
         self.config = replace(model.config, calibration=calibration, scope_limit=limit)
         write_run(folder, self.component, model, self.config, made_for)
         figures = {"weight_mel": 1.0}
         if model.config.num_heard:
             figures = {"weight_mel": float(model.weights[0]), "weight_ear": float(model.weights[1])}
             figures["growth"] = float(model.growth)
-        for name in ("whole", "short", "changed"):
-            figures |= {f"{name}_{key}": value for key, value in measure(self.config, on[f"test {name}"]).items()}
+        for rates in calibration.by_length:
+            figures |= {f"test_{rates.seconds:g}s_{name}": value for name, value in rates.to_dict().items()}
+        changed = fuse(model, score(model, self.views["valid"], is_changed)[0])
+        for name, scores in {
+            "test_whole": of_length(test, float(test.seconds.max())),
+            "valid_changed": changed,
+        }.items():
+            figures |= {f"{name}_{key}": value for key, value in measure(self.config, scores).items()}
         with open(folder / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps({"kind": "test", "method": calibration.method, **figures}) + "\n")
+            log.write(json.dumps({"kind": "test", **figures}) + "\n")
         return figures
 
 
@@ -178,12 +205,12 @@ def is_whole(note: dict[str, Any]) -> bool:
     return note["turn"] == 0
 
 
-def is_short(note: dict[str, Any]) -> bool:
-    return note["turn"] == 1
+def is_unchanged(note: dict[str, Any]) -> bool:
+    return not note["change"]
 
 
 def is_changed(note: dict[str, Any]) -> bool:
-    return note["turn"] == 2
+    return note["turn"] > 0 and bool(note["change"])
 
 
 class Crops:
@@ -273,6 +300,39 @@ def fit_statistics(model: Detector, views: ViewSet) -> None:
     model.ear.std.copy_(frames.std(dim=1).clamp_min(1e-3))
 
 
+def fit_clip_head(model: Detector, views: ViewSet) -> None:
+    """Has the ear's clip logit be a logistic regression, which gradient steps alone need long to reach."""
+    chosen = [index for index, note in enumerate(views.notes) if note["kind"] != "spliced"]
+    labels = torch.tensor([float(views.notes[index]["kind"] == "generated") for index in chosen])
+    with torch.no_grad():
+        model.eval()
+        clips = (views.crop(index, 0, views.notes[index]["length"])[1] for index in chosen)
+        rows = [pool(model.ear.hear(clip.to(model.ear.mean.device)[None])) for clip in clips]
+    x = torch.cat(rows).cpu()
+    middle, unit = x.mean(dim=0), x.std(dim=0).clamp_min(1e-3)
+    weights, bias = fit_ridge((x - middle) / unit, labels, CLIP_PENALTY)
+    model.ear.clip.weight.data.copy_((weights / unit)[None])
+    model.ear.clip.bias.data.fill_(bias - float((weights / unit) @ middle))
+
+
+def fit_segment_head(model: Detector, views: ViewSet) -> None:
+    """The same for the ear's logit of a segment, also of spliced views."""
+    crops, rows, labels = Crops(views), [], []
+    with torch.no_grad():
+        model.eval()
+        for index, note in enumerate(views.notes):
+            batch = crops.batch([(index, 0)], note["length"])
+            heard = model.ear.around(
+                model.ear.hear(batch.views.figures.to(model.ear.mean.device)), len(batch.segments[0])
+            )
+            chosen = slice(index % EVERY_SEGMENT, None, EVERY_SEGMENT)
+            rows.append(heard[0, chosen].cpu())
+            labels.append(batch.segments[0, chosen])
+    weights, bias = fit_ridge(torch.cat(rows), torch.cat(labels), SEGMENT_PENALTY)
+    model.ear.segment.weight.data.copy_(weights[None])
+    model.ear.segment.bias.data.fill_(bias)
+
+
 @torch.no_grad()
 def score(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Scored, Tensor]:
     """What the branches say of the chosen views, none of them spliced, and what their distance is taken from [N, E]."""
@@ -299,6 +359,21 @@ def score(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Scored, Tens
     return Scored(torch.cat(logits), seconds, torch.cat(labels), groups), torch.cat(pooled)
 
 
+@torch.no_grad()
+def segments_of(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Tensor, Tensor]:
+    """(fused logits [M], labels [M]) of all segments of the chosen views, none of them spliced."""
+    crops, logits, labels = Crops(views), [], []
+    for index, note in enumerate(views.notes):
+        if chosen(note) and note["kind"] != "spliced":
+            batch = crops.batch([(index, 0)], note["length"])
+            moved = Views(
+                *(one.to(model.output.weight.device) for one in (batch.views.mels, batch.views.figures)), note["length"]
+            )
+            logits.append(model.fused(model.read(moved), note["length"])[0][0].cpu())
+            labels.append(batch.segments[0])
+    return torch.cat(logits), torch.cat(labels)
+
+
 def fuse(model: Detector, scored: Scored) -> Scored:
     """With the fused logits [N] in place of the branches' [N, K]."""
     if scored.logits.shape[1] == 1:
@@ -307,12 +382,25 @@ def fuse(model: Detector, scored: Scored) -> Scored:
     return replace(scored, logits=(scored.logits @ model.weights.double().cpu()) * lengths)
 
 
+def of_length(scored: Scored, seconds: float) -> Scored:
+    """Those clips alone."""
+    chosen = scored.seconds == seconds
+    groups = tuple(group for group, kept in zip(scored.groups, chosen.tolist(), strict=True) if kept)
+    return Scored(scored.logits[chosen], scored.seconds[chosen], scored.labels[chosen], groups)
+
+
 def with_scope(model: Detector, views: ViewSet) -> Detector:
-    """The same detector with the mean and the map of all the views of a split, whole, short and changed."""
-    pooled = score(model, views, lambda note: True)[1]
+    """The same detector with the mean and the map of all the views of a split that are not spliced."""
+    if model.config.num_heard:
+        notes = enumerate(views.notes)
+        clips = (views.crop(n, 0, note["length"])[1] for n, note in notes if note["kind"] != "spliced")
+        deviations = (model.ear.deviations(clip.to(model.output.weight.device)[None]) for clip in clips)
+        pooled = torch.cat([one.mean(dim=2).cpu() for one in deviations])
+    else:
+        pooled = score(model, views, lambda note: True)[1]
     wider = Detector(replace(model.config, scope_limit=1.0)).to(pooled.device).eval()
-    mean, mapping = fit_scope(pooled)
-    wider.load_state_dict({**model.state_dict(), "scope_mean": mean, "scope_map": mapping})
+    mean, std, mapping = fit_scope(pooled)
+    wider.load_state_dict({**model.state_dict(), "scope_mean": mean, "scope_std": std, "scope_map": mapping})
     return wider.to(model.output.weight.device).requires_grad_(False)
 
 

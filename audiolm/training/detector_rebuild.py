@@ -2,8 +2,8 @@
 
 To be run whenever codec or stages have changed; every step goes on where an earlier run of the command stopped:
 pairs (detector-data), views (detector-views), training and calibration (detector), a checkpoint with the new detector,
-and its figures (`python -m audiolm.evaluation detector`) in the card's section "Detector". Where a target of these is
-missed on the hold-out, the new detector keeps its scores to itself and says so (acceptance row D13).
+and its figures (`python -m audiolm.evaluation detector`) in the card's section "Detector". Where acceptance row D13 is
+missed (the answers it gives are wrong too often), the new detector keeps its scores to itself and says so.
 """
 
 from __future__ import annotations
@@ -80,7 +80,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def missed_rows(report: dict[str, Any]) -> list[str]:
-    """Rows of the evaluation's JSON whose targets were missed, each once."""
+    """Rows of the evaluation's JSON for whose sake no score may be shown, each once.
+
+    They are those that missed their targets, unless D13 is met (the answers given keep the rates).
+    """
+    if any(row["row"] == "D13" and row["met"] for row in report["rows"]):
+        return []
     rows = [row["row"] for row in report["rows"] if row["met"] is False and row["row"] not in UNJUDGED_ROWS]
     return sorted(set(rows), key=rows.index)
 
@@ -115,7 +120,7 @@ def _is_measured(folder: Path) -> bool:
     if not (folder / "state.json").is_file():
         return False
     read_state(folder)
-    return load_run(folder)[1].config.calibration.false_positive_rate is not None
+    return load_run(folder)[1].config.calibration.by_length != ()
 
 
 def _assemble(args: argparse.Namespace, trained: Path, card: str) -> CheckpointInfo:

@@ -1,7 +1,9 @@
 """`python -m audiolm.training detector-views`: lets the detector's branches hear its pairs, once for all training.
 
-Every clip whole and as it is; then, turn by turn, crops of random lengths after a random change (`data.degrading`), a
-quarter of them over the join of prompt and continuation. Both clips of a pair are cut and changed alike.
+Every clip whole and as it is; for training then, turn by turn, crops of random lengths from random places, most of them
+after a random change (`data.degrading`), a quarter of them over the join of prompt and continuation; for calibration
+short crops, and whole clips after a change; for measuring crops of every short length. Both clips of a pair are cut and
+changed alike.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from audiolm.checkpoints.listener import Listener
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.degrading import MOST_FASTER, degrade
 from audiolm.data.pairs import SPLITS, PairSet
-from audiolm.data.views import STEP_SAMPLES, ViewWriter
+from audiolm.data.views import ViewWriter
 from audiolm.detector.network import mel_frames
 from audiolm.detector.verdict import MIN_SOUND_S, sounding_s
 from audiolm.errors import TrainingError
@@ -32,7 +34,9 @@ from audiolm.training.loop import setup_device
 NUM_MELS = 64
 CROP_S = (1.5, 2.0, 2.5, 3.5, 4.5, 6.0)  # half a second more than is kept: a changed clip may become faster
 HELD_OUT_CROP_S = (1.0, 2.0, 4.0)
+CUT_SAMPLES = SAMPLE_RATE_HZ // 2  # lengths are multiples of this
 SPLICED_SHARE = 0.25
+UNCHANGED_EVERY = 4  # of so many batches of crops, one is only cut: away from the codec's own frames
 LEAST_PART_S = 1.0  # of a spliced crop, on either side of the join
 
 
@@ -104,7 +108,7 @@ class Job:
     @property
     def _heard(self) -> int:
         """Samples kept: a changed clip may have become faster, and all of a batch have one length."""
-        return int(self.length / MOST_FASTER) // STEP_SAMPLES * STEP_SAMPLES if self.changed else self.length
+        return int(self.length / MOST_FASTER) // CUT_SAMPLES * CUT_SAMPLES if self.changed else self.length
 
     def _place(self, pairs: PairSet, row: int, generator: torch.Generator) -> tuple[dict[str, Tensor], int]:
         """-> (clips [length] by kind, where they start in the row)."""
@@ -123,7 +127,7 @@ class Job:
 
 def plan(pairs: PairSet, split: str, turns: int, batch_size: int) -> Iterator[Job]:
     """What is to be listened to, most needed first. Raises TrainingError where no crop fits the clips."""
-    whole = pairs.length // STEP_SAMPLES * STEP_SAMPLES
+    whole = pairs.length // CUT_SAMPLES * CUT_SAMPLES
     if whole < round(min(CROP_S) * SAMPLE_RATE_HZ):
         raise TrainingError(f"the clips have {pairs.length} samples; crops take at least {min(CROP_S):g} s")
     half, train = max(1, batch_size // 2), split == "train"
@@ -136,15 +140,17 @@ def plan(pairs: PairSet, split: str, turns: int, batch_size: int) -> Iterator[Jo
     for index, batch in enumerate(singles):
         changed = train and index % 2 == 1
         yield Job(batch, 0, _length(CROP_S, whole, generator) if changed else whole, changed, unpaired=True)
-    if not train:
+    if split == "valid":
         yield from (Job(batch, 1, _length(HELD_OUT_CROP_S, whole, generator)) for batch in rows)
         yield from (Job(batch, 2, whole, changed=True) for batch in rows)
-        return
-    for turn in range(1, turns + 1):
-        for batch in rows:
+    if split == "test":
+        for turn, seconds in enumerate(HELD_OUT_CROP_S, start=1):
+            yield from (Job(batch, turn, min(whole, round(seconds * SAMPLE_RATE_HZ))) for batch in rows)
+    for turn in range(1, turns + 1 if train else 1):
+        for number, batch in enumerate(rows):
             spliced = pairs.join > 0 and float(torch.rand((), generator=generator)) < SPLICED_SHARE
             length = _length(CROP_S[2:] if spliced else CROP_S, whole, generator)
-            yield Job(batch, turn, length, changed=True, spliced=spliced)
+            yield Job(batch, turn, length, (number + turn) % UNCHANGED_EVERY != 0, spliced)
 
 
 def _length(seconds: tuple[float, ...], whole: int, generator: torch.Generator) -> int:

@@ -38,6 +38,7 @@ def judged(settings, tmp_path_factory) -> Judged:
         (verdict(label="original", probability=0.031), "Original, 97 %"),
         (verdict(label="original", probability=0.0), "Original, over 99 %"),
         (verdict(label="uncertain", probability=0.55), "Uncertain, 55 % generated"),
+        (verdict(probability=0.968, boundary_s=3.125), "Generated from 3.1 s on, 97 %"),
         (withheld("too short: 0.40 s"), "Withheld: too short: 0.40 s"),
     ],
 )
@@ -69,6 +70,10 @@ def test_a_withheld_verdict_shows_no_score_and_still_what_it_would_hold_for():
     assert "meter" not in html
     assert "Holds only for audio of these checkpoints." in html
     assert "0123456789ab" in html
+
+
+def test_error_rates_name_the_length_they_were_measured_at():
+    assert presenters.error_rates(verdict(measured_s=4.0)).startswith("On held-out clips of 4 s: 1.0 % of 2,000")
 
 
 def test_no_detector_is_no_score():
@@ -200,7 +205,7 @@ def test_pictures_in_the_page_are_png(judged):
 
 def test_the_row_of_a_judged_recording_is_json_with_everything_that_the_page_shows(judged):
     row = json.loads(json.dumps(presenters.judged_row(judged), allow_nan=False))
-    assert row["headline"] == "Generated, 90 %"
+    assert row["headline"] == "Generated from 1.2 s on, 90 %"
     assert (row["label"], row["probability"], row["threshold"]) == ("generated", 0.9, 0.5)
     assert (row["false_positive_rate"], row["num_originals"], row["num_generated"]) == (0.01, 2000, 1800)
     assert row["scope"] == "holds only for audio of these checkpoints"
@@ -209,7 +214,7 @@ def test_the_row_of_a_judged_recording_is_json_with_everything_that_the_page_sho
     assert len(row["segment_probabilities"]) == 5
     assert row["watermark"] == {"found": True, "confidence": 0.98, "reason": "", "threshold": 0.8}
     assert row["receipt"] is None
-    assert row["control"]["headline"] == "Generated, 90 %"
+    assert row["control"]["headline"] == "Generated from 1.2 s on, 90 %"
     assert np.asarray(row["saliency"]).shape == (presenters.SALIENCY_BANDS, 5)
     assert np.abs(row["saliency"]).max() == 1.0
     assert row["saliency"][0][0] < 0 < row["saliency"][-1][0]

@@ -25,10 +25,10 @@ def test_crops_of_views_are_what_was_written(tmp_path):
     write(tmp_path)
     views = ViewSet(tmp_path, "train")
     assert [note["length"] for note in views.notes] == [16_000, 16_000, 40_000, 40_000]
-    mels, figures = views.crop(3, 8_000, 24_000)
+    mels, figures = views.crop(3, 16_000, 24_000)
     all_mels, all_figures = frames(40_000, 1)
-    assert torch.equal(mels, all_mels[1, :, 64 : 64 + 193])
-    assert torch.equal(figures, all_figures[1, :, 25 : 25 + 74])
+    assert torch.equal(mels, all_mels[1, :, 128 : 128 + 193])
+    assert torch.equal(figures, all_figures[1, :, 25 : 25 + 37])
 
 
 def test_writing_goes_on_after_what_was_noted(tmp_path):

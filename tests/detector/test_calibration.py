@@ -10,8 +10,8 @@ from audiolm.detector.calibration import (
     calibration_error,
     equal_error_rate,
     error_rates,
-    fit_isotonic,
     fit_platt,
+    fit_ridge,
     fit_weights,
     uncertain_band,
 )
@@ -31,15 +31,23 @@ def drawn(count: int, seed: int, scale: float = 2.0, bias: float = -1.0, positiv
     return logits[kept] + balance / scale, labels[kept]
 
 
-def groups(count: int) -> tuple[str, ...]:
-    return tuple(str(n % 50) for n in range(count))
-
-
 @pytest.mark.parametrize("positives", [0.5, 0.2])
 def test_platt_scaling_finds_scale_and_bias_however_common_a_kind_is(positives):
     scale, bias = fit_platt(*drawn(20_000, 0, positives=positives))
     assert scale == pytest.approx(2.0, rel=0.08)
     assert bias == pytest.approx(-1.0, abs=0.1)
+
+
+def test_ridge_regression_finds_what_tells_the_kinds_apart_and_stays_small():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 4 == 0
+    x = torch.randn(400, 30, generator=generator)
+    x[:, 3] += 3 * labels
+    weights, bias = fit_ridge(x, labels.float(), 10.0)
+    assert int(weights.abs().argmax()) == 3
+    assert equal_error_rate(x @ weights + bias, labels.long()) < 0.1
+    separable, _ = fit_ridge(labels[:, None] * 2.0 - 1.0, labels.float(), 10.0)
+    assert 0.5 < float(separable[0]) < 5.0
 
 
 def test_separable_and_useless_logits_give_finite_calibrations():
@@ -53,36 +61,38 @@ def test_separable_and_useless_logits_give_finite_calibrations():
     assert math.isfinite(scale + bias)
 
 
-def test_isotonic_knots_rise_and_follow_what_no_sigmoid_can():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.rand(8_000, generator=generator) * 4
-    truth = torch.where(logits < 2, 0.3, 0.8)
-    labels = (torch.rand(8_000, generator=generator) < truth).long()
-    calibration = DetectorCalibration(method="isotonic", knots=fit_isotonic(logits, labels))
-    found = probability_of(calibration, torch.tensor([1.0, 3.0]))
-    share = float(labels.float().mean())
-    balanced = [p * (1 - share) / (p * (1 - share) + (1 - p) * share) for p in (0.3, 0.8)]
-    assert found.tolist() == pytest.approx(balanced, abs=0.04)
+def scored(count: int, seed: int, seconds: float) -> Scored:
+    logits, labels = drawn(count, seed)
+    return Scored(logits, torch.full((len(logits),), seconds), labels)
 
 
-def test_calibrated_probabilities_are_calibrated_and_the_rates_come_from_the_test_set():
-    valid, test = drawn(4_000, 1), drawn(3_000, 2)
-    calibration = calibrate(valid, test, groups(4_000))
-    assert calibration.method == "platt"
-    probabilities = probability_of(calibration, test[0])
-    assert calibration_error(probabilities, test[1]) < 0.03
-    assert (calibration.false_positive_rate, calibration.false_negative_rate) == error_rates(
-        probabilities, test[1], 0.5
+def both(one: Scored, other: Scored) -> Scored:
+    return Scored(
+        *(torch.cat([getattr(part, name) for part in (one, other)]) for name in ("logits", "seconds", "labels"))
     )
-    assert calibration.num_originals + calibration.num_generated == 3_000
-    assert calibration.num_generated == int(test[1].sum())
 
 
-def test_the_calibration_that_is_better_on_other_groups_is_taken():
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.rand(8_000, generator=generator) * 4
-    labels = (torch.rand(8_000, generator=generator) < torch.where(logits < 3.5, 0.2, 0.98)).long()
-    assert calibrate((logits, labels), (logits, labels), groups(8_000)).method == "isotonic"
+def test_calibrated_probabilities_are_calibrated_and_the_rates_by_length_come_from_the_test_set():
+    short, whole = scored(1_000, 2, 2.0), scored(3_000, 3, 6.0)
+    calibration = calibrate(scored(4_000, 1, 6.0), both(short, whole), 6.0)
+    assert [rates.seconds for rates in calibration.by_length] == [2.0, 6.0]
+    for part, rates in zip((short, whole), calibration.by_length, strict=True):
+        probabilities = probability_of(calibration, part.logits)
+        assert calibration_error(probabilities, part.labels) < 0.04
+        assert (rates.false_positive_rate, rates.false_negative_rate) == error_rates(probabilities, part.labels, 0.5)
+        assert rates.num_generated == int(part.labels.sum())
+        answered = torch.tensor([label_of(calibration, float(p)) != "uncertain" for p in probabilities])
+        assert rates.num_decided == int(answered.sum())
+        wrong = (probabilities >= 0.5) != part.labels.bool()
+        assert rates.wrong_rate == pytest.approx(float(wrong[answered].float().mean()))
+
+
+def test_short_clips_widen_the_band_and_leave_the_scaling():
+    whole, short = scored(4_000, 1, 6.0), scored(4_000, 2, 1.0)
+    noisy = Scored(-short.logits, short.seconds, short.labels)
+    alone, mixed = calibrate(whole, whole, 6.0), calibrate(both(whole, noisy), whole, 6.0)
+    assert (mixed.scale, mixed.bias) == (alone.scale, alone.bias)
+    assert mixed.uncertain_high > alone.uncertain_high
 
 
 def test_branches_are_weighed_by_what_they_know_and_short_clips_by_their_length():

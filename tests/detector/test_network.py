@@ -1,10 +1,8 @@
-import dataclasses
-
 import pytest
 import torch
 
 import audiolm.detector.network as network
-from audiolm.config import DetectorCalibration, DetectorConfig
+from audiolm.config import DetectorCalibration, DetectorConfig, LengthRates
 from audiolm.detector import SCOPE, Detector
 from audiolm.detector.ear import surroundings
 from audiolm.detector.network import Reading, Views, mel_frames
@@ -12,7 +10,10 @@ from audiolm.detector.scope import fit_scope
 from audiolm.errors import ConfigError
 from audiolm.streams import Waveform
 
-MEASURED = DetectorCalibration(false_positive_rate=0.1, false_negative_rate=0.2, num_originals=50, num_generated=60)
+UNRELIABLE_AT_1_S = DetectorCalibration(
+    by_length=(LengthRates(1.0, 0.2, 0.2, 50, 60, 0.2, 100), LengthRates(4.0, 0.1, 0.2, 50, 60, 0.01, 100))
+)
+MEASURED = DetectorCalibration(by_length=(LengthRates(1.0, 0.1, 0.2, 50, 60, 0.01, 100),))
 
 
 def detector(**options) -> Detector:
@@ -23,7 +24,7 @@ def detector(**options) -> Detector:
 
 def loudness(waveforms: torch.Tensor) -> torch.Tensor:
     """A listener of two figures a frame: the level, and how much of it is new."""
-    frames = waveforms[:, : waveforms.shape[1] // 640 * 640].unfold(1, 320, 320)
+    frames = waveforms[:, : waveforms.shape[1] // 640 * 640].unfold(1, 640, 640)
     level = frames.square().mean(dim=2).clamp_min(1e-9).log()
     return torch.stack([level, level.diff(dim=1, prepend=level[:, :1])], dim=1)
 
@@ -73,9 +74,9 @@ def test_an_ear_that_has_nothing_to_listen_with_says_so():
 
 
 def test_a_segment_averages_the_frames_within_a_quarter_second():
-    weights = surroundings(100, 9)
+    weights = surroundings(50, 9)
     assert torch.allclose(weights.sum(dim=0), torch.ones(9))
-    assert weights[:, 4].nonzero()[:, 0].tolist() == list(range(37, 63))  # 0.74 to 1.26 s, about 1 s
+    assert weights[:, 4].nonzero()[:, 0].tolist() == list(range(19, 31))  # centres from 0.78 to 1.22 s, about 1 s
 
 
 def test_long_clips_in_pieces_equal_the_whole(monkeypatch):
@@ -148,7 +149,7 @@ def test_what_is_unlike_the_calibration_clips_gets_no_score_but_its_distance():
     model = listening(calibration=MEASURED, scope_limit=4.0)
     known = torch.stack([noise(2.0, seed=seed) for seed in range(400)])
     pooled = network.pooled_of(model.read(model.view(known))).detach()
-    for buffer, value in zip((model.scope_mean, model.scope_map), fit_scope(pooled), strict=True):
+    for buffer, value in zip((model.scope_mean, model.scope_std, model.scope_map), fit_scope(pooled), strict=True):
         buffer.copy_(value)
     near = model.judge(Waveform(noise(2.0, seed=401)))
     assert near.probability is not None
@@ -199,7 +200,6 @@ def test_saliency_finds_the_moment_that_decides():
         {"channels": (1, 2, 3, 4, 5)},
         {"channels": (0,)},
         {"num_mels": 4},
-        {"min_s": 0.0},
         {"num_heard": -1},
         {"scope_limit": 0.0},
     ],
@@ -213,9 +213,8 @@ def test_impossible_sizes_are_refused(options):
     "options",
     [
         {"threshold": 0.9, "uncertain_high": 0.8},
-        {"method": "guess"},
-        {"method": "isotonic", "knots": (0.0, 1.0)},
-        {"knots": (0.0, 1.0, -1.0, 2.0)},
+        {"scale": 0.0},
+        {"by_length": (MEASURED.by_length[0], MEASURED.by_length[0])},
     ],
 )
 def test_impossible_calibrations_are_refused(options):
@@ -223,13 +222,42 @@ def test_impossible_calibrations_are_refused(options):
         DetectorCalibration(**options)
 
 
-def test_detectors_written_before_there_were_ears_still_load():
+def test_detectors_without_ears_still_load():
     values = DetectorConfig(calibration=MEASURED).to_dict()
     for name in ("num_heard", "heard_width", "scope_limit"):
         del values[name]
-    for name in ("method", "knots"):
-        del values["calibration"][name]
     assert DetectorConfig.from_dict(values) == DetectorConfig(calibration=MEASURED)
     names = set(Detector(DetectorConfig.from_dict(values)).state_dict())
     assert {name.split(".")[0] for name in names} == {"stem", "blocks", "hidden", "output"}
-    assert dataclasses.asdict(MEASURED)["method"] == "platt"
+
+
+def test_after_a_boundary_what_follows_is_judged():
+    model = TwoSounds(calibration=MEASURED)
+    quiet, loud = torch.full((56_000,), 0.1), torch.full((80_000,), 0.2)
+    quiet[::2] *= -1
+    loud[::2] *= -1
+    spliced = model.judge(Waveform(torch.cat([quiet, loud])))
+    assert spliced.boundary_s == pytest.approx(3.5, abs=0.25)
+    assert (spliced.label, len(spliced.segment_probabilities)) == ("generated", 35)
+    assert model.judge(Waveform(quiet)).boundary_s is None
+    choosy = TwoSounds(calibration=UNRELIABLE_AT_1_S)
+    short = choosy.judge(Waveform(torch.cat([quiet, loud[:24_000]])))
+    assert (short.label, short.probability, short.boundary_s) == ("withheld", None, None)
+    assert short.reason.startswith("after the likely boundary at 3.4 s: not reliable at this length")
+
+
+class TwoSounds(Detector):
+    """Takes what is louder than 0.15 for generated, and a clip for what most of it is."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(DetectorConfig(num_mels=16, channels=(4,), **options))
+
+    def view(self, waveforms):
+        return Views(waveforms[:, None], None, waveforms.shape[1])
+
+    def read(self, views):
+        centres = torch.arange(views.num_samples // 4_000 + 1) * 4_000
+        level = views.mels[0, 0, centres.clamp_max(views.num_samples - 1)].abs()
+        segments = torch.where(level > 0.15, 4.0, -4.0)[None]
+        early = segments[:, : -(-segments.shape[1] // 3)]
+        return [Reading(segments, early.mean(dim=1), segments)]

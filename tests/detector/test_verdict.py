@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from audiolm.config import DetectorCalibration
-from audiolm.detector.verdict import boundary_of, probability_of
+from audiolm.config import DetectorCalibration, DetectorConfig, LengthRates
+from audiolm.detector.verdict import boundary_of, make_verdict, withheld_reason
 
 
 def odds(*parts: tuple[float, int]) -> torch.Tensor:
@@ -22,11 +22,37 @@ def test_there_is_no_boundary_where_the_whole_is_of_one_kind_or_ends_as_an_origi
 
 
 def test_one_sure_segment_is_no_boundary():
-    assert boundary_of(torch.cat([odds((-1.0, 20)), torch.tensor([1e6] * 2)])) is None
+    assert boundary_of(torch.cat([odds((-1.0, 20)), torch.tensor([1e6])])) is None
 
 
-def test_isotonic_probabilities_run_straight_between_the_knots_in_log_odds_and_stop_at_the_ends():
-    calibration = DetectorCalibration(method="isotonic", knots=(-1.0, -3.0, 0.0, 0.0, 0.0, 1.0, 2.0, 5.0))
-    found = torch.logit(probability_of(calibration, torch.tensor([[-9.0, -1.0, -0.5], [1.0, 2.0, 9.0]])))
-    expected = torch.tensor([[-3.0, -3.0, -1.5], [3.0, 5.0, 5.0]], dtype=torch.float64)
-    assert torch.allclose(found, expected)
+def rates(seconds: float, wrong_rate: float) -> LengthRates:
+    return LengthRates(seconds, 0.01, 0.02, 300, 300, wrong_rate, 500)
+
+
+def judged_for(seconds: float, *by_length: LengthRates) -> str:
+    calibration = DetectorCalibration(by_length=by_length)
+    noise = 0.1 * torch.randn(round(16_000 * seconds), generator=torch.Generator().manual_seed(0))
+    return withheld_reason(noise, DetectorConfig(calibration=calibration))
+
+
+def test_lengths_at_which_answers_are_wrong_too_often_are_not_answered():
+    lengths = rates(1.0, 0.05), rates(2.0, 0.02), rates(4.0, 0.01)
+    assert judged_for(0.5, *lengths) == "too short: 0.50 s, at least 4 s are needed"
+    assert judged_for(3.9, *lengths) == (
+        "not reliable at this length: of its answers to held-out clips of 2 s, 2.0 % of 500 are wrong, at most 1.4 % "
+        "are accepted; at least 4 s are needed"
+    )
+    assert judged_for(4.0, *lengths) == judged_for(30.0, *lengths) == ""
+    assert judged_for(9.0, rates(1.0, 0.05)).endswith("longer ones are judged no better")
+    assert judged_for(0.9, rates(1.0, 0.05)) == "too short: 0.90 s, longer ones are judged no better"
+    assert judged_for(2.0, rates(1.0, 0.0), rates(4.0, 0.05)).startswith(
+        "not reliable at this length: of its answers to held-out clips of 4 s"
+    )
+
+
+def test_a_verdict_has_the_error_rates_of_its_own_length():
+    calibration = DetectorCalibration(by_length=(rates(1.0, 0.0), LengthRates(4.0, 0.0, 0.005, 200, 100, 0.0, 300)))
+    found = [make_verdict(calibration, seconds, torch.zeros(9), 0.0) for seconds in (0.5, 3.0, 9.0)]
+    assert [one.measured_s for one in found] == [1.0, 1.0, 4.0]
+    assert [one.false_negative_rate for one in found] == [0.02, 0.02, 0.005]
+    assert [one.num_originals for one in found] == [300, 300, 200]

@@ -22,7 +22,7 @@ from audiolm.pipeline import Pipeline
 from audiolm.streams import Waveform
 from audiolm.training import detector, detector_data, detector_views
 from audiolm.training.loop import LoopOptions, Trainer
-from audiolm.training.runs import load_run
+from audiolm.training.runs import load_run, write_run
 from tests.pipeline.material import finish, recording, request
 from tests.tiny import CODEC, SEMANTIC, make_tiny_checkpoint
 
@@ -242,12 +242,16 @@ def test_both_clips_of_a_pair_are_cut_and_changed_alike_and_some_over_the_join(v
     for (turn, _), (one, other) in by_place.items():
         assert (one["length"], one["change"]) == (other["length"], other["change"])
         assert {one["kind"], other["kind"]} in ({"generated", "original"}, {"spliced", "original"})
-        assert bool(one["change"]) == (turn > 0)
+        assert turn or not one["change"]
         assert one["length"] % 8_000 == 0
+    cut = [bool(one["change"]) for (turn, _), (one, _) in by_place.items() if turn]
+    assert 0.5 < sum(cut) / len(cut) < 1
     spliced = [note for note in notes if note["kind"] == "spliced"]
     assert spliced
     assert all(0 < note["join"] < note["length"] for note in spliced)
-    assert not any(note["kind"] == "spliced" for note in ViewSet(viewed, "test").notes)
+    assert {note["length"] for note in ViewSet(viewed, "test").notes if note["turn"]} == {16_000, 32_000}
+    assert not any(note["change"] for note in ViewSet(viewed, "test").notes)
+    assert {bool(note["change"]) for note in ViewSet(viewed, "valid").notes} == {True, False}
 
 
 def test_views_are_made_once_and_only_with_the_models_that_made_the_pairs(viewed, checkpoint, tmp_path):
@@ -281,12 +285,13 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     run = tmp_path / "run"
     Trainer(task, run, options, torch.device("cpu")).run()
     figures = task.finish(run)
-    assert figures["whole_balanced_accuracy"] == 1.0
-    assert (figures["whole_num_originals"], figures["whole_num_generated"]) == (20, 10)
+    assert figures["test_whole_balanced_accuracy"] == pytest.approx(1.0)
+    assert (figures["test_2s_num_originals"], figures["test_2s_num_generated"]) == (40, 30)
     component, config, tensors, found = read_run(run)
     assert (component, found) == ("detector", made_for)
-    assert config["calibration"]["num_originals"] == 20
-    assert config["calibration"]["false_positive_rate"] == 0.0
+    assert figures["valid_changed_num_generated"] == 12
+    assert [rates["seconds"] for rates in config["calibration"]["by_length"]] == [1.0, 2.0]
+    assert config["calibration"]["by_length"][1]["false_positive_rate"] == 0.0
     assert config["scope_limit"] > 0.5
     assert float(tensors["weights"].min()) >= 0.0
     assert float(tensors["ear.std"].min()) > 0.0
@@ -301,6 +306,31 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     assert boundary == pytest.approx(JOIN / 16_000, abs=0.5)
 
 
+def test_the_ears_clip_logit_starts_as_a_regression(viewed):
+    views = {split: ViewSet(viewed, split) for split in SPLITS}
+    made_for = detector.made_for_of(PairSet(viewed, "train"))
+    config = DetectorConfig(channels=(6, 8), num_heard=views["train"].num_figures, heard_width=8)
+    task = detector.DetectorTask(Detector(config), views, made_for, batch_size=12)
+    scored, _ = detector.score(task.model.eval(), views["valid"], detector.is_whole)
+    ear = scored.logits[:, 1]
+    assert float(ear[scored.labels == 1].min()) > float(ear[scored.labels == 0].max())
+
+
+def test_weights_of_an_earlier_run_are_taken_over_where_they_fit(tmp_path):
+    torch.manual_seed(0)
+    old, new = (Detector(DetectorConfig(channels=(6, 8), num_heard=count, heard_width=8)) for count in (5, 7))
+    write_run(tmp_path / "old", "detector", old, old.config, {})
+    start = {name: one.clone() for name, one in new.state_dict().items()}
+    detector.take_over(new, tmp_path / "old")
+    now = new.state_dict()
+    assert torch.allclose(now["stem.weight"], old.stem.weight, atol=0.01)
+    assert torch.allclose(now["ear.far.weight"], old.ear.far.weight, atol=0.01)
+    assert torch.equal(now["ear.near.weight"], start["ear.near.weight"])
+    write_run(tmp_path / "codec", "codec", old, old.config, {})
+    with pytest.raises(TrainingError, match="run of codec"):
+        detector.take_over(new, tmp_path / "codec")
+
+
 def test_crops_are_a_third_generated_with_their_own_counterparts_and_labelled_by_their_share(viewed):
     crops = detector.Crops(ViewSet(viewed, "train"))
     generator = torch.Generator().manual_seed(0)
@@ -309,7 +339,7 @@ def test_crops_are_a_third_generated_with_their_own_counterparts_and_labelled_by
         batch = crops.draw(12, generator)
         lengths.add(batch.views.num_samples)
         assert len(batch.labels) == 12
-        assert int((batch.labels > 0).sum()) == 4
+        assert 1 <= int((batch.labels > 0).sum()) <= 4  # a crop of a spliced clip may end before its join
         assert batch.segments.shape == (12, batch.views.num_samples // 4_000 + 1)
         assert torch.allclose(batch.segments.mean(dim=1), batch.labels, atol=0.2)
         shares += batch.labels[batch.labels > 0].tolist()

@@ -61,6 +61,7 @@ def test_one_command_makes_a_checkpoint_whose_detector_withholds_what_missed_its
 def test_only_rows_that_speak_of_the_score_count_as_missed():
     rows = [{"row": name, "met": False} for name in ("D5", "D11", "D13", "F", "D2", "D5")]
     assert detector_rebuild.missed_rows({"rows": rows}) == ["D5", "D2"]
+    assert detector_rebuild.missed_rows({"rows": [*rows, {"row": "D13", "met": True}]}) == []
     assert detector_rebuild.missed_rows(json.loads(json.dumps(REPORT))) == ["D1"]
 
 

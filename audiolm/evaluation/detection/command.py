@@ -44,8 +44,10 @@ def _run(args: argparse.Namespace, command: str) -> None:
     data = ", ".join([args.pairs.name, *(corpus.folder.name for corpus in (*inputs.real, *inputs.other))])
     report = Report(inputs.domain, subject.name, subject.sha256, subject.components, data, command)
     print(report.header())
+    items = _items(args.items)
     for row in wanted:
-        for measured in rows.measure(row, inputs, report.rows):
+        of_row = dataclasses.replace(inputs, num_items=items.get(row, items.get("")))
+        for measured in rows.measure(row, of_row, report.rows):
             print(f"\n{measured.text()}", flush=True)
             report = dataclasses.replace(report, rows=(*report.rows, measured))
         _write(args, report, [])
@@ -65,13 +67,22 @@ def _write(args: argparse.Namespace, report: Report, pictures: list[dict[str, st
         args.facts.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
+def _items(text: str) -> dict[str, int]:
+    """ "50" or "D2=500,D5=60" -> the most items by row, "" for all others."""
+    parts = [part.rpartition("=") for part in text.split(",") if part]
+    try:
+        return {row: int(count) for row, _, count in parts}
+    except ValueError as error:
+        raise EvaluationError(f"--items is a number, or row=number,row=number; found {text!r}") from error
+
+
 def _inputs(args: argparse.Namespace) -> DetectionInputs:
     return DetectionInputs(
         from_checkpoint(args.checkpoint, args.device),
         args.pairs,
         tuple(Corpus(folder) for folder in args.data),
         tuple(Corpus(folder) for folder in args.other),
-        args.items,
+        None,
         args.work,
         args.seed,
         sys.stderr.isatty(),
@@ -92,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--other", type=Path, nargs="+", default=[], help="corpora it was not made for: D7")
     parser.add_argument("--work", type=Path, help="folder that keeps the continuations of F")
     parser.add_argument("--rows", help="such as D1,D2 (default: all)")
-    parser.add_argument("--items", type=int, help="pairs, crops or clips a row at most (default: each row's own)")
+    parser.add_argument(
+        "--items", default="", help="pairs, crops or clips a row at most: 50, or D2=500,D5=60 (default: each row's own)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the places where clips are cut, and of F")
     parser.add_argument("--json", type=Path, help="file to write")
     parser.add_argument("--markdown", type=Path, help="file to write, for the model card")

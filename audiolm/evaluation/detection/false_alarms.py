@@ -26,7 +26,7 @@ TARGET = f"<= {MOST:g} of untouched ones, and of those through the codec; n >= {
 CROP_S = 4.0
 SHORTER_S = (1.0, 2.0)
 FEWER_LEVELS = (4, 8)
-BESIDE_EVERY = 4  # of so many batches, one is judged shortened and through fewer levels as well
+BESIDE_EVERY = 8  # of so many batches, one is judged shortened and through fewer levels as well
 BATCH_SIZE = 16
 UNTOUCHED = "untouched"
 

@@ -28,7 +28,7 @@ from audiolm.evaluation.detection import (
     synthesis,
 )
 from audiolm.evaluation.detection.judging import Clip, judge
-from audiolm.evaluation.report import RowReport
+from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.statistics import Interval
 from audiolm.evaluation.subject import Subject
 from tests.evaluation.detection.material import SHA256, ToneDetector, recording, stand_in, with_tone, write_pairs
@@ -126,15 +126,15 @@ def test_overconfidence_costs_calibration(pairs):
 
 def test_a_shortcut_shows_as_the_figure_it_is(tmp_path):
     louder = write_pairs(tmp_path / "louder", COMPONENTS, lambda original: 1.3 * original)
-    shifted = write_pairs(tmp_path / "shifted", COMPONENTS, lambda original: original.flip(0) + 0.05)
+    duller = write_pairs(tmp_path / "duller", COMPONENTS, lambda original: original + original.roll(1))
     report = shortcuts.measure(inputs_of(louder))
-    assert value(report, "level") == 1.0
+    assert value(report, "level") < 0.6  # pairs are read at one level
+    report = shortcuts.measure(inputs_of(duller))
+    assert value(report, "bandwidth") == 1.0
+    assert value(report, "all five, linear") == 1.0
     assert value(report, "duration") == 0.5
     assert value(report, "silence") < 0.6
     assert report.met is False
-    report = shortcuts.measure(inputs_of(shifted))
-    assert value(report, "offset") == 1.0
-    assert value(report, "all five, linear") == 1.0
 
 
 def test_pairs_without_shortcuts_meet_the_target(tmp_path):
@@ -356,6 +356,14 @@ def test_a_failed_row_asks_for_the_score_to_be_withheld(pairs):
     assert "withheld: row D2 failed (48)" in report.notes
     with pytest.raises(EvaluationError, match="other rows"):
         consequence.measure(frank, [aside])
+
+
+@pytest.mark.parametrize(("wrong", "met"), [((0.01, None), True), ((0.01, 0.02), False), ((None, None), False)])
+def test_a_row_that_fails_may_show_scores_where_the_answers_given_keep_its_rate(pairs, wrong, met):
+    names = ("error among decided, 4 s", "error among decided, 6 s")
+    figures = tuple(Figure(name, value) for name, value in zip(names, wrong, strict=True))
+    failed = RowReport("D1", "", "", figures, False, corpus="pairs")
+    assert consequence.measure(inputs_of(pairs), [failed]).met is met
 
 
 def test_fresh_continuations_must_all_be_caught(pairs, corpus, monkeypatch):
