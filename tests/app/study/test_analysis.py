@@ -132,6 +132,9 @@ def test_mushra_listeners_who_miss_the_reference_are_left_out(store):
     shown = {row.name for row in results.raters if "hidden reference under 90" in row.excluded}
     assert shown == missed
     assert results.counts.excluded == len(missed)
+    assert missed
+    rows = table(export_files(records)["sessions.csv"])
+    assert {row["id"]: row["excluded"] for row in rows} == {row.name: row.excluded for row in results.raters}
 
 
 @pytest.mark.parametrize(("rate_hz", "left_out"), [(48_000, 6), (16_000, 0)])
