@@ -106,12 +106,13 @@ def assemble(
 
 
 def _texts(preset: Preset, recipe: Recipe) -> Texts:
-    introduction = preset.texts.introduction.replace("{prompt_s}", f"{recipe.prompt_s:g}")
-    instructions = preset.texts.instructions
+    texts = preset.texts_for(recipe.versions)
+    introduction = texts.introduction.replace("{prompt_s}", f"{recipe.prompt_s:g}")
+    instructions = texts.instructions
     if not recipe.num_practice:  # then there is no trial with beeps
         instructions = instructions.removesuffix(BEEPS_NOTE).rstrip()
-    title = recipe.title or preset.texts.title
-    return replace(preset.texts, title=title, introduction=introduction, instructions=instructions)
+    title = recipe.title or texts.title
+    return replace(texts, title=title, introduction=introduction, instructions=instructions)
 
 
 def _with_target(study: Study, wanted: int) -> Study:
