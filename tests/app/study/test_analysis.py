@@ -258,7 +258,7 @@ def test_every_number_of_the_methods_paragraph_is_from_the_data(store):
         "9 items were presented in 2 conditions (original, generated)",
         "clips of 0.1 s at 16000 Hz",
         "(seed 77)",
-        "2 practice trials, 1 attention trial and 1 trap trial",
+        "Sessions included 2 practice trials, 1 attention trial and 1 trap trial.",
         "4 listeners consented and 4 of 24 wanted completed",
         f"{results.counts.ratings} ratings of 4 listeners were analysed",
         "1 listener withdrew and left no data",
