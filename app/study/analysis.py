@@ -128,7 +128,7 @@ class Rating:
 
 def analyse(records: StudyRecords, seed: int = 0, with_mixed: bool = True) -> Results:
     """`seed` is that of the bootstrap. The mixed-effects model takes seconds: a page that is live does without."""
-    study, excluded = records.study, _excluded(records)
+    study, excluded = records.study, exclusions(records)
     everything = ratings_of(records)
     ratings = [rating for rating in everything if not excluded[rating.rater]]
     figures, tests, notes = [], [], [] if with_mixed else [WITHOUT_MIXED]
@@ -203,7 +203,7 @@ def _pair(study: Study, answer: AnswerRecord) -> list[str]:
 # sessions
 
 
-def _excluded(records: StudyRecords) -> dict[str, str]:
+def exclusions(records: StudyRecords) -> dict[str, str]:
     """Session -> why it is left out, "" where it is not; MUSHRA's post-screening comes on top."""
     reasons = {session.id: session.excluded for session in records.sessions}
     if records.study.kind == MUSHRA:

@@ -43,6 +43,8 @@ Judge = Callable[[Tensor], DetectorScore | None]
 """samples [T] as they are heard -> what the detector says of them."""
 
 ATTENTION_TEXT = "This one checks whether you read. Whatever you hear, please choose: {label}"
+"""The words of the expected answer are put in when it is shown: a study may word its answers otherwise."""
+
 BEEPS_CONDITION, SCREENING_ITEM = "beeps", "screening"
 
 
@@ -104,12 +106,13 @@ def assemble(
 
 
 def _texts(preset: Preset, recipe: Recipe) -> Texts:
-    introduction = preset.texts.introduction.replace("{prompt_s}", f"{recipe.prompt_s:g}")
-    instructions = preset.texts.instructions
+    texts = preset.texts_for(recipe.versions)
+    introduction = texts.introduction.replace("{prompt_s}", f"{recipe.prompt_s:g}")
+    instructions = texts.instructions
     if not recipe.num_practice:  # then there is no trial with beeps
         instructions = instructions.removesuffix(BEEPS_NOTE).rstrip()
-    title = recipe.title or preset.texts.title
-    return replace(preset.texts, title=title, introduction=introduction, instructions=instructions)
+    title = recipe.title or texts.title
+    return replace(texts, title=title, introduction=introduction, instructions=instructions)
 
 
 def _with_target(study: Study, wanted: int) -> Study:
@@ -135,9 +138,8 @@ class _Bench:
     def add_checks(self, item: Item, seed: int) -> None:
         """One trial that says which answer to give, and one with beeps in its sounds."""
         practice = next(trial for trial in self.trials if trial.role == PRACTICE)
-        value, usual = OPTIONS[self.kind][seed % len(OPTIONS[self.kind])]
-        text = ATTENTION_TEXT.format(label=usual)
-        self.trials.append(Trial(_new_id(), practice.clips, ATTENTION, expected=value, instruction=text))
+        value, _ = OPTIONS[self.kind][seed % len(OPTIONS[self.kind])]
+        self.trials.append(Trial(_new_id(), practice.clips, ATTENTION, expected=value, instruction=ATTENTION_TEXT))
         beeping = [
             replace(
                 sound,

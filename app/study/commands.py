@@ -15,13 +15,14 @@ from app.study import archive
 from app.study.amendments import amended, read_amendments
 from app.study.analysis import Figure, Results, analyse
 from app.study.definition import json_schema
+from app.study.errors import UnknownStudyError
 from app.study.export import export_files
 from app.study.library import Library
 from app.study.preflight import preflight
 from app.study.presets import PRESETS, SOURCES, Version
 from app.study.recipe import Recipe
 from app.study.statistics import planner
-from audiolm.errors import AudioLMError, RequestError
+from audiolm.errors import AudioLMError
 
 _VERSION_FIELDS = {"checkpoint": str, "ablation": str, "levels": int, "cutoff_hz": float}
 
@@ -185,7 +186,10 @@ def run_serve(options: argparse.Namespace) -> None:
     library = Library(options.studies)
     for study_id in library.store.studies():
         print(f"{study_id}  {library.store.study(study_id).texts.title}")
-        _print_links(f"http://{options.host}:{options.port}", study_id, library.owner_token(study_id))
+        try:
+            _print_links(f"http://{options.host}:{options.port}", study_id, library.owner_token(study_id))
+        except UnknownStudyError as error:  # its folder was deleted: the others are served all the same
+            print(error)
     app = Starlette(routes=[study_route(library)])
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False, server_header=False)
 
@@ -263,7 +267,5 @@ def run_schema(options: argparse.Namespace) -> None:
 
 
 def _print_links(address: str, study_id: str, owner_token: str) -> None:
-    if not owner_token:
-        raise RequestError(f"study {study_id} has no owner token")
     print(f"participants: {address}/study/{study_id}")
     print(f"results:      {address}/study/{study_id}/results#{owner_token}")

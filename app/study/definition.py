@@ -145,7 +145,7 @@ class Trial(Checked):
     `reference` is the open one.
 
     `expected` is the right answer of headphones ("1", "2", "3"), practice (optional) and attention trials; a trap's is
-    BEEPS. `instruction` is shown above the question (attention: which answer to give).
+    BEEPS. `instruction` is shown above the question (attention: which answer to give; {label} stands for its words).
     """
 
     id: str = text(longest=64, pattern=_ID_PATTERN)
@@ -183,7 +183,7 @@ class Plan(Checked):
     trials_per_session: int = number(0, 0, 500)
     one_version: bool = True
     idle_minutes: float = number(30.0, 1.0, 10_080.0)
-    equivalence_margin: float = number(0.05, 0.001, 0.499)
+    equivalence_margin: float = number(0.05, 0.002, 0.499)
 
 
 @dataclass(frozen=True)

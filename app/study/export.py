@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.study.analysis import analyse
+from app.study.analysis import analyse, exclusions
 from app.study.dictionary import COLUMNS
 from app.study.methods import methods
 from app.study.records import AnswerRecord, SessionRecord, StudyRecords
@@ -26,7 +26,8 @@ def export_files(records: StudyRecords, with_ids: bool = False) -> dict[str, byt
 
     `with_ids` adds the recruiting platform's ids to sessions (for paying people, not for publishing).
     """
-    sessions = [_session(session, with_ids) for session in records.sessions]
+    excluded = exclusions(records)
+    sessions = [_session(session, excluded[session.id], with_ids) for session in records.sessions]
     answers = [_answer(records, answer) for answer in records.answers]
     results = analyse(records)
     everything = {
@@ -65,8 +66,9 @@ def safe_cell(value: Any) -> Any:
     return f"'{value}" if risky else value
 
 
-def _session(session: SessionRecord, with_ids: bool) -> dict[str, Any]:
+def _session(session: SessionRecord, excluded: str, with_ids: bool) -> dict[str, Any]:
     row = {name: value for name, value in dataclasses.asdict(session).items() if name != "external_ids"}
+    row["excluded"] = excluded
     return row | ({"external_ids": dict(session.external_ids)} if with_ids else {})
 
 

@@ -81,7 +81,7 @@ class Library:
         try:
             return (self.folder / study_id / OWNER_TOKEN).read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise UnknownStudyError(f"study {study_id} has no owner token in {self.folder}") from error
+            raise UnknownStudyError(f"study {study_id} has no owner's secret in {self.folder}") from error
 
 
 def write_clip(path: Path, content: bytes) -> None:

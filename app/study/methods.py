@@ -65,7 +65,7 @@ def _procedure(study: Study) -> str:
     for role, name in ((PRACTICE, "practice trial"), (ATTENTION, "attention trial"), (TRAP, "trap trial")):
         if roles[role]:
             checks.append(_many(roles[role], name))
-    with_checks = f" There were {_listed(checks)}." if checks else ""
+    with_checks = f" Sessions included {_listed(checks)}." if checks else ""
     share = study.checks.must_play
     least = f"At least {100 * share:.0f} % of every clip" if share < 1 else "Every clip"
     play = f" {least} had to be heard{' to its end' if share == 1 else ''}." if share else ""

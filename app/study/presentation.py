@@ -18,6 +18,7 @@ from app.study.definition import (
     TRAP,
     Clip,
     Study,
+    Trial,
 )
 from app.study.protocol import PlannedTrial
 from app.study.views import ClipView, Feedback, Option, StudyPage, TrialView
@@ -63,7 +64,7 @@ def trial_view(study: Study, planned: PlannedTrial, total: int, key: str, handle
         phase=_PHASES.get(planned.role, "main"),
         kind=planned.role if own else study.kind,
         question=QUESTIONS[planned.role] if own else study.texts.question,
-        instruction="" if planned.role == COMMENT else study.trial(planned.trial).instruction,
+        instruction="" if planned.role == COMMENT else _instruction(study.trial(planned.trial), labels),
         clips=clips,
         reference=ClipView(handles[-1], REFERENCE) if len(heard) > len(planned.clips) else None,
         options=tuple(Option(value, labels.get(value, value)) for value in choices(study, planned)),
@@ -72,6 +73,10 @@ def trial_view(study: Study, planned: PlannedTrial, total: int, key: str, handle
         must_play=0.0 if planned.role in (LEVEL, COMMENT) else study.checks.must_play,
         duration_s=study.clip(planned.clips[0]).duration_s if planned.clips else 0.0,
     )
+
+
+def _instruction(trial: Trial, labels: Mapping[str, str]) -> str:
+    return trial.instruction.replace("{label}", labels.get(trial.expected, ""))
 
 
 def _labels(study: Study, planned: PlannedTrial) -> tuple[str, ...]:

@@ -18,9 +18,9 @@ from app.study.views import COMPLETE, LAPSED, RUNNING
 class SessionRecord:
     """`state` is running, complete, screened_out or lapsed (also: running, but idle for longer than the plan allows).
 
-    `excluded` says why the analysis leaves the session out, "" where it is in. `headphones_correct` of the headphone
-    trials were right; `failed_checks` counts wrong attention and trap trials. `num_answers` of `total`
-    steps are answered.
+    `excluded` says why the analysis leaves the session out, "" where it is in or MUSHRA's post-screening decides
+    (`analysis.exclusions`). `headphones_correct` of the headphone trials were right; `failed_checks` counts wrong
+    attention and trap trials. `num_answers` of `total` steps are answered.
     """
 
     id: str

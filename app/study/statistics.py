@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -102,15 +103,16 @@ def d_prime(hits: int, num_signal: int, false_alarms: int, num_noise: int) -> fl
 # planning
 
 
+@lru_cache(maxsize=64)  # seconds for a narrow margin, and the results page asks again and again
 def planner(margin: float, power: float = 0.9, design_effect: float = 1.0, chance: float = 0.5) -> Planned:
     """Ratings for the equivalence test: (z_0.95 + z_(1 - (1 - power) / 2))^2 chance (1 - chance) / margin^2.
 
-    Raises ValueError for a margin or power out of range.
+    Raises ValueError for a margin, power or design effect out of range.
 
     >>> planner(0.05).ratings
     1082
     """
-    if not 0.002 <= margin < min(chance, 1 - chance) or not 0.5 <= power < 1.0 or design_effect < 1.0:
+    if not 0.002 <= margin < min(chance, 1 - chance) or not 0.5 <= power < 1.0 or not 1.0 <= design_effect <= 1e6:
         raise ValueError(f"margin {margin}, power {power} or design effect {design_effect} is out of range")
     variance = chance * (1.0 - chance)
     quantiles = stats.norm.ppf(1 - ALPHA) + stats.norm.ppf(1 - (1 - power) / 2)

@@ -33,6 +33,13 @@ class Memory {
     }
   }
 
+  /** Removes a value, unless another one has taken its place since, from this page or from another tab. */
+  drop(name, value) {
+    const same = JSON.stringify(value);
+    if (JSON.stringify(this.#kept.get(name)) === same) this.#kept.delete(name);
+    if (JSON.stringify(this.get(name)) === same) this.set(name, null);
+  }
+
   set(name, value) {
     this.#kept.set(name, value);
     try {
@@ -65,19 +72,19 @@ export class Outbox {
 
   /** Everything of this participant that the browser keeps is gone. */
   forget() {
-    this.memory.set("token", null);
-    this.memory.set("pending", null);
+    for (const name of ["token", "pending", "single keys"]) this.memory.set(name, null);
   }
 
-  /** Sends what an earlier page left unsent. */
+  /** Sends what an earlier page left unsent, and returns the path of it, "" where there was nothing. */
   async flush() {
     const pending = this.memory.get("pending");
-    if (pending === null) return;
+    if (pending === null) return "";
     try {
       await this.#deliver(pending);
     } catch (error) {
       if (!(error instanceof Refused)) throw error; // refused: the step that the server shows next says where we are
     }
+    return pending.path;
   }
 
   /** The answer to a POST of `body`, however long it takes. Raises Refused. */
@@ -117,7 +124,7 @@ export class Outbox {
       if (step.token) this.token = step.token;
       return step;
     } finally {
-      this.memory.set("pending", null);
+      this.memory.drop("pending", pending);
     }
   }
 

@@ -19,7 +19,7 @@ You hear three bursts of noise. One of them hides a faint tone. Over headphones 
 hardly. If you are not sure, guess.`;
 const SCREENED_OUT = `The sound check at the start was not passed, which happens without headphones and sometimes with \
 them. So the study ends here for you.`;
-const LAPSED = "You were away for so long that somebody else was asked in your place.";
+const LAPSED = "You were away for so long that somebody else now takes part in your place.";
 const COUNTS = "The practice is over. From here on your answers count.";
 const VOLUME = `This noise is as loud as the clips. Play it, and set your volume so that it is clear and comfortable.
 
@@ -92,7 +92,7 @@ function lost(error) {
 function stopped(error) {
   page.withdraw.hidden = true;
   const again = row(button("Load again", () => location.reload()));
-  show(error.status === 403 ? "No place is left" : "This does not go on here", make("p", { class: "said" }, error.message), error.told.code ? codeParts(error.told) : again);
+  show(error.status === 403 ? "No place is left" : "The study cannot go on here", make("p", { class: "said" }, error.message), error.told.code ? codeParts(error.told) : again);
 }
 
 /** Shows where the session stands: `{session, trial, feedback, finish}`. */
@@ -105,9 +105,9 @@ async function enter({ session, trial, feedback, finish }) {
   page.where.textContent = trial ? `${trial.number} of ${trial.total}` : "";
   if (feedback) return learn(feedback, { session, trial, finish });
   if (session.state === "consent") return consent();
-  if (session.state === "declined") return end("You do not take part", "Nothing about you was stored.", session);
+  if (session.state === "declined") return end("You are not taking part", "Nothing about you was stored.", session);
   if (session.state === "screened_out") return end("Thank you, that was all", SCREENED_OUT, session);
-  if (session.state === "lapsed") return end("Your place was given on", LAPSED, session);
+  if (session.state === "lapsed") return end("Your place was given to someone else", LAPSED, session);
   if (finish) return end("Thank you: you have finished", finish.debrief || "All your answers are stored.", finish);
   if (!trial) return go("finish");
   const steps = { headphones, level, practice: listen, main: listen, comment };
@@ -136,7 +136,7 @@ function heading({ phase, number, total }) {
 function consent() {
   const tick = make("input", { type: "checkbox", on: { change: () => (agree.disabled = !tick.checked || PREVIEW) } });
   const agree = button("Begin", () => go("consent", { ids: IDS, agreed: true }), { disabled: true });
-  const decline = button("I do not take part", () => go("consent", { ids: {}, agreed: false }), { class: "" });
+  const decline = button("I do not want to take part", () => go("consent", { ids: {}, agreed: false }), { class: "" });
   before = "consent";
   show(
     texts.title,
@@ -278,7 +278,7 @@ function learn(feedback, next) {
   const on = button("Continue", () => enter(next));
   show(
     feedback.correct ? "You were right" : "You were wrong",
-    make("p", {}, truths[feedback.truth] ?? `Right was: ${feedback.truth}.`),
+    make("p", {}, truths[feedback.truth] ?? `The right answer was: ${feedback.truth}.`),
     feedback.detector ? make("p", {}, `The detector said: ${said[feedback.detector]}${percent}.${judged}`) : null,
     feedback.answered
       ? make(
@@ -324,7 +324,7 @@ function back(address) {
     location.assign(address);
   }, 1000);
   function tell() {
-    told.textContent = `You are taken back in ${Math.max(left, 0)} s.`;
+    told.textContent = `You will be taken back in ${Math.max(left, 0)} s.`;
   }
   function stop() {
     clearInterval(timer);
@@ -360,18 +360,22 @@ page.erase.addEventListener("click", async () => {
     if (!(error instanceof Refused)) throw error;
     if (error.status !== 404) return stopped(error); // 404: an earlier try has erased it
   }
+  withdrawn();
+});
+
+function withdrawn() {
   outbox.forget();
   page.withdraw.hidden = page.course.hidden = true;
   page.where.textContent = "";
   show("You have withdrawn", make("p", {}, "Everything that was stored about you in this study is erased."));
-});
+}
 
 async function begin() {
   try {
     texts = await outbox.read("page");
     document.title = page.title.textContent = texts.title;
     page.contact.textContent = texts.contact;
-    await outbox.flush();
+    if ((await outbox.flush()) === "withdraw") return withdrawn();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     return stopped(error);

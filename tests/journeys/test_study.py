@@ -388,7 +388,7 @@ def test_who_declines_is_taken_back_with_a_code_of_their_own_and_may_think_again
     person = Participant(browser, made, "eve")
     person.page.clock.install()
     person.reload()
-    person.press("I do not take part")
+    person.press("I do not want to take part")
     expect(person.page.locator("#code")).to_have_text(made.study.codes.no_consent, timeout=STEP_MS)
     person.page.clock.run_for(16_000)
     person.page.wait_for_url(f"{PLATFORM}?cc={made.study.codes.no_consent}")
@@ -482,3 +482,27 @@ def test_an_answer_that_was_not_acknowledged_before_a_reload_is_sent_by_the_next
         person.page.reload()
     expect(person.page.get_by_role("heading", name="Headphone check")).to_be_visible(timeout=STEP_MS)
     person.context.close()
+
+
+def test_a_withdrawal_that_was_not_acknowledged_before_a_reload_is_sent_by_the_next_page(browser, apart):
+    """Also where an answer that was sent before it gets through first; and nothing stays in the browser."""
+    served, made = apart
+    person = Participant(browser, made, "hugo")
+    person.agree()
+    person.press("Play the noise")
+    for path in ("answer", "withdraw"):
+        person.page.route(f"**/api/{path}", lambda route: route.abort())
+    person.press("It is comfortable")
+    person.press("Withdraw and erase my answers")
+    person.press("Withdraw and erase")
+    with person.page.expect_response("**/api/answer"):
+        person.page.unroute("**/api/answer")
+    person.page.wait_for_timeout(500)
+    person.page.unroute("**/api/withdraw")
+    person.page.reload()
+    expect(person.page.get_by_role("heading", name="You have withdrawn")).to_be_visible(timeout=STEP_MS)
+    assert person.page.evaluate("Object.keys(localStorage)") == []
+    person.context.close()
+    library = Library(served.folder)
+    assert "hugo" not in str([session.external_ids for session in library.store.results(made.study.id).sessions])
+    library.store.close()

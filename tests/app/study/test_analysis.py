@@ -132,6 +132,9 @@ def test_mushra_listeners_who_miss_the_reference_are_left_out(store):
     shown = {row.name for row in results.raters if "hidden reference under 90" in row.excluded}
     assert shown == missed
     assert results.counts.excluded == len(missed)
+    assert missed
+    rows = table(export_files(records)["sessions.csv"])
+    assert {row["id"]: row["excluded"] for row in rows} == {row.name: row.excluded for row in results.raters}
 
 
 @pytest.mark.parametrize(("rate_hz", "left_out"), [(48_000, 6), (16_000, 0)])
@@ -255,7 +258,7 @@ def test_every_number_of_the_methods_paragraph_is_from_the_data(store):
         "9 items were presented in 2 conditions (original, generated)",
         "clips of 0.1 s at 16000 Hz",
         "(seed 77)",
-        "2 practice trials, 1 attention trial and 1 trap trial",
+        "Sessions included 2 practice trials, 1 attention trial and 1 trap trial.",
         "4 listeners consented and 4 of 24 wanted completed",
         f"{results.counts.ratings} ratings of 4 listeners were analysed",
         "1 listener withdrew and left no data",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +254,20 @@ def test_the_commands_tell_how_a_study_stands(library, fit, tmp_path, capsys):
     assert main([*studies, "open", study.id]) == 0
     assert main([*studies, "status", "nothing"]) == 2
     assert "there is no study 'nothing'" in capsys.readouterr().err
+
+
+def test_a_study_whose_folder_was_deleted_does_not_keep_others_from_being_served(library, fit, capsys, monkeypatch):
+    study, files = fit
+    library.add(study, files, OWNER_TOKEN)
+    library.add(replace(study, id="another"), files, OWNER_TOKEN)
+    shutil.rmtree(library.folder / study.id)
+    served = []
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: served.append(app))
+    assert main(["--studies", str(library.folder), "serve"]) == 0
+    assert served
+    told = capsys.readouterr().out
+    assert f"study {study.id} has no owner's secret" in told
+    assert f"/study/another/results#{OWNER_TOKEN}" in told
 
 
 def test_a_changed_file_fails_the_preflight_command(library, fit, capsys):

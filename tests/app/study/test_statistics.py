@@ -12,6 +12,7 @@ from statsmodels.stats.proportion import binom_test, proportion_confint
 from statsmodels.stats.sandwich_covariance import cov_cluster_2groups
 
 from app.study import statistics
+from app.study.definition import json_schema
 from app.study.mixed import mixed_means, mixed_rate
 
 EXACT = {"abs": 1e-9, "rel": 0.0}
@@ -142,11 +143,18 @@ def test_the_planned_power_is_that_of_the_test():
 
 
 @pytest.mark.parametrize(
-    ("margin", "power", "effect"), [(0.0, 0.9, 1.0), (0.5, 0.9, 1.0), (0.05, 1.0, 1.0), (0.05, 0.9, 0.5)]
+    ("margin", "power", "effect"),
+    [(0.0, 0.9, 1.0), (0.5, 0.9, 1.0), (0.05, 1.0, 1.0), (0.05, 0.9, 0.5), (0.05, 0.9, float("inf"))],
 )
 def test_plans_that_make_no_sense_are_refused(margin, power, effect):
     with pytest.raises(ValueError, match="out of range"):
         statistics.planner(margin, power, effect)
+
+
+def test_every_margin_that_a_study_may_have_can_be_planned_for():
+    limits = json_schema()["$defs"]["Plan"]["properties"]["equivalence_margin"]
+    for margin in (limits["minimum"], limits["maximum"]):
+        assert statistics.planner(margin).ratings > 0
 
 
 def test_d_prime_is_zero_for_a_coin_and_grows_with_hits():

@@ -4,11 +4,23 @@ import secrets
 import sqlite3
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from app.study import protocol
-from app.study.definition import AB, ABX, HUMAN_AGAINST_DETECTOR, MOS, MUSHRA, REAL_OR_SYNTHETIC, Checks, Plan
+from app.study.assembly import ATTENTION_TEXT
+from app.study.definition import (
+    AB,
+    ABX,
+    ATTENTION,
+    HUMAN_AGAINST_DETECTOR,
+    MOS,
+    MUSHRA,
+    REAL_OR_SYNTHETIC,
+    Checks,
+    Plan,
+)
 from app.study.errors import (
     AnswerError,
     ConflictError,
@@ -411,6 +423,23 @@ def test_after_a_guess_the_truth_the_detector_and_the_totals_are_told(store):
         assert (feedback.truth, feedback.correct) == (truth, truth == "original")
         assert (feedback.detector, feedback.probability) == ("generated", 0.9)
         assert (feedback.human_total, feedback.detector_total, feedback.answered) == (humans, detectors, number)
+
+
+def test_an_attention_trial_asks_for_an_answer_in_the_words_of_the_study(store):
+    study, _ = make_study(with_checks=True, checks=Checks(must_play=0.0, max_failed=0))
+    trials = (replace(one, instruction=ATTENTION_TEXT) if one.role == ATTENTION else one for one in study.trials)
+    study = replace(study, trials=tuple(trials), texts=replace(study.texts, labels=("Real", "Made")))
+    store.create_study(study)
+    asked = []
+
+    def choose(view):
+        if view.instruction:
+            asked.append(view.instruction)
+            return {"value": next(one.value for one in view.options if view.instruction.endswith(f": {one.label}"))}
+        return {}
+
+    take_part(store, study, "someone", lambda view: {**payload(view), **choose(view)})
+    assert asked == [ATTENTION_TEXT.replace("{label}", "Real")]
 
 
 def test_other_studies_tell_nothing_after_an_answer(store, study):
