@@ -120,13 +120,13 @@ def _round(page: Any, seconds: float) -> dict[str, float]:
     begun = time.monotonic()
     page.click("#generate-stop")
     page.wait_for_selector("#generate-status .notice.stopped")
-    return _borders(received) | {
+    return borders(received) | {
         "click_s": (received["state"]["firstSoundAt"] - clicked) / 1000.0,
         "stop_s": time.monotonic() - begun,
     }
 
 
-def _borders(received: dict[str, Any]) -> dict[str, float]:
+def borders(received: dict[str, Any]) -> dict[str, float]:
     """What was played and received of one run."""
     played, fine, rate_hz = received["state"]["played"], received["fine"], 16_000
     gaps = [
