@@ -12,6 +12,7 @@ import torch
 from app.schemas import CheckpointChoice, sampling_fields
 from app.settings import Settings
 from audiolm.checkpoints import CheckpointInfo, load_checkpoint, read_info, registry
+from audiolm.checkpoints.components import MASKED
 from audiolm.config import DOMAINS, USUAL_SAMPLING
 from audiolm.errors import AudioLMError, CheckpointError, RequestError
 from audiolm.pipeline import Pipeline
@@ -55,6 +56,13 @@ class Offer:
             return sampling_fields(self.describe(CheckpointChoice.parse(name)).sampling)
         except AudioLMError:
             return sampling_fields(USUAL_SAMPLING)
+
+    def has_masked_decoder(self, name: str | None) -> bool:
+        """Whether a checkpoint's fine stage can also work in parallel."""
+        try:
+            return MASKED in self.describe(CheckpointChoice.parse(name)).components
+        except AudioLMError:
+            return False
 
     def fitting(self, domain: str, current: str | None) -> str | None:
         """`current` where it is of the domain or unknown here, else the first offered checkpoint of the domain."""

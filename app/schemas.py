@@ -10,7 +10,7 @@ from typing import Any
 
 from audiolm.config import STAGES, USUAL_SAMPLING, SamplingConfig
 from audiolm.errors import RequestError
-from audiolm.request import MAX_SEED, PROMPT_PARTS, ContinuationRequest
+from audiolm.request import FINE_DECODERS, MAX_SEED, PROMPT_PARTS, ContinuationRequest
 
 RECONSTRUCTION_LEVELS = (12, 8, 4, 1)
 _DEFAULTS = ContinuationRequest()
@@ -166,6 +166,7 @@ class ContinueRequest:
         fields: Mapping[str, Any],
         prompt_part: str = "codec",
         sampling: Mapping[str, SamplingConfig] = USUAL_SAMPLING,
+        fine_decoder: str = FINE_DECODERS[0],
     ) -> ContinueRequest:
         """`fields` maps CONTINUE_FIELDS to numbers; a missing or None one takes its default, which for sampling is the
         checkpoint's own, `sampling`.
@@ -174,13 +175,17 @@ class ContinueRequest:
         """
         if prompt_part not in PROMPT_PARTS:
             raise RequestError(f"prompt_part must be one of {', '.join(PROMPT_PARTS)}, found {str(prompt_part)[:40]!r}")
+        if fine_decoder not in FINE_DECODERS:
+            found = str(fine_decoder)[:40]
+            raise RequestError(f"fine_decoder must be one of {', '.join(FINE_DECODERS)}, found {found!r}")
         numbers = checked(fields, CONTINUE_FIELDS, sampling_fields(sampling))
         settings = {name: numbers.pop(name) for name in SAMPLING_BOUNDS}
         stages = {
             stage: SamplingConfig(*(settings[f"{stage}_{name}"] for name in ("temperature", "top_k", "top_p")))
             for stage in STAGES
         }
-        return cls(recording(audio), checkpoint, ContinuationRequest(prompt_part=prompt_part, **numbers, **stages))
+        parts = {"prompt_part": prompt_part, "fine_decoder": fine_decoder}
+        return cls(recording(audio), checkpoint, ContinuationRequest(**parts, **numbers, **stages))
 
 
 @dataclass(frozen=True)

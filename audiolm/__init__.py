@@ -15,8 +15,10 @@ One direction, from sound to sound:
       -> outputs             WAV + tokens + receipt (what was used, and the seeds that repeat it)
 
 `pipeline.Pipeline` is that arrow as a value: its methods are generators of `Progress`, `Chunk` and `Result` events, and
-whoever iterates may stop at any of them. `checkpoints` loads the models from the tree, a folder or the Hub; `training`
-makes them from what `data` prepares; `evaluation` and `benchmark` measure them; `app` shows them.
+whoever iterates may stop at any of them. Runs of one pipeline share the slots of its stages (`slots`); one that is
+streamed has all stages going at once, and yields its `Sound` second by second (`streaming`). `checkpoints` loads the
+models from the tree, a folder or the Hub; `training` makes them from what `data` prepares; `evaluation` and `benchmark`
+measure them; `app` shows them.
 
 The public names below are imported on first use, so that `import audiolm` costs nothing.
 """

@@ -31,7 +31,7 @@ from audiolm.inspection.variants import result_of
 from audiolm.outputs import read_receipt, write_continuation
 from audiolm.pipeline import Pipeline
 from audiolm.receipt import Receipt
-from audiolm.request import MAX_CONTINUATION_S, MAX_PROMPT_S, PROMPT_PARTS, ContinuationRequest
+from audiolm.request import FINE_DECODERS, MAX_CONTINUATION_S, MAX_PROMPT_S, PROMPT_PARTS, ContinuationRequest
 from audiolm.streams import Waveform
 from audiolm.watermark import commands as watermark_commands
 
@@ -235,6 +235,9 @@ def _add_model_options(parser: argparse.ArgumentParser, checkpoint: str | None =
 def _add_run_options(parser: argparse.ArgumentParser, seconds: float) -> None:
     parser.add_argument("--seconds", type=float, default=seconds, help=f"length to generate, at most ({seconds:g})")
     parser.add_argument("--count", type=int, default=DEFAULTS.num_continuations, help="how many at once")
+    parser.add_argument(
+        "--fine-decoder", choices=FINE_DECODERS, default=DEFAULTS.fine_decoder, help="the fine stage, how it works"
+    )
     _add_sampling_options(parser)
 
 
@@ -259,6 +262,7 @@ def _request(options: argparse.Namespace, pipeline: Pipeline, **fields: float | 
     """Sampling that is not given is the checkpoint's. Commands without --seconds and --count give them as fields."""
     if "seconds" in options:
         fields = {"continuation_s": options.seconds, "num_continuations": options.count, **fields}
+        fields["fine_decoder"] = options.fine_decoder
     sampling = dict(pipeline.models.info.sampling)
     for stage in STAGES:
         given = {name: getattr(options, f"{name}_{stage}") for name in ("temperature", "top_k", "top_p")}

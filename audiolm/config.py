@@ -250,31 +250,35 @@ class StageConfig(Config):
 class MaskedConfig(Config):
     """A fine stage that fills whole windows in `num_passes` parallel passes, given the coarse levels of all frames.
 
-    Tables are linear maps of a code's vector in the codec (`feature_dimension`) beside `learnt_dimension` numbers of
-    its own: whole learnt tables would be most of so small a model.
+    It shares tables and head with the autoregressive fine stage of its checkpoint, and may stand where that does: hence
+    `stage`, `layout` and `condition_stride`.
     """
 
     levels: tuple[int, ...] = (1024,) * 8
     condition_levels: tuple[int, ...] = (1024,) * 4
     max_steps: int = 150  # frames of a window
-    feature_dimension: int = 64
-    learnt_dimension: int = 16
-    depth_width: int = 96
     num_passes: int = 8
     transformer: TransformerConfig = field(
-        default_factory=lambda: TransformerConfig(width=192, num_layers=3, num_heads=3, feed_forward=512, dropout=0.05)
+        default_factory=lambda: TransformerConfig(width=192, num_layers=3, num_heads=3, feed_forward=768, dropout=0.05)
     )
 
+    @property
+    def stage(self) -> str:
+        return "fine"
+
+    @property
+    def layout(self) -> str:
+        return "masked"
+
+    @property
+    def condition_stride(self) -> int:
+        return 1
+
     def __post_init__(self) -> None:
-        for name, levels in (("levels", self.levels), ("condition_levels", self.condition_levels)):
-            self._require(len(levels) >= 1 and len(set(levels)) == 1, f"{name} must be equal sizes, found {levels}")
-        self._require(min(self.levels[0], self.condition_levels[0]) >= 2, "levels must each be >= 2")
-        sizes = (self.max_steps, self.feature_dimension, self.learnt_dimension, self.depth_width, self.num_passes)
-        self._require(
-            min(sizes) >= 1,
-            "max_steps, feature_dimension, learnt_dimension, depth_width and num_passes must be positive, "
-            f"found {sizes}",
-        )
+        self._require(len(self.levels) >= 1 and min(self.levels) >= 2, f"levels must each be >= 2, found {self.levels}")
+        self._require(len(self.condition_levels) >= 1, "a masked fine stage needs condition levels")
+        sizes = (self.max_steps, self.num_passes)
+        self._require(min(sizes) >= 1, f"max_steps and num_passes must be positive, found {sizes}")
 
 
 @dataclass(frozen=True)

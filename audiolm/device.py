@@ -34,3 +34,10 @@ def require_device(name: str) -> None:
         raise RequestError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
     if name != "auto" and index >= torch.cuda.device_count():
         raise RequestError(f"device {name!r} cannot be used: this machine has {torch.cuda.device_count()} of its kind")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Also on the CPU, where torch raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

@@ -19,6 +19,7 @@ from audiolm import watermark
 from audiolm.audio.levelling import level_gain
 from audiolm.audio.resample import resample
 from audiolm.checkpoints import registry
+from audiolm.checkpoints.components import MASKED
 from audiolm.checkpoints.format import ModelSet
 from audiolm.config import (
     FRAME_RATE_HZ,
@@ -29,11 +30,12 @@ from audiolm.config import (
     STAGES,
 )
 from audiolm.detector import Detector, Verdict
-from audiolm.device import pick_device
+from audiolm.device import is_out_of_memory, pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
 from audiolm.growing import Growing
 from audiolm.lm.layouts import UNKNOWN
+from audiolm.lm.masked import MaskedModel
 from audiolm.receipt import (
     ABLATIONS,
     NO_FINE,
@@ -238,6 +240,8 @@ class Pipeline:
         """
         request = receipt.request
         hashes = self._component_hashes()
+        if request.fine_decoder != "masked":
+            hashes.pop(MASKED, None)  # may have come to the checkpoint since
         pairs = {name: (receipt.components.get(name, ""), hashes[name]) for name in hashes if name != "detector"}
         pairs["prompt"] = (receipt.prompt_sha256, hash_waveform(_used(prompt, request.prompt_s)))
         pairs["source"] = (receipt.source_sha256, hash_waveform(_used(source, request.continuation_s)))
@@ -299,7 +303,15 @@ class Pipeline:
         request = job.request
         seeds = [derive_seed(request.seed, stage, row) for row in range(request.num_continuations)]
         generate = partial(self.decoder.decode, job)
-        return StageRun(self.models.stages[stage], getattr(request, stage), seeds, generate=generate)
+        model = self.models.stages[stage]
+        if stage == "fine" and request.fine_decoder == "masked":
+            model = self._masked()
+        return StageRun(model, getattr(request, stage), seeds, generate=generate)
+
+    def _masked(self) -> MaskedModel:
+        if self.models.fine_masked is None:
+            raise RequestError(f"checkpoint {self.models.info.name} has no masked fine decoder")
+        return self.models.fine_masked
 
     def _tokens(self, job: _Job, stages: dict[str, StageRun]) -> Generator[Event, None, tuple[Tensor, Tensor]]:
         """One stage after the other -> semantic ids [N, S], codes [N, F, Q]."""
@@ -515,6 +527,8 @@ def _checked(events: Generator[Event], receipt: Receipt) -> Generator[Event]:
 def _memory_errors() -> Iterator[None]:
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         message = str(error).split("\n")[0]
         raise DeviceMemoryError(f"not enough memory for this request; try fewer or shorter ones ({message})") from error

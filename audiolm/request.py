@@ -8,6 +8,7 @@ from audiolm.config import USUAL_SAMPLING, Config, SamplingConfig
 from audiolm.errors import RequestError
 
 PROMPT_PARTS = ("codec", "original")
+FINE_DECODERS = ("autoregressive", "masked")
 MIN_PROMPT_S, MAX_PROMPT_S = 0.5, 30.0
 MIN_CONTINUATION_S, MAX_CONTINUATION_S = 0.2, 60.0
 MAX_CONTINUATIONS = 16
@@ -21,6 +22,7 @@ class ContinuationRequest(Config):
     `prompt_s` is how much of the start of the recording is used; less where the recording is shorter. `prompt_part`
     says what is heard before the join: the prompt through the codec, or the recording itself. The sampling is the
     paper's where none is given; a checkpoint's own defaults are `CheckpointInfo.sampling`, by the same names.
+    `fine_decoder`: the fine stage frame by frame, or windows of it in a few parallel passes, where a checkpoint can.
 
     Raises RequestError, with the bounds and the value found.
     """
@@ -33,6 +35,7 @@ class ContinuationRequest(Config):
     coarse: SamplingConfig = USUAL_SAMPLING["coarse"]
     fine: SamplingConfig = USUAL_SAMPLING["fine"]
     prompt_part: str = "codec"
+    fine_decoder: str = "autoregressive"
 
     def __post_init__(self) -> None:
         _require_between("prompt length (s)", self.prompt_s, MIN_PROMPT_S, MAX_PROMPT_S)
@@ -41,6 +44,8 @@ class ContinuationRequest(Config):
         _require_between("seed", self.seed, 0, MAX_SEED)
         if self.prompt_part not in PROMPT_PARTS:
             raise RequestError(f"prompt part must be one of {', '.join(PROMPT_PARTS)}, found {self.prompt_part!r}")
+        if self.fine_decoder not in FINE_DECODERS:
+            raise RequestError(f"fine decoder must be one of {', '.join(FINE_DECODERS)}, found {self.fine_decoder!r}")
 
 
 def _require_between(what: str, value: float, low: float, high: float) -> None:

@@ -26,7 +26,7 @@ from audiolm.lm.sampling import sample
 from audiolm.lm.sequences import expand_runs, merge_repeats, split_runs
 from audiolm.receipt import derive_seed
 
-EVENT_STEPS = 10  # decoding steps between events: what a stop has to wait for
+EVENT_STEPS = 5  # decoding steps between events: what a stop has to wait for
 FINE_WINDOW_FRAMES = 3 * FRAME_RATE_HZ  # the paper's non-overlapping windows of 3 s
 MAX_FINE_ROWS = 128  # windows decoded at once; bounds the cache of long runs
 TYPICAL_RUN = 2.8  # mean run of equal semantic tokens (64 % repeat), for layouts that drop durations

@@ -245,8 +245,8 @@ def _final(rows: list[Sounding], streams: tuple[Growing, ...], chunks: _Chunks) 
     for _ in sound(rows, streams):
         for number, row in enumerate(rows):
             while chunks.told[number] < chunks.count and row.num_samples >= chunks.end(chunks.told[number]):
-                yield chunks.sound(number, chunks.told[number], row.samples(), "fine")
                 chunks.told[number] += 1
+                yield chunks.sound(number, chunks.told[number] - 1, row.samples(), "fine")
         yield None
 
 

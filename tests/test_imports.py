@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": BASE | {"nn"} | MODELS | {"checkpoints", "data", "stages", "receipt"},
     "inspection": BASE | MODELS | {"checkpoints"} | PIPELINE,
     "evaluation": BASE | {"checkpoints", "data", "inspection"} | PIPELINE,
-    "benchmark": BASE | {"checkpoints"} | PIPELINE,
+    "benchmark": BASE | {"nn"} | MODELS | {"checkpoints"} | PIPELINE,
     "cli": BASE | MODELS | {"checkpoints", "evaluation", "inspection"} | PIPELINE | VERSION,
     "__main__": {"cli"},
     "app": BASE | {"checkpoints", "evaluation", "inspection"} | PIPELINE | VERSION,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from audiolm.checkpoints.components import build_component
+from audiolm.checkpoints.components import MASKED, build_component
 from audiolm.checkpoints.format import CheckpointInfo, write_checkpoint
 from audiolm.config import (
     SAMPLES_PER_SEMANTIC,
@@ -17,6 +17,7 @@ from audiolm.config import (
     DetectorCalibration,
     DetectorConfig,
     FrameBackboneConfig,
+    MaskedConfig,
     QuantizerConfig,
     SemanticConfig,
     TransformerConfig,
@@ -51,7 +52,7 @@ DETECTOR = DetectorConfig(
 CARD = "---\nlicense: cc0-1.0\nlibrary_name: audiolm\n---\n\n# Tiny\n\nRandom weights: it has learnt nothing.\n"
 
 
-def tiny_configs(layout: str = "depth", with_detector: bool = True) -> dict[str, Config]:
+def tiny_configs(layout: str = "depth", with_detector: bool = True, with_masked: bool = False) -> dict[str, Config]:
     """Configs by component name."""
     sizes = {
         "codebook_size": CODEC.quantizer.codebook_size,
@@ -63,14 +64,19 @@ def tiny_configs(layout: str = "depth", with_detector: bool = True) -> dict[str,
         "depth_width": 16,
     }
     stages = {f"stage_{stage}": default_config(stage, layout, **sizes) for stage in STAGES}
-    return {"codec": CODEC, "semantic": SEMANTIC, **stages} | ({"detector": DETECTOR} if with_detector else {})
+    fine = stages["stage_fine"]
+    masked = MaskedConfig(fine.levels, fine.condition_levels, fine.max_steps, num_passes=3, transformer=TRANSFORMER)
+    others = ({MASKED: masked} if with_masked else {}) | ({"detector": DETECTOR} if with_detector else {})
+    return {"codec": CODEC, "semantic": SEMANTIC, **stages, **others}
 
 
-def tiny_modules(seed: int = 0, layout: str = "depth", with_detector: bool = True) -> dict[str, nn.Module]:
+def tiny_modules(
+    seed: int = 0, layout: str = "depth", with_detector: bool = True, with_masked: bool = False
+) -> dict[str, nn.Module]:
     """Freshly initialised modules by component name; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        configs = tiny_configs(layout, with_detector)
+        configs = tiny_configs(layout, with_detector, with_masked)
         modules = {name: build_component(name, config.to_dict()) for name, config in configs.items()}
         _fit(modules["semantic"])
     return modules

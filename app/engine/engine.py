@@ -23,6 +23,7 @@ from typing import Any
 from app.engine import wire
 from app.engine.launching import Launched
 from app.engine.line import Line
+from app.engine.memory import usable_bytes
 from app.engine.messages import Begin, Ended, Figures, Happened, Ready, Stop, Task
 from app.results import Finished
 from audiolm.errors import EngineError
@@ -75,9 +76,13 @@ class EngineStatus:
 class Engine:
     """One engine process at a time. Thread-safe."""
 
-    def __init__(self, launch: Callable[[], Launched], runs_at_once: int, line_size: int) -> None:
-        """At most `runs_at_once` are worked on, at most `line_size` wait."""
+    def __init__(
+        self, launch: Callable[[], Launched], runs_at_once: int, line_size: int, most_bytes: int | None = None
+    ) -> None:
+        """At most `runs_at_once` are worked on, at most `line_size` wait. A process of more than `most_bytes` (None:
+        three quarters of the machine's memory) is ended as if it were lost."""
         self._launch, self._runs_at_once = launch, runs_at_once
+        self._most_bytes = usable_bytes() if most_bytes is None else most_bytes
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._line: Line[Run] = Line(line_size)
@@ -197,6 +202,9 @@ class Engine:
                 self._end(message)
             elif isinstance(message, Figures):
                 self._figures = message
+                if message.memory_bytes > self._most_bytes:
+                    logger.error("the engine has %d bytes, more than %d", message.memory_bytes, self._most_bytes)
+                    self._launched.kill()
             else:
                 self._state, self._failed_starts, self._process = "ready", 0, message.process
                 self._serve()

@@ -16,8 +16,9 @@ from app.engine import wire
 from app.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
-"""Threads that wait for each other sleep: spinning, they take the processor from those who work."""
+THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
+"""Unless the environment or the settings say otherwise: one thread an operation, for tokens that are the same alone
+and among others, and since steps are small; several runs keep several processors busy. Threads that wait sleep."""
 
 
 class Launched:
@@ -47,7 +48,7 @@ def in_a_process(settings: Settings) -> Launched:
     """
     ours, theirs = socket.socketpair()
     with theirs:
-        environment = {**PATIENT, **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
+        environment = {**THREADS, **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
         command = [sys.executable, "-m", "app.engine", str(theirs.fileno())]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
     connection = Connection(ours.detach())

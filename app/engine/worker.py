@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import shutil
-import sys
 import threading
 import time
 import traceback
@@ -20,8 +18,9 @@ from typing import Any, Protocol
 
 import torch
 
-from app.engine import wire
+from app.engine import memory, wire
 from app.engine.messages import Begin, Ended, Figures, Happened, Ready, Stop, Task
+from audiolm.device import is_out_of_memory
 from audiolm.errors import AudioLMError, DeviceMemoryError
 
 FIGURES_EVERY_S = 1.0
@@ -131,15 +130,15 @@ class Worker:
                 return True
         except StopIteration:
             pass
-        except (torch.OutOfMemoryError, MemoryError) as raised:
-            error = DeviceMemoryError(f"{self._device} ran out of memory: ask for fewer or shorter outputs")
-            error.__cause__ = raised
         except OSError as raised:
             if self._closed:
                 return False
             error = raised
         except Exception as raised:
             error = raised
+            if is_out_of_memory(raised):
+                error = DeviceMemoryError(f"{self._device} ran out of memory: ask for fewer or shorter outputs")
+                error.__cause__ = raised
         self._end(run, error)
         return False
 
@@ -164,17 +163,7 @@ class Worker:
 
     def _figures(self) -> Figures:
         on_device = torch.cuda.memory_reserved() if self._device.type == "cuda" else 0
-        return Figures(memory_bytes(), on_device, self._tasks.active_rows())
-
-
-def memory_bytes() -> int:
-    """Of this process, now; where that cannot be read, the most that it ever had."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError):
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else 1024 * most
-    return pages * resource.getpagesize()
+        return Figures(memory.used_bytes(), on_device, self._tasks.active_rows())
 
 
 def _let_go(error: BaseException) -> None:

@@ -51,6 +51,7 @@ from app.schemas import (
     ABLATE_FIELDS,
     BOUNDS,
     CONTINUE_FIELDS,
+    FINE_DECODERS,
     LADDER_FIELDS,
     MAX_CLIP_S,
     PROMPT_PARTS,
@@ -133,12 +134,13 @@ class Endpoints:
 
     @optional(*SAMPLING_BOUNDS)
     def continue_prompt(
-        self, audio: str | None, checkpoint: str, prompt_part: str, **fields: Any
+        self, audio: str | None, checkpoint: str, prompt_part: str, fine_decoder: str, **fields: Any
     ) -> Iterator[tuple[Any, Any]]:
         def events() -> Iterator[Any]:
             choice = CheckpointChoice.parse(checkpoint)
             own = self._service.offer.describe(choice).sampling
-            return self._service.continue_prompt(ContinueRequest.from_fields(audio, choice, fields, prompt_part, own))
+            request = ContinueRequest.from_fields(audio, choice, fields, prompt_part, own, fine_decoder)
+            return self._service.continue_prompt(request)
 
         def answer(done: Finished) -> tuple[Any, Any]:
             row = presenters.finished_row(done)
@@ -220,12 +222,13 @@ def add_endpoints(service: Service) -> None:
         checkpoint = gr.Textbox(names[0] if names else "", label="Checkpoint: name, folder or org/name@revision")
         numbers = {name: gr.Number(_default(name), label=_label(name)) for name in BOUNDS}
         prompt_part = gr.Textbox(PROMPT_PARTS[0], label=f"The prompt is heard as: {' or '.join(PROMPT_PARTS)}")
+        fine_decoder = gr.Textbox(FINE_DECODERS[0], label=f"The fine stage is {' or '.join(FINE_DECODERS)}")
         levels = gr.JSON(list(RECONSTRUCTION_LEVELS), label="Numbers of quantizer levels")
         summary, files = gr.JSON(label="Summary"), gr.File(file_count="multiple", label="Files")
         trigger = gr.Button()
     calls = Endpoints(service)
     endpoints = (
-        ("continue", CONTINUE, calls.continue_prompt, [prompt_part], CONTINUE_FIELDS),
+        ("continue", CONTINUE, calls.continue_prompt, [prompt_part, fine_decoder], CONTINUE_FIELDS),
         ("reconstruct", RECONSTRUCT, calls.reconstruct, [levels], ()),
         ("inspect", INSPECT, calls.inspect, [], ()),
         ("ladder", LADDER, calls.ladder, [], LADDER_FIELDS),

@@ -11,7 +11,7 @@ import gradio as gr
 from app import figures, presenters
 from app.dictionary import OpenClip
 from app.results import Course, Finished, Started
-from app.schemas import BOUNDS, PROMPT_PARTS, STAGES, CheckpointChoice, ContinueRequest
+from app.schemas import BOUNDS, FINE_DECODERS, PROMPT_PARTS, STAGES, CheckpointChoice, ContinueRequest
 from app.service import Service
 from app.ui.cards import Card, build_card
 from app.ui.controls import seed_field, slider
@@ -73,14 +73,18 @@ def build_continue_tab(service: Service, picker: Picker) -> Outcome:
             controls = build_run_controls("Generate", "generate")
             outcome = _build_outcome(service)
 
-    inputs = [audio, picker.dropdown, fields.pop("prompt_part"), *fields.values()]
+    parts = [fields.pop(name) for name in ("prompt_part", "fine_decoder")]
+    inputs = [audio, picker.dropdown, *parts, *fields.values()]
     names = tuple(fields)
 
-    def run(audio: str | None, checkpoint: str | None, prompt_part: str, *numbers: float) -> Iterator[Updates]:
+    def run(
+        audio: str | None, checkpoint: str | None, prompt_part: str, fine_decoder: str, *numbers: float
+    ) -> Iterator[Updates]:
         def events() -> Iterator[Any]:
             values = dict(zip(names, numbers, strict=True))
             choice = CheckpointChoice.parse(checkpoint)
-            return service.continue_prompt(ContinueRequest.from_fields(audio, choice, values, prompt_part))
+            request = ContinueRequest.from_fields(audio, choice, values, prompt_part, fine_decoder=fine_decoder)
+            return service.continue_prompt(request)
 
         live = _Live(outcome)
 
@@ -90,7 +94,7 @@ def build_continue_tab(service: Service, picker: Picker) -> Outcome:
 
         yield from follow(controls, events, show, outcome.cleared(), live, audio, presenters.CONTINUE_STAGES)
 
-    wire(controls, run, inputs, outcome.components())
+    wire(controls, run, inputs, outcome.components(), emptied=[outcome.stream])
     return outcome
 
 
@@ -108,15 +112,24 @@ def _build_fields(service: Service, picker: Picker) -> dict[str, Any]:
                 gr.Markdown(f"**{stage.capitalize()} stage**", elem_classes=["stage", stage])
                 for name in (f"{stage}_{setting}" for setting in ("temperature", "top_k", "top_p")):
                     fields[name] = slider(name, value=usual[name])
+        fields["fine_decoder"] = gr.Radio(
+            [("frame by frame", FINE_DECODERS[0]), ("in parallel", FINE_DECODERS[1])],
+            value=FINE_DECODERS[0],
+            label="The fine stage works",
+            visible=service.offer.has_masked_decoder(picker.dropdown.value),
+        )
         fields["prompt_part"] = gr.Radio(
             [("through the codec", PROMPT_PARTS[0]), ("as recorded", PROMPT_PARTS[1])],
             value=PROMPT_PARTS[0],
             label="The prompt is heard",
         )
     picker.dropdown.change(
-        lambda checkpoint: list(service.offer.sampling(checkpoint).values()),
+        lambda checkpoint: [
+            *service.offer.sampling(checkpoint).values(),
+            gr.update(value=FINE_DECODERS[0], visible=service.offer.has_masked_decoder(checkpoint)),
+        ],
         picker.dropdown,
-        [fields[name] for name in usual],
+        [*(fields[name] for name in usual), fields["fine_decoder"]],
         queue=False,
         **QUIET,
     )

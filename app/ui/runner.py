@@ -77,9 +77,11 @@ def wire(
     inputs: list[Any],
     outputs: list[Any],
     after: Sequence[Dependency] = (),
+    emptied: Sequence[Any] = (),
 ) -> None:
     """Start, or the end of one of the events `after`, begins `run`; Stop cancels it. Until the run has ended, Stop's
-    label says that it was pressed. `outputs` are what `run` updates besides the controls."""
+    label says that it was pressed. `outputs` are what `run` updates besides the controls; those `emptied` show nothing
+    once it was stopped."""
     runs = []
     for begin in (controls.start.click, *(event.then for event in after)):
         begun = begin(
@@ -101,9 +103,9 @@ def wire(
     # Gradio counts a cancelled run as a failed one, once the server has really let go of it.
     for running in runs:
         running.failure(
-            lambda label: controls.at_rest(ended(stopped=label == STOPPING)),
+            lambda label: {**controls.at_rest(ended(stopped=label == STOPPING)), **dict.fromkeys(emptied)},
             controls.stop,
-            controls.components(),
+            [*controls.components(), *emptied],
             queue=False,
             **QUIET,
         )
@@ -154,15 +156,24 @@ class _Status:
         self._began = time.monotonic()
         self._shown = 0.0
         self._text = "Starting"
+        self._going: dict[str, Progress] = {}  # stages that overlap
         self._progress: Progress | None = None
 
     def take(self, event: Course) -> None:
         if isinstance(event, Progress):
-            self._progress = event
+            self._going[event.stage] = event
+            if event.done >= event.total:
+                del self._going[event.stage]
+            self._progress = min(self._going.values(), key=self._place, default=event)
         elif isinstance(event, Loading | Started) or (isinstance(event, Waiting) and event.ahead):
             self._text, self._progress = presenters.event_text(event), None
+            self._going.clear()
         elif isinstance(event, Waiting) and event.again:
             self._text = presenters.event_text(event)
+
+    def _place(self, progress: Progress) -> int:
+        """Of those that go on at once the first in the run's order is shown."""
+        return self._stages.index(progress.stage) if progress.stage in self._stages else 0
 
     def due(self) -> bool:
         """True about twice a second."""

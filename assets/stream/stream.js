@@ -55,13 +55,15 @@ class AudioLMStream extends HTMLElement {
     this.replaceChildren();
     this.state = null;
     if (!value) return;
-    this.#rows = Array.from({ length: value.num_rows }, () => ({ coarse: [], fine: [] }));
+    this.#rows = Array.from({ length: value.num_rows }, () => ({ coarse: [], fine: [], arrived: [] }));
     this.state = { run: value.run, numChunks: value.num_chunks, played: [], gaps: 0, firstSoundAt: null };
     this.#wanted = localStorage.getItem(STREAM_KEY) !== "no";
     this.#build(value);
   }
 
   #take(row, chunk, stage, text) {
+    const { coarse, fine, arrived } = this.#rows[row];
+    if (!coarse[chunk] && !fine[chunk]) arrived.push(performance.now());
     if (!this.#rows[row][stage][chunk]) this.#rows[row][stage][chunk] = streamSamples(text);
   }
 
@@ -96,7 +98,8 @@ class AudioLMStream extends HTMLElement {
     const { play, choice, strip, note } = this.#parts;
     const { coarse, fine } = this.#rows[this.#row];
     const told = fine.filter(Boolean).length;
-    play.textContent = this.#wanted ? "Stop the sound" : "Listen as it is made";
+    const over = told === this.state.numChunks && !this.#sources.size && this.#next >= told;
+    play.textContent = over ? "Listen again" : this.#wanted ? "Stop the sound" : "Listen as it is made";
     [...choice.children].forEach((button, row) => button.setAttribute("aria-pressed", `${row === this.#row}`));
     [...strip.children].forEach((cell, chunk) => {
       const sounding = this.#sources.size && chunk === this.#next - 1 ? " now" : "";
@@ -107,11 +110,12 @@ class AudioLMStream extends HTMLElement {
   }
 
   #toggle() {
-    this.#wanted = !this.#wanted;
+    const over = this.#next >= this.state.numChunks && !this.#sources.size;
+    if (!over) this.#wanted = !this.#wanted;
     localStorage.setItem(STREAM_KEY, this.#wanted ? "yes" : "no");
     if (!this.#wanted) this.#stop();
     else {
-      this.#next = this.#next >= this.state.numChunks ? 0 : this.#next;
+      if (over) [this.#next, this.#endS, this.#lastStage] = [0, 0, ""];
       this.#tick();
     }
     this.#paint();
@@ -147,13 +151,23 @@ class AudioLMStream extends HTMLElement {
     return [faded, "fine"];
   }
 
+  /* After a pause: whether so much is there that, at the pace of the chunks so far, there will be no other one. */
+  #enough() {
+    const { coarse, fine, arrived } = this.#rows[this.#row];
+    let ready = this.#next;
+    while (coarse[ready] || fine[ready]) ready += 1;
+    const paceS = arrived.length > 1 ? (arrived.at(-1) - arrived[0]) / 1000 / (arrived.length - 1) : 0;
+    return ready - this.#next >= (this.state.numChunks - ready) * (paceS - 1);
+  }
+
   #tick() {
     clearTimeout(this.#timer);
     this.#context ??= new AudioContext({ sampleRate: STREAM_RATE_HZ });
     if (this.#context.state === "suspended") this.#context.resume();
     while (this.#next < this.state.numChunks && this.#endS - this.#context.currentTime < STREAM_AHEAD_S) {
       const [samples, stage] = this.#chunk(this.#next);
-      if (!samples) break;
+      const paused = this.#next > 0 && this.#endS < this.#context.currentTime;
+      if (!samples || (paused && !this.#enough())) break;
       this.#schedule(samples, stage);
     }
     if (this.#next < this.state.numChunks) this.#timer = setTimeout(() => this.#tick(), STREAM_TICK_MS);

@@ -1,90 +1,72 @@
-"""python -m audiolm.benchmark [--checkpoint NAME] [--seconds 7] [--threads 2] [--json]
-
-python -m audiolm.benchmark visitors [--visitors 8] [--seconds 5] [--rounds 3]
-python -m audiolm.benchmark first-sound [--seconds 7] [--rounds 3]
-"""
+"""python -m audiolm.benchmark SUITE [--runs 5] [--threads 1] [--json FILE] …"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from audiolm.audio import files
-from audiolm.benchmark.first_sound import measure_first_sound
-from audiolm.benchmark.stages import measure, table
-from audiolm.benchmark.visitors import measure_visitors
+from audiolm.benchmark.stages import processor_name
 from audiolm.errors import AudioLMError
-from audiolm.pipeline import Pipeline
-from audiolm.request import ContinuationRequest
+from audiolm.receipt import versions
 
-SERVED = ("visitors", "first-sound")
+SUITES = {
+    "stages": "a run of the pipeline taken apart, with real-time factors",
+    "decode": "a decoding step against the memory floor, slower twins and other software",
+    "scaling": "the cost of a second of sound against the length",
+    "codec": "encoding and decoding, whole and as a stream",
+    "visitors": "many visitors of a real server at once against one after the other",
+    "first-sound": "from the click to the first sound in a real browser, and what is heard at the borders of chunks",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments and arguments[0] in SERVED:
-        return _served(arguments[0], arguments[1:])
-    options = _parser().parse_args(arguments)
-    try:
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        request = ContinuationRequest(options.prompt_seconds, options.seconds, num_continuations=options.count)
-        prompt = None if options.prompt is None else files.read_waveform(options.prompt, max_s=request.prompt_s)
-        pipeline = Pipeline.load(options.checkpoint, options.revision, options.device, options.watermark)
-        request = dataclasses.replace(request, **pipeline.models.info.sampling)
-        speed = measure(pipeline, request, prompt, options.repeats)
-    except AudioLMError as error:
-        print(f"audiolm.benchmark: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(speed.to_dict(), indent=1) if options.json else table(speed))
-    return 0
-
-
-def _served(name: str, arguments: list[str]) -> int:
-    """A benchmark of the application as visitors meet it; JSON."""
-    parser = argparse.ArgumentParser(prog=f"audiolm.benchmark {name}", description="Starts the application itself.")
-    parser.add_argument("--checkpoint", default="speech-small", help="embedded name, folder or Hub id")
-    parser.add_argument("--seconds", type=float, default=7.0, help="length of a continuation")
-    parser.add_argument("--rounds", type=int, default=3, help="medians are over these")
-    parser.add_argument("--device", default="auto")
-    if name == "visitors":
-        parser.add_argument("--visitors", type=int, default=8)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="audiolm.benchmark", description="How fast the system is.")
+    suites = parser.add_subparsers(dest="suite", required=True, metavar="SUITE")
+    for name, text in SUITES.items():
+        suite = suites.add_parser(name, help=text)
+        suite.add_argument("--runs", type=_positive, default=5, help="rounds in which all take turns; medians are told")
+        suite.add_argument("--threads", type=_positive, default=1, help="CPU threads")
+        suite.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+        if arguments[:1] == [name]:
+            suite.set_defaults(module=importlib.import_module(f"audiolm.benchmark.{name.replace('-', '_')}"))
+            suite.get_default("module").add_arguments(suite)
     options = parser.parse_args(arguments)
-    server = ("--device", options.device)
     try:
-        if name == "visitors":
-            measured = measure_visitors(options.checkpoint, options.visitors, options.seconds, options.rounds, server)
-        else:
-            measured = measure_first_sound(options.checkpoint, options.seconds, options.rounds, server)
+        torch.set_num_threads(options.threads)
+        result = conditions(options) | options.module.run(options)
     except AudioLMError as error:
         print(f"audiolm.benchmark: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(measured.to_dict(), indent=1))
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"{options.suite}: {result['processor']}, {options.threads} thread(s), medians of {options.runs} runs in turns"
+    )
+    print(f"{result['date_utc']} UTC, load {result['load']:.1f}\n\n{options.module.table(result)}")
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="audiolm.benchmark", description="Speed, stage by stage.")
-    parser.add_argument("--checkpoint", default="speech-small", help="embedded name, folder or Hub id")
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
-    parser.add_argument("--prompt", type=Path, help="a recording (a synthetic one)")
-    parser.add_argument("--prompt-seconds", type=float, default=3.0)
-    parser.add_argument("--seconds", type=float, default=7.0, help="of continuation")
-    parser.add_argument("--count", type=int, default=1, help="continuations at once")
-    parser.add_argument("--repeats", type=_positive, default=1, help="the median run is reported")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=_positive, help="CPU threads")
-    parser.add_argument(
-        "--no-watermark", dest="watermark", action="store_false", help="where resemble-perth is missing"
-    )
-    parser.add_argument("--json", action="store_true")
-    return parser
+def conditions(options: argparse.Namespace) -> dict[str, object]:
+    """What figures depend on; `load` tells whether the machine had other work."""
+    return {
+        "suite": options.suite,
+        "runs": options.runs,
+        "threads": options.threads,
+        "thread_policy": {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")},
+        "date_utc": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "load": os.getloadavg()[0],
+        "processor": processor_name(),
+        "versions": versions(),
+    }
 
 
 def _positive(text: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import math
 import platform
 import statistics
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 
+from audiolm.audio import files
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.events import Result
 from audiolm.pipeline import Pipeline
@@ -22,6 +25,28 @@ from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 
 CODEC_CLIP_S = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default="speech-small", help="embedded name, folder or Hub id")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--prompt", type=Path, help="a recording (a synthetic one)")
+    parser.add_argument("--prompt-seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, default=7.0, help="of continuation")
+    parser.add_argument("--count", type=int, default=1, help="continuations at once")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--no-watermark", dest="watermark", action="store_false", help="where resemble-perth is missing"
+    )
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Raises RequestError for lengths that cannot be, CheckpointError, WatermarkError."""
+    request = ContinuationRequest(args.prompt_seconds, args.seconds, num_continuations=args.count)
+    prompt = None if args.prompt is None else files.read_waveform(args.prompt, max_s=request.prompt_s)
+    pipeline = Pipeline.load(args.checkpoint, args.revision, args.device, args.watermark)
+    request = dataclasses.replace(request, **pipeline.models.info.sampling)
+    return measure(pipeline, request, prompt, args.runs).to_dict()
 
 
 @dataclass(frozen=True)
@@ -102,8 +127,10 @@ def measure(
     )
 
 
-def table(speed: Speed) -> str:
+def table(result: dict[str, Any]) -> str:
     """The figures as text, widths fitted."""
+    fields = {field.name: result[field.name] for field in dataclasses.fields(Speed)}
+    speed = Speed(**fields | {"stages": tuple(StageSpeed(**stage) for stage in result["stages"])})
     head = ("stage", "steps", "tokens", "s", "tokens/s", "ms/step", "real-time factor")
     rows = [
         (

@@ -2,79 +2,76 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from audiolm.audio import files
 from audiolm.benchmark.server import running_server
-from audiolm.benchmark.stages import processor_name, synthetic_prompt
+from audiolm.benchmark.stages import synthetic_prompt
 
 
-@dataclass(frozen=True)
-class Visitors:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default="speech-small", help="embedded name, folder or Hub id")
+    parser.add_argument("--visitors", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=7.0, help="length of each one's continuation")
+    parser.add_argument("--device", default="auto")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Medians over rounds, in each of which the same runs are made alone, one after the other, and all at once.
 
-    `speed_up` is the throughput at once over that alone; `identical` counts the runs whose tokens were the same.
+    `speed_up` is the throughput at once over that alone; `identical` counts the runs whose tokens were the same. Raises
+    AudioLMError where the server does not start.
     """
-
-    checkpoint: str
-    processor: str
-    visitors: int
-    seconds: float
-    rounds: int
-    alone_s: float
-    at_once_s: float
-    slowest_at_once_s: float
-    speed_up: float
-    identical: int
-    runs: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def measure_visitors(
-    checkpoint: str, visitors: int, seconds: float, rounds: int, options: tuple[str, ...] = ()
-) -> Visitors:
-    """Real clients of a real server. `options` are the server's. Raises AudioLMError where it does not start."""
+    checkpoint, visitors, seconds = options.checkpoint, options.visitors, options.seconds
+    server = ("--device", options.device, "--runs-at-once", str(visitors), "--threads", str(options.threads))
     alone, at_once, slowest, same = [], [], [], 0
-    with running_server(*options) as url, tempfile.TemporaryDirectory() as folder:
+    with running_server(*server) as url, tempfile.TemporaryDirectory() as folder:
         prompt = Path(folder) / "prompt.wav"
         files.write_wav(prompt, synthetic_prompt(3.0))
         with ThreadPoolExecutor(visitors) as pool:
             clients = list(pool.map(lambda _: _client(url), range(visitors)))
 
-            def run(number: int) -> tuple[str, float]:
+            def visit(number: int) -> tuple[str, float]:
                 return _run(clients[number], prompt, checkpoint, seconds, number)
 
-            run(0)  # loads what is not loaded yet
-            for _ in range(rounds):
+            visit(0)  # loads what is not loaded yet
+            for _ in range(options.runs):
                 begun = time.monotonic()
-                apart = [run(number) for number in range(visitors)]
+                apart = [visit(number) for number in range(visitors)]
                 alone.append(time.monotonic() - begun)
                 begun = time.monotonic()
-                together = list(pool.map(run, range(visitors)))
+                together = list(pool.map(visit, range(visitors)))
                 at_once.append(time.monotonic() - begun)
                 slowest.append(max(took for _, took in together))
                 same += sum(one[0] == other[0] for one, other in zip(apart, together, strict=True))
-    return Visitors(
-        checkpoint,
-        processor_name(),
-        visitors,
-        seconds,
-        rounds,
-        statistics.median(alone),
-        statistics.median(at_once),
-        statistics.median(slowest),
-        statistics.median(alone) / statistics.median(at_once),
-        same,
-        rounds * visitors,
-    )
+    alone_s, at_once_s = statistics.median(alone), statistics.median(at_once)
+    return {
+        "checkpoint": checkpoint,
+        "device": options.device,
+        "visitors": visitors,
+        "seconds": seconds,
+        "alone_s": alone_s,
+        "at_once_s": at_once_s,
+        "slowest_at_once_s": statistics.median(slowest),
+        "speed_up": alone_s / at_once_s,
+        "audio_s_per_s": visitors * seconds / at_once_s,
+        "identical": same,
+        "visits": options.runs * visitors,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    return (
+        "{visitors} visitors of {checkpoint} ({device}), {seconds:g} s each: one after the other {alone_s:.1f} s, "
+        "at once {at_once_s:.1f} s (the slowest {slowest_at_once_s:.1f} s), {speed_up:.2f} times the throughput; "
+        "{identical} of {visits} with the tokens of the run alone"
+    ).format(**result)
 
 
 def _client(url: str) -> Any:

@@ -143,7 +143,7 @@ def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", veri
     stages = {stage: modules[f"stage_{stage}"] for stage in STAGES}
     attach_codebooks(stages, modules["codec"])
     if MASKED in modules:
-        modules[MASKED].set_codebooks(*_fine_and_coarse(modules["codec"]))
+        modules[MASKED].attach(stages["fine"])
     if "detector" in modules and (wanted := modules["detector"].config.num_heard):
         listener = Listener(modules["codec"], modules["semantic"], stages)
         if (given := listener.num_features) != wanted:
@@ -162,16 +162,11 @@ def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", veri
 
 def attach_codebooks(stages: Mapping[str, StageModel], codec: Codec) -> None:
     """Gives the coarse and fine stages the codec's code vectors of the levels they predict and know."""
-    fine, coarse = _fine_and_coarse(codec)
-    if "coarse" in stages and stages["coarse"].config.feature_dimension:
-        stages["coarse"].set_codebooks(coarse, None)
-    if "fine" in stages and stages["fine"].config.feature_dimension:
-        stages["fine"].set_codebooks(fine, coarse)
-
-
-def _fine_and_coarse(codec: Codec) -> tuple[Tensor, Tensor]:
     codebooks, num_coarse = codec.codebooks(), codec.config.num_coarse_levels
-    return codebooks[num_coarse:], codebooks[:num_coarse]
+    if "coarse" in stages and stages["coarse"].config.feature_dimension:
+        stages["coarse"].set_codebooks(codebooks[:num_coarse], None)
+    if "fine" in stages and stages["fine"].config.feature_dimension:
+        stages["fine"].set_codebooks(codebooks[num_coarse:], codebooks[:num_coarse])
 
 
 def write_checkpoint(
@@ -240,7 +235,7 @@ def _entries(parts: Mapping[str, Part]) -> dict[str, ComponentEntry]:
     token_hashes = {name: token_hash(parts[name].tensors) for name in TOKENIZERS}
     entries = {}
     for name, part in parts.items():
-        own = hashes if name == "detector" else token_hashes
+        own = hashes if name == "detector" else hashes | token_hashes
         made_for = own if part.made_for is None else require_hashes(f"{name}: made_for", part.made_for)
         made_for = {key: made_for[key] for key in MADE_FOR[name] if key in made_for}
         entries[name] = ComponentEntry(part.config, {}, hashes[name], token_hashes.get(name, ""), made_for)

@@ -217,9 +217,7 @@ def _check_sizes(where: str, entries: Mapping[str, ComponentEntry]) -> None:
             )
     masked: Any = configs.get(MASKED)
     if masked is not None:
-        found = (masked.levels, masked.condition_levels, masked.feature_dimension)
-        if found != (fine, coarse, codec.quantizer.dimension):
-            raise CheckpointError(
-                f"{where}: {MASKED} predicts {found[0]} given {found[1]} and reads vectors of {found[2]} dimensions, "
-                f"the codec has {fine}, {coarse} and {codec.quantizer.dimension}"
-            )
+        stage: Any = configs["stage_fine"]
+        sizes = [(each.levels, each.condition_levels, each.transformer.width) for each in (masked, stage)]
+        if sizes[0] != sizes[1] or stage.layout != "depth":
+            raise CheckpointError(f"{where}: {MASKED} is made for a fine stage {sizes[0]}, this one is {sizes[1]}")

@@ -9,12 +9,13 @@ from torch import Tensor
 
 from audiolm.config import SamplingConfig
 from audiolm.errors import RequestError
+from audiolm.lm.masked import MaskedModel, fill_windows
 from audiolm.lm.slots import SlotBatch
 from audiolm.lm.stage import StageModel
 
 
 def generate_steps(
-    model: StageModel,
+    model: StageModel | MaskedModel,
     *,
     prompt: Tensor | None,
     condition: Tensor | None,
@@ -28,20 +29,53 @@ def generate_steps(
     prompt [B or 1, N0, L] or None; condition [B or 1, C, Lc] of prompt and continuation, or None where the stage has
     none. Where both are shared by all rows they are read once. `stop` sees the new steps so far [B, n, L] after each,
     and ends the decoding by returning True; so may the caller, by iterating no further. Nothing is kept in the model.
+    A masked model fills all the window that the condition spans before its first step is there.
 
     Raises RequestError for rows that do not fit together, ConfigError for a condition shorter than the steps.
     """
     levels = len(model.config.levels)
-    device = model.start.device
+    device = next(model.parameters()).device
     prompt = torch.zeros(1, 0, levels, dtype=torch.long) if prompt is None else prompt
     prompt = prompt.to(device)
     condition = None if condition is None else condition.to(device)
     _require_rows(model, prompt, condition, generators, num_steps)
-    return _generate(model, prompt, condition, num_steps, sampling, generators, stop)
+    if isinstance(model, MaskedModel):
+        steps = _fill(model, prompt, condition, num_steps, sampling, generators)
+    else:
+        steps = _generate(model, prompt, condition, num_steps, sampling, generators)
+    return steps if stop is None else _until(stop, steps)
+
+
+def _until(stop: Callable[[Tensor], bool], steps: Iterator[Tensor]) -> Iterator[Tensor]:
+    history: list[Tensor] = []
+    for step in steps:
+        history.append(step)
+        yield step
+        if stop(torch.stack(history, dim=1)):
+            return
+
+
+def _fill(
+    model: MaskedModel,
+    prompt: Tensor,
+    condition: Tensor,
+    num_steps: int,
+    sampling: SamplingConfig,
+    generators: list[torch.Generator],
+) -> Iterator[Tensor]:
+    rows, known = len(generators), prompt.shape[1]
+    if num_steps:
+        windows = {"prompt": prompt.expand(rows, -1, -1), "condition": condition.expand(rows, -1, -1)}
+        *_, frames = fill_windows(model, **windows, sampling=sampling, generators=generators)
+        yield from frames[:, known : known + num_steps].unbind(1)
 
 
 def _require_rows(
-    model: StageModel, prompt: Tensor, condition: Tensor | None, generators: list[torch.Generator], num_steps: int
+    model: StageModel | MaskedModel,
+    prompt: Tensor,
+    condition: Tensor | None,
+    generators: list[torch.Generator],
+    num_steps: int,
 ) -> None:
     rows, levels = len(generators), len(model.config.levels)
     if rows < 1 or num_steps < 0:
@@ -64,7 +98,6 @@ def _generate(
     num_steps: int,
     sampling: SamplingConfig,
     generators: list[torch.Generator],
-    stop: Callable[[Tensor], bool] | None,
 ) -> Iterator[Tensor]:
     if num_steps == 0:
         return
@@ -78,9 +111,5 @@ def _generate(
         known = None if condition is None else condition[row % condition.shape[0]]
         own = prompt[row % prompt.shape[0]]
         batch.join(own, known, generator=generator, sampling=sampling, num_steps=num_steps)
-    history: list[Tensor] = []
     for _ in range(num_steps):
-        history.append(torch.stack(list(batch.step().values())))
-        yield history[-1]
-        if stop is not None and stop(torch.stack(history, dim=1)):
-            return
+        yield torch.stack(list(batch.step().values()))

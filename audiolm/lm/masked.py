@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,10 @@ from torch.nn import functional as F
 
 from audiolm.config import MaskedConfig, SamplingConfig
 from audiolm.errors import ConfigError, RequestError
-from audiolm.lm.heads import DepthHead, logits
+from audiolm.lm.heads import logits
 from audiolm.lm.sampling import sample
+from audiolm.lm.stage import ConditionMixer, StageModel, Tables
+from audiolm.lm.steps import prepared
 from audiolm.lm.tables import INITIAL_STD, embed
 from audiolm.nn.transformer import Transformer
 
@@ -27,88 +28,59 @@ CHOICE_NOISE = 1.0
 """Gumbel noise, in nats a level, on which frames are kept: high at first, none in the end (MaskGIT's 4.5 a token)."""
 
 
-class FactoredTables(nn.Module):
-    """One table [V, D] a level: a code's vector in the codec, and learnt numbers of its own, times the level's map."""
-
-    def __init__(self, levels: tuple[int, ...], width: int, feature_dimension: int, learnt_dimension: int) -> None:
-        super().__init__()
-        inner = feature_dimension + learnt_dimension
-        self.learnt = nn.ParameterList(nn.Parameter(torch.randn(size, learnt_dimension)) for size in levels)
-        self.maps = nn.ParameterList(
-            nn.Parameter(torch.randn(inner, width) * (INITIAL_STD / inner**0.5)) for _ in levels
-        )
-
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """features [L, V, D_f], of unit rms -> L tables [V, D]."""
-        rows = zip(features, self.learnt, self.maps, strict=True)
-        return [torch.cat([feature, learnt], dim=1) @ matrix for feature, learnt, matrix in rows]
-
-
-@dataclass
-class MaskedTables:
-    """[V, D] a level; `lower` and `outputs` as in the depth head."""
-
-    inputs: list[Tensor]
-    condition: list[Tensor]
-    lower: list[Tensor]
-    outputs: list[Tensor]
-
-
 class MaskedModel(nn.Module):
     """Predicts masked frames [B, F, L] given condition [B, F, Lc] and the other frames.
 
-    Raises ConfigError on use before `set_codebooks`.
+    The input at a frame is what its coarse codes say and the frame before it, as the autoregressive stage reads them: a
+    body that starts from that stage's has only to learn to look ahead. Tables and head are that stage's, frozen.
+
+    Raises ConfigError on use before `attach`.
     """
 
     def __init__(self, config: MaskedConfig) -> None:
         super().__init__()
         self.config = config
-        width, sizes = config.transformer.width, (config.feature_dimension, config.learnt_dimension)
-        self.inputs = FactoredTables(config.levels, width, *sizes)
-        self.condition = FactoredTables(config.condition_levels, width, *sizes)
-        self.outputs = FactoredTables(config.levels, config.depth_width, *sizes)
+        width = config.transformer.width
+        self.mixer = ConditionMixer(width)
         self.mask = nn.Parameter(torch.randn(width) * INITIAL_STD)
         self.body = Transformer(config.transformer, causal=False)
-        self.head = DepthHead(len(config.levels), width, config.depth_width)
-        self.register_buffer("target_features", None, persistent=False)
-        self.register_buffer("condition_features", None, persistent=False)
+        self._fine: tuple[StageModel, ...] = ()  # no part of this module: it has its own place in a checkpoint
 
-    def set_codebooks(self, target: Tensor, condition: Tensor) -> None:
-        """target [L, V, D], condition [Lc, V, D]: the codec's codebooks of these levels, each then of unit rms.
+    def attach(self, fine: StageModel) -> None:
+        """Takes tables and head of this stage. Raises ConfigError where it is of another layout or of other sizes."""
+        own, other = self.config, fine.config
+        mine = ("depth", own.levels, own.condition_levels, own.transformer.width)
+        found = (other.layout, other.levels, other.condition_levels, other.transformer.width)
+        if mine != found:
+            raise ConfigError(f"the masked fine stage needs the tables of a stage {mine}, found {found}")
+        self._fine = (fine,)
 
-        Raises ConfigError for a shape that does not fit the config.
-        """
-        config = self.config
-        for name, value, levels in (
-            ("target", target, config.levels),
-            ("condition", condition, config.condition_levels),
-        ):
-            expected = (len(levels), levels[0], config.feature_dimension)
-            if tuple(value.shape) != expected:
-                raise ConfigError(f"{name} codebooks must be {expected}, found {tuple(value.shape)}")
-            scale = value.float().square().mean(dim=(1, 2), keepdim=True).sqrt().clamp_min(1e-8)
-            setattr(self, f"{name}_features", (value.float() / scale).to(self.mask.device))
+    @property
+    def fine(self) -> StageModel:
+        if not self._fine:
+            raise ConfigError("the masked fine stage uses tables of another one: call attach first")
+        return self._fine[0]
 
-    def tables(self) -> MaskedTables:
-        if self.target_features is None:
-            raise ConfigError("the masked fine stage uses codebook vectors: call set_codebooks first")
-        inputs = self.inputs(self.target_features)
-        outputs = self.outputs(self.target_features)
-        return MaskedTables(inputs, self.condition(self.condition_features), self.head.lower_tables(inputs), outputs)
+    def start_from_fine(self) -> None:
+        """The body and mixer of the stage that it is attached to, as far as they are of the same sizes."""
+        self.mixer.load_state_dict(self.fine.mixer.state_dict())
+        self.mask.data.copy_(self.fine.start.data)
+        if self.fine.config.transformer.num_layers == self.config.transformer.num_layers:
+            self.body.load_state_dict(self.fine.body.state_dict())
 
-    def states(self, tables: MaskedTables, frames: Tensor, condition: Tensor, masked: Tensor) -> Tensor:
+    def states(self, tables: Tables, frames: Tensor, condition: Tensor, masked: Tensor) -> Tensor:
         """frames [B, F, L], of which `masked` [B, F] are not read -> states [B, F, D]."""
         known = torch.where(masked[..., None], self.mask, embed(tables.inputs, frames))
-        return self.body(embed(tables.condition, condition) + known)
+        before = torch.cat([self.mask.expand(len(known), 1, -1), known[:, :-1]], dim=1)
+        return self.body(self.mixer(embed(tables.condition, condition)) + before)
 
     def loss(
-        self, targets: Tensor, condition: Tensor, masked: Tensor, inputs: Tensor | None = None
+        self, tables: Tables, targets: Tensor, condition: Tensor, masked: Tensor, inputs: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Nats a masked frame, and its levels' shares [L]; `inputs` replaces the frames that are read."""
-        tables = self.tables()
         states = self.states(tables, targets if inputs is None else inputs, condition, masked)[masked]
         hidden = targets[masked]
-        outputs = zip(self.head(states, tables.lower, hidden), tables.outputs, strict=True)
+        outputs = zip(self.fine.head(states, tables.lower, hidden), tables.outputs, strict=True)
         per_level = torch.stack(
             [F.cross_entropy(logits(x, table), hidden[:, level]) for level, (x, table) in enumerate(outputs)]
         )
@@ -160,7 +132,7 @@ def _fill(
     device, (rows, num_frames, _), known = model.mask.device, condition.shape, prompt.shape[1]
     levels = len(model.config.levels)
     with torch.inference_mode():
-        condition, tables = condition.to(device), model.tables()
+        condition, tables = condition.to(device), prepared(model.fine).tables
         frames = torch.full((rows, num_frames, levels), -1, device=device)
         frames[:, :known] = prompt.to(device)
     for done in range(1, passes + 1):
@@ -174,7 +146,7 @@ def _fill(
 
 def _pass(
     model: MaskedModel,
-    tables: MaskedTables,
+    tables: Tables,
     frames: Tensor,
     condition: Tensor,
     uniforms: Tensor,
@@ -201,13 +173,13 @@ def _pass(
 
 
 def _draw(
-    model: MaskedModel, tables: MaskedTables, states: Tensor, uniforms: Tensor, sampling: SamplingConfig
+    model: MaskedModel, tables: Tables, states: Tensor, uniforms: Tensor, sampling: SamplingConfig
 ) -> tuple[Tensor, Tensor]:
     """states [M, D] -> frames [M, L], level by level, and the sum of their log probabilities [M]."""
-    x = model.head.state(states)
+    x = model.fine.head.state(states)
     drawn: list[Tensor] = []
     certainty = states.new_zeros(len(states))
-    for level, module in enumerate(model.head.levels):
+    for level, module in enumerate(model.fine.head.levels):
         scores = logits(module(x), tables.outputs[level]).float()
         drawn.append(sample(scores, uniforms[:, level], sampling))
         certainty += scores.log_softmax(-1).gather(1, drawn[-1][:, None])[:, 0]

@@ -38,14 +38,30 @@ class SlotBatch:
     `audiolm.nn.cache` for what that rests on). Slots in use are kept low: a step costs what its highest one needs.
 
     `max_steps`: prompt and new steps of a row; `num_condition`: its condition steps, where the layout reads those as
-    positions of their own.
+    positions of their own. `dtype`: as `StepModel`. With `compiled` the body is compiled at the first step (some 30 s,
+    and a C++ compiler on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots and all places
+    of the cache at every step, so that shapes never change. The CUDA path has been run on no CUDA device yet: what is
+    known of it is that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
     """
 
-    def __init__(self, model: StageModel, num_slots: int, max_steps: int, num_condition: int = 0) -> None:
+    def __init__(
+        self,
+        model: StageModel,
+        num_slots: int,
+        max_steps: int,
+        num_condition: int = 0,
+        dtype: torch.dtype | None = None,
+        compiled: bool = False,
+    ) -> None:
         self.model, self.num_slots, self.max_steps, self.num_condition = model, num_slots, max_steps, num_condition
         self._depth = isinstance(model.layout, DepthLayout)
+        self._static = compiled or model.start.device.type != "cpu"
         with torch.inference_mode():
-            self._steps = prepared(model)
+            self._steps = prepared(model, dtype)
+            self._body_step = self._steps.body.step
+            if compiled:
+                mode = "reduce-overhead" if model.start.device.type == "cuda" else None
+                self._body_step = torch.compile(self._body_step, fullgraph=True, dynamic=False, mode=mode)
             rows = num_slots if self._steps.packed else -(-num_slots // EXACT_ROWS) * EXACT_ROWS
             positions = model.layout.num_positions(max_steps, 0 if self._depth else num_condition) + 1
             self._allocate(rows, positions)
@@ -154,6 +170,11 @@ class SlotBatch:
             row.next_step, row.num_left, row.is_read = row.next_step + 1, row.num_left - 1, False
         return {slot: tokens[slot] for slot in ready}
 
+    def bytes_read(self, length: int) -> int:
+        """What a step reads when all slots hold rows of `length` positions: the weights once, and every row's cache."""
+        places = self._cache.num_visible(length)
+        return self._steps.num_bytes + sum(layer[: self.num_slots, :places].nbytes for layer in self._cache.layers)
+
     # ---- inside
 
     def _require_free(self) -> None:
@@ -206,7 +227,7 @@ class SlotBatch:
         if not len(prompt) and (self._depth or not len(condition)):
             self._inputs[slot] = self._steps.start
             return
-        known = self._known[slot, None] if self._known is not None else condition[None]
+        known = self._known[slot, None].float() if self._known is not None else condition[None]
         x = self.model.prompt_inputs(self._steps.tables, prompt[None], known if condition.shape[1] else None)
         states, keys_values = self.model.body.prefill(x)
         self._cache.fill(slot, [each[:, 0] for each in keys_values])
@@ -215,7 +236,7 @@ class SlotBatch:
 
     def _advance(self, ready: list[int]) -> Tensor:
         """-> tokens [width, L], of which the rows `ready` count. Other rows' states and lengths stay as they are."""
-        num_rows = ready[-1] + 1
+        num_rows = len(self._index) if self._static else ready[-1] + 1
         if not self._steps.packed:
             num_rows = -(-num_rows // EXACT_ROWS) * EXACT_ROWS
         unread = [slot for slot in ready if not self._rows[slot].is_read]
@@ -249,10 +270,10 @@ class SlotBatch:
     def _body(self, rows: list[int], x: Tensor) -> Tensor:
         """x [width, D] at the rows' next positions -> states [width, D]; only `rows` move on."""
         places = [self._rows[slot].num_positions if slot in self._rows else 0 for slot in range(x.shape[0])]
-        longest = max(places[slot] for slot in rows) + 1
+        longest = self._cache.num_places if self._static else max(places[slot] for slot in rows) + 1
         positions = torch.tensor(places, device=x.device).clamp_max(self._rotary[0].shape[0] - 1)
         place = self._steps.body.place(self._cache, self._rotary, positions, longest)
-        states = self._steps.body.step(x, self._cache, place)
+        states = self._body_step(x, self._cache, place).clone()
         for slot in rows:
             self._rows[slot].num_positions += 1
         return states

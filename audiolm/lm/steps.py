@@ -39,15 +39,15 @@ class MixerSteps:
     contract_bias: Tensor
 
     @classmethod
-    def of(cls, mixer: ConditionMixer, packed: bool) -> MixerSteps:
+    def of(cls, mixer: ConditionMixer, packed: bool, dtype: torch.dtype) -> MixerSteps:
         return cls(
-            mixer.spread.weight[:, 0].T.contiguous(),
-            mixer.spread.bias,
-            mixer.norm.weight,
-            matrix(mixer.expand.weight, packed),
-            mixer.expand.bias,
-            matrix(mixer.contract.weight, packed),
-            mixer.contract.bias,
+            mixer.spread.weight[:, 0].T.to(dtype).contiguous(),
+            mixer.spread.bias.to(dtype),
+            mixer.norm.weight.to(dtype),
+            matrix(mixer.expand.weight.to(dtype), packed),
+            mixer.expand.bias.to(dtype),
+            matrix(mixer.contract.weight.to(dtype), packed),
+            mixer.contract.bias.to(dtype),
         )
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -75,14 +75,14 @@ class LevelSteps:
     out_norm: Tensor
 
     @classmethod
-    def of(cls, level: DepthLevel, packed: bool) -> LevelSteps:
+    def of(cls, level: DepthLevel, packed: bool, dtype: torch.dtype) -> LevelSteps:
         return cls(
-            level.norm.weight,
-            matrix(level.expand.weight, packed),
-            level.expand.bias,
-            matrix(level.contract.weight, packed),
-            level.contract.bias,
-            level.out_norm.weight,
+            level.norm.weight.to(dtype),
+            matrix(level.expand.weight.to(dtype), packed),
+            level.expand.bias.to(dtype),
+            matrix(level.contract.weight.to(dtype), packed),
+            level.contract.bias.to(dtype),
+            level.out_norm.weight.to(dtype),
         )
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -98,26 +98,37 @@ class StepModel:
 
     On a CPU, where all its linear maps are what a checkpoint file stores, they are int8 here too
     (`audiolm.nn.packing`), and the output tables, which mix learnt rows with codebook vectors, are rounded to int8 as
-    well; else all is float32. On other devices all is bfloat16.
+    well; else all is float32. On other devices all is bfloat16 (`dtype`: something else).
 
     `inputs` [sum of V + 2, D]: the input tables of all levels, the start, and a row of zeros.
     """
 
-    def __init__(self, model: StageModel) -> None:
+    def __init__(self, model: StageModel, dtype: torch.dtype | None = None) -> None:
         self.layout, self.stride = model.layout, model.config.condition_stride
+        on_cpu = model.start.device.type == "cpu"
+        self.dtype = dtype = dtype or (torch.float32 if on_cpu else torch.bfloat16)
         self.tables = tables = model.tables()
         linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
-        self.packed = all(in_blocks(table) for table in tables.outputs) and all(on_grid(weight) for weight in linear)
-        self.body = BodySteps(model.body, self.packed)
-        self.mixer = None if getattr(model, "mixer", None) is None else MixerSteps.of(model.mixer, self.packed)
-        self.inputs = torch.cat([*tables.inputs, model.start[None], torch.zeros_like(model.start[None])])
+        packable = dtype == torch.float32 and all(in_blocks(table) for table in tables.outputs)
+        self.packed = packable and all(on_grid(weight) for weight in linear)
+        self.body = BodySteps(model.body, self.packed, dtype)
+        mixer = getattr(model, "mixer", None)
+        self.mixer = None if mixer is None else MixerSteps.of(mixer, self.packed, dtype)
+        self.inputs = torch.cat([*tables.inputs, model.start[None], torch.zeros_like(model.start[None])]).to(dtype)
         sizes = torch.tensor([0, *(len(table) for table in tables.inputs)], device=self.inputs.device)
         self.offsets = sizes.cumsum(0)[:-1]
         self.start = self._start_ids(len(tables.inputs))
-        self.outputs = [matrix(table, self.packed) for table in tables.outputs]
-        self.state = matrix(model.head.state.weight, self.packed)
+        self.outputs = [matrix(table.to(dtype), self.packed) for table in tables.outputs]
+        self.lower = [table.to(dtype) for table in tables.lower]
+        self.state = matrix(model.head.state.weight.to(dtype), self.packed)
         levels = model.head.levels if isinstance(model.head, DepthHead) else ()
-        self.levels = [LevelSteps.of(level, self.packed) for level in levels]
+        self.levels = [LevelSteps.of(level, self.packed, dtype) for level in levels]
+
+    @property
+    def num_bytes(self) -> int:
+        """Weights that a step reads: all matrices, once. Of the input tables it looks up a row a level."""
+        levels = [each for level in self.levels for each in (level.expand, level.contract)]
+        return sum(each.num_bytes for each in (*self.body.matrices, *levels, *self.outputs, self.state))
 
     def _start_ids(self, num_levels: int) -> Tensor:
         """[L] ids of `inputs` whose sum, and the last of which alone where there is one level, is the start."""
@@ -128,7 +139,8 @@ class StepModel:
 
     def embed_condition(self, condition: Tensor) -> Tensor:
         """ids [C, Lc] -> [C, D], zero where unknown."""
-        return embed(self.tables.condition, condition.clamp_min(0)).masked_fill(condition[:, :1] == UNKNOWN, 0.0)
+        embedded = embed(self.tables.condition, condition.clamp_min(0)).to(self.dtype)
+        return embedded.masked_fill(condition[:, :1] == UNKNOWN, 0.0)
 
     def mix(self, embedded: Tensor, unknown: Tensor, start: int, end: int) -> Tensor:
         """embedded [C, D], unknown [C, 1] -> [(end - start) * stride, D], what is added to the steps of that piece."""
@@ -149,8 +161,8 @@ class StepModel:
         chosen: list[Tensor] = []
         for level, module in enumerate(self.levels):
             chosen.append(pick(level, self.outputs[level](module(x))))
-            if level < len(self.tables.lower):
-                x = x + F.embedding(chosen[-1], self.tables.lower[level])
+            if level < len(self.lower):
+                x = x + F.embedding(chosen[-1], self.lower[level])
         return torch.stack(chosen, dim=1)
 
     def flat_logits(self, states: Tensor, level: int) -> Tensor:
@@ -158,15 +170,15 @@ class StepModel:
         return self.outputs[level](self.state(states))
 
 
-_PREPARED: WeakKeyDictionary[StageModel, tuple[list[tuple[int, int]], StepModel]] = WeakKeyDictionary()
+_PREPARED: WeakKeyDictionary[StageModel, tuple[list[object], StepModel]] = WeakKeyDictionary()
 
 
-def prepared(model: StageModel) -> StepModel:
-    """The model's StepModel, made once for the weights and codebooks that it has now."""
+def prepared(model: StageModel, dtype: torch.dtype | None = None) -> StepModel:
+    """The model's StepModel, made once for the weights and codebooks that it has now and the `dtype` last asked for."""
     with torch.inference_mode():
         features = [value for value in (model.target_features, model.condition_features) if value is not None]
-        version = [(value.data_ptr(), value._version) for value in (*model.parameters(), *features)]
+        version = [dtype, *((value.data_ptr(), value._version) for value in (*model.parameters(), *features))]
         known = _PREPARED.get(model)
         if known is None or known[0] != version:
-            known = _PREPARED[model] = (version, StepModel(model))
+            known = _PREPARED[model] = (version, StepModel(model, dtype))
         return known[1]

@@ -41,7 +41,7 @@ class SlotCache:
         count = keys_values[0].shape[2]
         kept = torch.arange(max(0, count - self.num_places), count, device=keys_values[0].device)
         for layer, known in zip(self.layers, keys_values, strict=True):
-            layer[slot, kept % self.num_places] = known[:, :, kept].permute(2, 0, 1, 3)
+            layer[slot, kept % self.num_places] = known[:, :, kept].permute(2, 0, 1, 3).to(layer.dtype)
 
     def copy(self, source: int, target: int) -> None:
         for layer in self.layers:

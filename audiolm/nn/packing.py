@@ -44,6 +44,10 @@ class PlainMatrix:
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
 
+    @property
+    def num_bytes(self) -> int:
+        return self.weight.nbytes
+
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight)
 
@@ -61,6 +65,10 @@ class PackedMatrix:
     def __init__(self, values: Tensor, exponents: Tensor) -> None:
         self.values, self.steps = values, steps(exponents)
         self.ones = torch.ones(values.shape[0], dtype=torch.bfloat16)
+
+    @property
+    def num_bytes(self) -> int:
+        return self.values.nbytes + self.steps.nbytes
 
     def _whole(self, x: Tensor) -> Tensor:
         return torch._weight_int8pack_mm(x.bfloat16(), self.values, self.ones)

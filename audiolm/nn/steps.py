@@ -28,14 +28,14 @@ class BlockSteps:
     feed_out: Matrix
 
     @classmethod
-    def of(cls, block: TransformerBlock, packed: bool) -> BlockSteps:
+    def of(cls, block: TransformerBlock, packed: bool, dtype: torch.dtype) -> BlockSteps:
         return cls(
-            block.attention_norm.weight,
-            matrix(block.attention.qkv.weight, packed),
-            matrix(block.attention.out.weight, packed),
-            block.feed_forward_norm.weight,
-            matrix(block.feed_in.weight, packed),
-            matrix(block.feed_out.weight, packed),
+            block.attention_norm.weight.to(dtype),
+            matrix(block.attention.qkv.weight.to(dtype), packed),
+            matrix(block.attention.out.weight.to(dtype), packed),
+            block.feed_forward_norm.weight.to(dtype),
+            matrix(block.feed_in.weight.to(dtype), packed),
+            matrix(block.feed_out.weight.to(dtype), packed),
         )
 
 
@@ -53,14 +53,18 @@ class Place:
 class BodySteps:
     """[B, D] -> [B, D], rows of different lengths side by side; everything they remember is in the cache."""
 
-    def __init__(self, body: Transformer, packed: bool) -> None:
+    def __init__(self, body: Transformer, packed: bool, dtype: torch.dtype = torch.float32) -> None:
         self.config, self.window = body.config, body.window
-        self.blocks = [BlockSteps.of(block, packed) for block in body.blocks]
-        self.norm = body.norm.weight
+        self.blocks = [BlockSteps.of(block, packed, dtype) for block in body.blocks]
+        self.norm = body.norm.weight.to(dtype)
 
     @property
     def head_width(self) -> int:
         return self.config.width // self.config.num_heads
+
+    @property
+    def matrices(self) -> list[Matrix]:
+        return [each for block in self.blocks for each in (block.qkv, block.out, block.feed_in, block.feed_out)]
 
     def init_cache(self, num_rows: int, num_positions: int) -> SlotCache:
         """For rows of at most `num_positions` positions (of which only `window` are kept)."""

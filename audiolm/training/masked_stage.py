@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from audiolm.config import FRAME_RATE_HZ, MaskedConfig, TransformerConfig
+from audiolm.checkpoints.components import MASKED
+from audiolm.checkpoints.tensors import component_hash
+from audiolm.config import MaskedConfig
 from audiolm.errors import TrainingError
 from audiolm.lm.masked import MaskedModel
 from audiolm.training.loop import Task
-from audiolm.training.runs import load_weights
+from audiolm.training.runs import load_run, load_weights
 from audiolm.training.stage import StageData, StageOptions, crops_of, sources, with_noise
 from audiolm.training.token_crops import TokenCrops
 
@@ -26,50 +28,41 @@ VALIDATED_SHARES = (1.0, 0.5)  # masked; all masked is what the first pass of de
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = MaskedConfig()
-    body = defaults.transformer
     parser.add_argument("--tokens", type=Path, nargs="+", required=True, help="token caches")
-    parser.add_argument("--codec", type=Path, required=True, help="codec run or checkpoint's codec, for its codebooks")
+    parser.add_argument("--codec", type=Path, required=True, help="codec run")
+    parser.add_argument("--fine", type=Path, required=True, help="run of the fine stage whose tables and head it takes")
     parser.add_argument("--batch-size", type=int, default=12, help="windows a step")
-    parser.add_argument("--window-s", type=float, default=3.0)
-    parser.add_argument("--width", type=int, default=body.width)
-    parser.add_argument("--layers", type=int, default=body.num_layers)
-    parser.add_argument("--heads", type=int, default=body.num_heads)
-    parser.add_argument("--feed-forward", type=int, default=body.feed_forward)
-    parser.add_argument("--depth-width", type=int, default=defaults.depth_width)
-    parser.add_argument("--learnt-dimension", type=int, default=defaults.learnt_dimension)
+    parser.add_argument("--layers", type=int, help="of the body (default: as many as the fine stage, and its weights)")
     parser.add_argument("--passes", type=int, default=defaults.num_passes, help="of decoding, by default")
-    parser.add_argument("--dropout", type=float, default=body.dropout)
+    parser.add_argument("--dropout", type=float, default=defaults.transformer.dropout)
     parser.add_argument("--token-noise", type=float, default=0.03, help="share of known ids replaced by random ones")
     parser.add_argument("--condition-noise", type=float, default=0.05, help="the same for the coarse codes")
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
 
 
 def build(args: argparse.Namespace) -> MaskedTask:
-    """Raises TrainingError for caches that do not belong together or lack a split."""
-    corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, "fine_masked")
-    num_levels, size, dimension = codebooks.shape
+    """Raises TrainingError for caches and runs that do not belong together, or caches that lack a split."""
+    corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, ("codec",))
+    component, fine, _ = load_run(args.fine)
+    if component != "stage_fine":
+        raise TrainingError(f"{args.fine} holds a run of {component!r}, not of a fine stage")
+    fine.set_codebooks(codebooks[num_coarse:], codebooks[:num_coarse])
+    layers = args.layers or fine.config.transformer.num_layers
     config = MaskedConfig(
-        levels=(size,) * (num_levels - num_coarse),
-        condition_levels=(size,) * num_coarse,
-        max_steps=round(args.window_s * FRAME_RATE_HZ),
-        feature_dimension=dimension,
-        learnt_dimension=args.learnt_dimension,
-        depth_width=args.depth_width,
+        levels=fine.config.levels,
+        condition_levels=fine.config.condition_levels,
+        max_steps=fine.config.max_steps,
         num_passes=args.passes,
-        transformer=TransformerConfig(
-            width=args.width,
-            num_layers=args.layers,
-            num_heads=args.heads,
-            feed_forward=args.feed_forward,
-            dropout=args.dropout,
-        ),
+        transformer=replace(fine.config.transformer, num_layers=layers, dropout=args.dropout),
     )
     model = MaskedModel(config)
+    model.attach(fine.to(args.device))
+    model.start_from_fine()
     if args.init is not None:
-        load_weights(args.init, "fine_masked", model)
-    model.set_codebooks(codebooks[num_coarse:], codebooks[:num_coarse])
+        load_weights(args.init, MASKED, model)
     data = StageData(crops_of(corpora, "train"), crops_of(corpora, "valid"), num_coarse)
     options = StageOptions(args.batch_size, args.token_noise, args.condition_noise, args.precision)
+    made_for["stage_fine"] = component_hash(fine.state_dict())
     return MaskedTask(model.to(args.device), data, options, made_for)
 
 
@@ -89,7 +82,7 @@ class MaskedBatch:
 class MaskedTask(Task):
     """Masked frames from the others; noise on what is read, never on what is predicted."""
 
-    component = "fine_masked"
+    component = MASKED
 
     def __init__(self, model: MaskedModel, data: StageData, options: StageOptions, made_for: dict[str, str]) -> None:
         if not data.train.num_frames or not data.valid.num_frames:
@@ -99,6 +92,8 @@ class MaskedTask(Task):
         self.modules = nn.ModuleDict({"model": model})
         self.data, self.options, self.made_for = data, options, made_for
         self.device = model.mask.device
+        with torch.no_grad():
+            self.tables = model.fine.tables()
         self._held_out: list[MaskedBatch] | None = None
 
     def batch(self, generator: torch.Generator) -> MaskedBatch:
@@ -109,7 +104,7 @@ class MaskedTask(Task):
         return MaskedBatch(*(value.to(self.device) for value in (targets, condition, masked, inputs)))
 
     def loss(self, group: str, batch: MaskedBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        loss, per_level = self.model.loss(batch.targets, batch.condition, batch.masked, batch.inputs)
+        loss, per_level = self.model.loss(self.tables, batch.targets, batch.condition, batch.masked, batch.inputs)
         return loss, {f"level_{level}": value for level, value in enumerate(per_level)}
 
     def validate(self) -> dict[str, float]:
@@ -130,7 +125,7 @@ class MaskedTask(Task):
         losses = []
         for batch in self._held_out or ():
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-                loss, _ = self.model.loss(batch.targets, batch.condition, batch.masked < share)
+                loss, _ = self.model.loss(self.tables, batch.targets, batch.condition, batch.masked < share)
             losses.append(float(loss))
         return sum(losses) / len(losses)
 

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(args: argparse.Namespace) -> StageTask:
     """Raises TrainingError for caches that do not belong together or lack a split."""
-    corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, f"stage_{args.stage}")
+    corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, MADE_FOR[f"stage_{args.stage}"])
     model = StageModel(_config(args, codebooks, num_coarse, corpora[0].meta["num_clusters"]))
     if args.init is not None:
         load_weights(args.init, f"stage_{args.stage}", model)
@@ -63,14 +63,16 @@ def build(args: argparse.Namespace) -> StageTask:
     return StageTask(model.to(args.device), StageData(train, valid, num_coarse), options, made_for)
 
 
-def sources(folders: list[Path], codec: Path, component: str) -> tuple[list[TokenCorpus], Tensor, int, dict[str, str]]:
-    """The token caches, their codec's codebooks [Q, K, D] and coarse levels, and what a component on them is made for.
+def sources(
+    folders: list[Path], codec: Path, made_for: tuple[str, ...]
+) -> tuple[list[TokenCorpus], Tensor, int, dict[str, str]]:
+    """The token caches, their codec's codebooks [Q, K, D] and coarse levels, and the hashes of `made_for`.
 
     Raises TrainingError where the caches or the codec do not belong together.
     """
     corpora = [TokenCorpus(folder) for folder in folders]
-    made_for = _made_for(corpora, component)
-    return corpora, *_codebooks(codec, corpora[0].meta), made_for
+    hashes = _hashes(corpora)
+    return corpora, *_codebooks(codec, corpora[0].meta), {name: hashes[name] for name in made_for}
 
 
 def crops_of(corpora: list[TokenCorpus], split: str, fluent: bool | None = None) -> TokenCrops:
@@ -233,14 +235,14 @@ def with_noise(ids: Tensor, levels: tuple[int, ...], share: float, generator: to
     return torch.where(torch.rand(ids.shape, generator=generator) < share, drawn, ids)
 
 
-def _made_for(corpora: list[TokenCorpus], component: str) -> dict[str, str]:
+def _hashes(corpora: list[TokenCorpus]) -> dict[str, str]:
     """The tokenizers' hashes, of which all caches must agree. Raises TrainingError where they do not."""
     first = corpora[0].meta
     for other in corpora[1:]:
         for key in ("codec", "semantic"):
             if other.meta[key] != first[key]:
                 raise TrainingError(f"token caches of different tokenizers: {key} {first[key]} and {other.meta[key]}")
-    return {name: first[name] for name in MADE_FOR[component]}
+    return {key: first[key] for key in ("codec", "semantic")}
 
 
 def _codebooks(run: Path, meta: dict[str, Any]) -> tuple[Tensor, int]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from audiolm.benchmark.__main__ import main
 from audiolm.benchmark.stages import measure, synthetic_prompt, table
+from audiolm.benchmark.timing import interleaved
 from audiolm.pipeline import Pipeline
 from audiolm.request import ContinuationRequest
 from tests.tiny import make_tiny_checkpoint
@@ -28,20 +30,59 @@ def test_figures_are_consistent(tiny_folder):
     assert by_name["coarse"].tokens_per_s == pytest.approx(80 / by_name["coarse"].seconds)
     assert speed.seconds == pytest.approx(sum(stage.seconds for stage in speed.stages))
     assert speed.real_time_factor == pytest.approx(speed.seconds / 0.4)
-    text = table(speed)
+    text = table(speed.to_dict())
     assert all(name in text for name in (*by_name, "whole", "torch", speed.processor, "tokens/s", "real-time factor"))
 
 
-def test_the_command_prints_json_and_a_table(tiny_folder, capsys):
+def test_the_command_prints_a_table_and_writes_json(tiny_folder, tmp_path, capsys):
     options = ["--checkpoint", str(tiny_folder), "--seconds", "0.2", "--prompt-seconds", "0.5", "--device", "cpu"]
-    assert main([*options, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["generated_s"] == pytest.approx(0.2)
-    assert main(options) == 0
-    assert capsys.readouterr().out.startswith("tiny-speech: 1 x 0.20 s")
+    assert main(["stages", *options, "--runs", "1", "--json", str(tmp_path / "figures.json")]) == 0
+    assert json.loads((tmp_path / "figures.json").read_text())["generated_s"] == pytest.approx(0.2)
+    assert "tiny-speech: 1 x 0.20 s" in capsys.readouterr().out
+
+
+def test_a_step_is_measured_beside_its_floor_and_its_twins(tiny_folder, tmp_path, capsys):
+    options = [
+        "--checkpoint",
+        str(tiny_folder),
+        "--rows",
+        "2",
+        "--length",
+        "3",
+        "--json",
+        str(tmp_path / "figures.json"),
+    ]
+    assert main(["decode", *options, "--runs", "1"]) == 0
+    steps = json.loads((tmp_path / "figures.json").read_text())["steps"]
+    assert [(row["stage"], row["rows"]) for row in steps] == [("semantic", 2), ("coarse", 2), ("fine", 2)]
+    for row in steps:
+        assert row["share_of_floor"] == pytest.approx(row["floor_ms"] / row["step_ms"])
+        assert row["megabytes_read"] > 0
+    assert "of floor" in capsys.readouterr().out
+
+
+def test_costs_against_length_are_plotted(tiny_folder, tmp_path, capsys):
+    options = ["--checkpoint", str(tiny_folder), "--seconds", "1", "2", "--plot", str(tmp_path / "costs.png")]
+    assert main(["scaling", *options, "--runs", "1"]) == 0
+    assert (tmp_path / "costs.png").stat().st_size > 5000
+    assert "fine" in capsys.readouterr().out
+
+
+def test_the_codec_is_measured_whole_and_as_a_stream(tiny_folder, capsys):
+    assert main(["codec", "--checkpoint", str(tiny_folder), "--runs", "1"]) == 0
+    assert "decode in blocks of 25 frames" in capsys.readouterr().out
+
+
+def test_works_take_turns_and_each_is_told_of():
+    order = []
+    times = interleaved({"a": lambda: order.append("a") or time.sleep(0.03), "b": lambda: time.sleep(0.03)}, runs=3)
+    assert len(order) == 2 + 3
+    assert set(times) == {"a", "b"}
+    assert times["a"].runs == 3
 
 
 def test_errors_are_one_line(capsys):
-    assert main(["--checkpoint", "no-such"]) == 2
+    assert main(["stages", "--checkpoint", "no-such"]) == 2
     assert capsys.readouterr().err.startswith("audiolm.benchmark: ")
 
 

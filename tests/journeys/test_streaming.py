@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
@@ -53,9 +54,22 @@ def test_chunks_of_equal_length_arrive_in_full_and_are_played_without_a_gap(tiny
         steps, places = np.abs(np.diff(heard)), np.arange(15_999, len(heard) - 1, 16_000)
         assert steps[places].max() <= steps.max() * 1.01
     played, gaps = received["state"]["played"], received["state"]["gaps"]
-    for before, after in zip(played, played[1:], strict=False):
+    for before, after in itertools.pairwise(played):
         silence = (after["startS"] - before["startS"]) * 16_000 - before["samples"]
         assert gaps or abs(silence) < 1e-3
+
+
+def test_a_stopped_run_is_silent(tiny, prompt):
+    page = tiny
+    upload(page, prompt)
+    set_number(page, "continuation-s", 30)
+    set_number(page, "num-continuations", 4)
+    page.click("#generate")
+    player = page.locator("#stream audiolm-stream")
+    expect(player.get_by_role("button", name="Stop the sound")).to_be_visible(timeout=RUN_MS)
+    page.click("#generate-stop")
+    expect(page.locator("#generate-status .notice.stopped")).to_be_visible()
+    expect(player.get_by_role("button")).to_have_count(0)
 
 
 def test_the_sound_stops_when_it_is_told_to_and_another_continuation_can_be_chosen(tiny, prompt):

@@ -164,3 +164,32 @@ def test_a_finished_row_takes_no_further_step_until_it_leaves():
     assert batch.num_free == 1
     with pytest.raises(KeyError):
         batch.leave(slot)
+
+
+def test_bfloat16_decodes_nearly_as_float32():
+    model = stage_model("coarse", "depth")
+    prompt, condition = random_steps(model, 2, 30)
+    batches = [SlotBatch(model, 4, 30, dtype=dtype) for dtype in (None, torch.bfloat16)]
+    for batch in batches:
+        for row in range(2):
+            request = {"prompt": prompt[row, :9], "condition": condition[row], "sampling": SETTINGS[0], "num_steps": 3}
+            join(batch, request, row)
+    with torch.inference_mode():
+        exact, rounded = (
+            steps.outputs[0](steps.levels[0](steps.state(batch._states[:2]))).float().softmax(-1)
+            for batch, steps in ((batch, batch._steps) for batch in batches)
+        )
+    assert 0 < (exact - rounded).abs().max() < 0.05
+
+
+@pytest.mark.long
+def test_a_compiled_batch_chooses_what_an_eager_one_does():
+    model = stage_model("coarse", "depth")
+    rows = list(requests(model, 3))
+    batches = [SlotBatch(model, 4, 40, compiled=compiled) for compiled in (False, True)]
+    made = []
+    for batch in batches:
+        slots = [join(batch, request, seed) for request, seed in rows]
+        steps = [batch.step() for _ in range(15)]
+        made.append(torch.stack([torch.stack([step[slot] for slot in slots]) for step in steps]))
+    assert torch.equal(*made)

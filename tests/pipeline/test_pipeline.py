@@ -242,16 +242,21 @@ def test_short_and_silent_prompts_are_refused(pipeline):
         finish(pipeline.continue_prompt(Waveform(torch.zeros(16000)), request()))
 
 
-def test_running_out_of_memory_is_a_typed_error_and_the_next_run_succeeds(pipeline, monkeypatch):
+def _out_of_device_memory(*arguments: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nand more")
+
+
+def _out_of_memory(*arguments: object) -> torch.Tensor:
+    return torch.empty(2**50)
+
+
+@pytest.mark.parametrize("greedy", [_out_of_memory, _out_of_device_memory])
+def test_running_out_of_memory_is_a_typed_error_and_the_next_run_succeeds(pipeline, monkeypatch, greedy):
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.models.codec, "decode_step", _out_of_memory)
+        patch.setattr(pipeline.models.codec, "decode_step", greedy)
         with pytest.raises(DeviceMemoryError, match="not enough memory"):
             finish(pipeline.continue_prompt(PROMPT, request()))
     finish(pipeline.continue_prompt(PROMPT, request()))
-
-
-def _out_of_memory(codes: torch.Tensor) -> torch.Tensor:
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nand more")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from audiolm import stages
 from audiolm.config import SamplingConfig
 from audiolm.errors import RequestError
+from audiolm.lm import generate_steps
 from audiolm.lm.sequences import expand_runs, merge_repeats
 from audiolm.receipt import derive_seed
 from audiolm.stages import StageRun, finished, run_coarse, run_fine, run_semantic
@@ -76,16 +76,17 @@ def test_prompts_of_unequal_numbers_of_steps_are_refused():
 
 
 @pytest.mark.parametrize(("prompt", "limit"), [(PROMPT_IDS, 20), (PROMPT_IDS[:0], 14), (torch.full((30,), 7), 14)])
-def test_a_semantic_window_counts_the_trained_positions_not_steps(prompt, limit, monkeypatch):
+def test_a_semantic_window_counts_the_trained_positions_not_steps(prompt, limit):
     """40 positions were trained on; the first prompt has 23 positions in 12 steps."""
-    read, generate_steps = [], stages.generate_steps
+    read = []
 
     def generate(model, *, prompt, num_steps, **options):
         read.append(num_steps + (0 if prompt is None else prompt.shape[1]))
         return generate_steps(model, prompt=prompt, num_steps=num_steps, **options)
 
-    monkeypatch.setattr(stages, "generate_steps", generate)
-    finished(run_semantic(stage_run("semantic", 2, max_steps=40), prompt, 300, seeds=[5]))
+    run = stage_run("semantic", 2, max_steps=40)
+    run.generate = generate
+    finished(run_semantic(run, prompt, 300, seeds=[5]))
     assert max(read) == limit
 
 

@@ -272,6 +272,27 @@ def test_a_run_that_breaks_every_engine_is_given_up_and_the_others_are_kept():
     assert engine.status().restarts == 3
 
 
+def test_a_run_that_takes_too_much_memory_is_given_up_and_the_next_one_succeeds(monkeypatch):
+    used = [100]
+    monkeypatch.setattr("app.engine.memory.used_bytes", lambda: used[0])
+    monkeypatch.setattr("app.engine.worker.FIGURES_EVERY_S", 0.02)
+
+    def greedy(folder: Path, engine: int) -> Iterator[str]:
+        try:
+            used[0] = 1001
+            while True:
+                yield None
+        finally:
+            used[0] = 100
+
+    engine = Engine(Launcher(greedy=greedy, next=words("next")), 1, 9, most_bytes=1000)
+    with pytest.raises(EngineError, match="stopped 3 times"):
+        list(run(engine, "greedy"))
+    used[0] = 100
+    assert told(run(engine, "next")) == ["next"]
+    assert engine.status().memory_bytes <= 1001
+
+
 def test_a_full_line_refuses_at_once():
     done = threading.Event()
     engine = Engine(Launcher(first=gate(done)), 1, 1)

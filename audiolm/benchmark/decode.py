@@ -1,0 +1,164 @@
+"""A step of each stage against what reading its weights takes, against slower twins, and against other software."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from audiolm.benchmark.peers import coarse_peers
+from audiolm.benchmark.timing import interleaved, reading
+from audiolm.checkpoints import registry
+from audiolm.config import STAGES, SamplingConfig, StageConfig, TransformerConfig
+from audiolm.lm import SlotBatch, StageModel
+from audiolm.nn.packing import pack_rows, unpack_rows
+
+OFF_THE_GRID = 1.0001  # times this, weights are no longer what int8 holds: the float32 twin
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", default="speech-small", help="embedded name, folder or Hub id")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16], help="decoded side by side")
+    parser.add_argument("--length", type=int, default=250, help="steps before those that are timed")
+    parser.add_argument("--peers", action="store_true", help="other software too, at 400 frames (8 s)")
+    parser.add_argument("--large", action="store_true", help="also a coarse stage of 0.1 B random weights")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    models = dict(registry.load(args.checkpoint, None, torch.device("cpu")).stages)
+    rows = [
+        _figures(stage, models[stage], num_rows, min(args.length, models[stage].config.max_steps // 2), args.runs)
+        for stage in STAGES
+        for num_rows in args.rows
+    ]
+    if args.large:
+        rows += [_figures("coarse, 0.1 B", large_model(), num_rows, args.length, args.runs) for num_rows in (1, 4)]
+    peers = _against_peers(models["coarse"], args.runs) if args.peers else []
+    return {"steps": rows, "peers": peers}
+
+
+def _figures(name: str, model: StageModel, num_rows: int, length: int, runs: int) -> dict[str, Any]:
+    """Milliseconds of a step of `num_rows` rows after `length` steps, and the same of the twins and of the floor."""
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(OFF_THE_GRID)
+    batch, step = stepping(model, num_rows, length)
+    works: dict[str, Callable[[], object]] = {
+        "step": step,
+        "floor": reading(batch.bytes_read(length), torch.device("cpu")),
+        "float32": stepping(twin, num_rows, length)[1],
+        "uncached": _uncached(model, num_rows, length),
+    }
+    times = {name: each.median_s * 1e3 for name, each in interleaved(works, runs).items()}
+    return {
+        "stage": name,
+        "rows": num_rows,
+        "megabytes_read": batch.bytes_read(length) / 1e6,
+        **{f"{name}_ms": value for name, value in times.items()},
+        "share_of_floor": times["floor"] / times["step"],
+        "times_float32": times["float32"] / times["step"],
+        "times_uncached": times["uncached"] / times["step"],
+        "tokens_per_s": num_rows * len(model.config.levels) / times["step"] * 1e3,
+    }
+
+
+def stepping(model: StageModel, num_rows: int, length: int) -> tuple[SlotBatch, Callable[[], object]]:
+    """A batch whose rows are `length` steps long, and the work of a step; rows that are done begin anew."""
+    config = model.config
+    batch = SlotBatch(model, num_rows, config.max_steps)
+    prompt = torch.stack([torch.randint(size, (length,)) for size in config.levels], dim=1)
+    num_condition = -(-config.max_steps // config.condition_stride)
+    known = [torch.randint(size, (num_condition,)) for size in config.condition_levels]
+    condition = torch.stack(known, dim=1) if known else None
+    slots: list[int] = []
+
+    def begin() -> None:
+        for slot in slots:
+            batch.leave(slot)
+        options = {"sampling": SamplingConfig(), "num_steps": config.max_steps - length}
+        slots[:] = [batch.join(prompt, condition, generator=torch.Generator().manual_seed(0), **options)]
+        for row in range(1, num_rows):
+            generator = torch.Generator().manual_seed(row)
+            slots.append(batch.fork(slots[0], generator=generator, sampling=SamplingConfig()))
+
+    def work() -> None:
+        if not slots or not batch.ready(slots[0]):
+            begin()
+        batch.step()
+
+    begin()
+    return batch, work
+
+
+def _uncached(model: StageModel, num_rows: int, length: int) -> Callable[[], object]:
+    """What one step costs where nothing is kept: the whole sequence again."""
+    config = model.config
+    targets = torch.stack([torch.randint(size, (num_rows, length)) for size in config.levels], dim=2)
+    known = [torch.randint(size, (num_rows, length)) for size in config.condition_levels]
+    condition = torch.stack(known, dim=2) if known else None
+
+    def work() -> None:
+        with torch.inference_mode():
+            model.logits(targets, condition)
+
+    return work
+
+
+def large_model() -> StageModel:
+    """A coarse stage of 0.1 B weights: where reading them is nearly all that a step does."""
+    body = TransformerConfig(width=1024, num_layers=8, num_heads=16, feed_forward=4096)
+    levels = (1024,) * 4
+    config = StageConfig("coarse", "depth", levels, (512,), 2, 500, depth_width=512, transformer=body)
+    model = StageModel(config)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.copy_(unpack_rows(*pack_rows(module.weight)))
+    return model.eval().requires_grad_(False)
+
+
+def _against_peers(model: StageModel, runs: int) -> list[dict[str, Any]]:
+    """Coarse tokens a second at 8 s, one row, of this and of what else is installed."""
+    num_frames, levels = 400, len(model.config.levels)
+    peers = coarse_peers(model.config, num_frames, 1)
+    works: dict[str, Callable[[], object]] = {"this": stepping(model, 1, num_frames)[1]}
+    for peer in peers:
+        works[peer.name] = peer.work
+        if peer.base is not None:
+            works[f"{peer.name}, base"] = peer.base
+    times = interleaved(works, runs)
+    own = times["this"].median_s
+    found = [{"name": "this", "ms_per_frame": own * 1e3, "tokens_per_s": levels / own, "times": 1.0}]
+    for peer in peers:
+        base = 0.0 if peer.base is None else times[f"{peer.name}, base"].median_s
+        seconds = (times[peer.name].median_s - base) / peer.frames
+        found.append(
+            {
+                "name": peer.name,
+                "ms_per_frame": seconds * 1e3,
+                "tokens_per_s": levels / seconds,
+                "times": seconds / own,
+            }
+        )
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    head = f"{'stage':14} rows  MB read  step ms  floor ms  of floor  float32  uncached  tokens/s"
+    lines = [head]
+    for row in result["steps"]:
+        lines.append(
+            f"{row['stage']:14} {row['rows']:4d} {row['megabytes_read']:8.1f} {row['step_ms']:8.2f} "
+            f"{row['floor_ms']:9.2f} {row['share_of_floor']:9.0%} {row['times_float32']:7.1f}x "
+            f"{row['times_uncached']:8.1f}x {row['tokens_per_s']:9.0f}"
+        )
+    for row in result["peers"]:
+        lines.append(
+            f"{row['name']}: {row['ms_per_frame']:.2f} ms a coarse frame at 8 s, {row['tokens_per_s']:.0f} tokens/s; "
+            f"{row['times']:.1f} times this"
+        )
+    return "\n".join(lines)
