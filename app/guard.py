@@ -85,6 +85,8 @@ class GuardedRun:
         try:
             self._check()
             event = next(self._events)
+            while self._outcome == "done" and isinstance(event, Course):  # a heartbeat behind the result
+                event = next(self._events)
         except StopIteration:
             self.close()
             raise

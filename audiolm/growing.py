@@ -54,8 +54,9 @@ class Excerpt:
 
     def of_row(self, row: int, first: int) -> Tensor:
         """[n, L], what is known of it from its step `first` on."""
-        known = self.source.span(self.start, min(self.end, len(self.source)))[row]
-        if self.is_complete:
+        end = min(self.end, len(self.source))  # looked at once: another thread may append meanwhile
+        known = self.source.span(self.start, end)[row]
+        if end == self.end:
             known = torch.cat([known, known[-1:].expand(self.length - len(known), -1)])
         return known[first:]
 

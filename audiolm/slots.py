@@ -35,6 +35,7 @@ class Row:
     num_steps: int
     steps: list[Tensor] = field(default_factory=list)
     given: int = 0  # condition steps that the batch has
+    told_complete: bool = False  # whether the batch knows that these were all
     error: Exception | None = None
 
     def can_join(self, stride: int) -> bool:
@@ -48,10 +49,17 @@ class Row:
         """What is new of the condition, and whether it is all."""
         if not isinstance(self.condition, Excerpt):
             return self.condition, True
-        complete = self.condition.is_complete
+        self.told_complete = self.condition.is_complete  # before it is read: what is appended meanwhile is told next
         new = self.condition.of_row(self.number, self.given)
         self.given += len(new)
-        return new, complete
+        return new, self.told_complete
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the condition has grown, or has become complete, since the batch was told."""
+        if not isinstance(self.condition, Excerpt):
+            return False
+        return self.given < len(self.condition) or (self.condition.is_complete and not self.told_complete)
 
 
 class Slots:
@@ -99,7 +107,7 @@ class Slots:
         """False where no row can."""
         self._admit()
         for slot, row in list(self._active.items()):
-            if isinstance(row.condition, Excerpt) and row.given < len(row.condition):
+            if row.has_news:
                 new, complete = row.take()
                 self._batch.extend(slot, new, complete)
         if not self._active:

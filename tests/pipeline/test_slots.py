@@ -121,3 +121,28 @@ def test_a_step_that_fails_ends_the_rows_it_held_and_the_next_ones_get_fresh_slo
             next(held)
     again = decoder.decode("again", COARSE, **asked(2))
     assert torch.equal(drained(again), drained(generate_steps(COARSE, **asked(2))))
+
+
+class AppendedMeanwhile(Growing):
+    """Grows by its last step at the `n`-th look at its length, as if another thread had appended it just then."""
+
+    looks, last, at = 0, None, 0
+
+    def __len__(self) -> int:
+        known = super().__len__()
+        self.looks += 1
+        if self.looks == self.at and self.last is not None:
+            self.append(self.last)
+        return known
+
+
+@pytest.mark.parametrize("at", range(1, 14))
+def test_a_condition_that_becomes_complete_while_it_is_read_loses_no_step_and_waits_for_none(at):
+    request = asked(6, rows=1)
+    whole, condition = drained(generate_steps(COARSE, **request)), request["condition"]
+    source = AppendedMeanwhile(condition[:, :10], 11)
+    source.last, source.at = condition[:, 10], at
+    steps = Decoder().decode("run", COARSE, **asked(6, rows=1) | {"condition": Excerpt(source, 0, 11, 11)})
+    got = [step for _, step in zip(range(200), steps, strict=False) if step is not None]
+    assert len(got) == 12
+    assert torch.equal(torch.stack(got, dim=1), whole)

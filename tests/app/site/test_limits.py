@@ -140,6 +140,13 @@ def test_a_run_gives_its_place_back_however_it_ends():
         assert f'audiolm_runs_total{{kind="detect",outcome="{outcome}"}} {count}' in text
 
 
+def test_nothing_that_only_says_how_it_goes_comes_after_the_result():
+    guard = Guard(Admission(WorkLimits()), Metrics())
+    events = [Loading("x"), Waiting(0, 1.0), "the result", Waiting(0, 2.0), Waiting(0, 3.0)]
+    assert list(guarded(guard, events)) == events[:3]
+    assert guard.admission.num_in_line == 0
+
+
 def test_a_run_that_takes_too_long_is_ended_but_waiting_does_not_count(monkeypatch):
     clock = Clock()
     monkeypatch.setattr("app.guard.time.monotonic", clock)
