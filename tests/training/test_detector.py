@@ -16,6 +16,7 @@ from audiolm.data.corpus import Corpus, CorpusWriter
 from audiolm.data.pairs import SPLITS, PairSet, PairWriter
 from audiolm.data.views import ViewSet
 from audiolm.detector import Detector
+from audiolm.detector.calibration import WIDEST_BAND
 from audiolm.detector.network import mel_frames
 from audiolm.errors import DataError, TrainingError
 from audiolm.pipeline import Pipeline
@@ -300,8 +301,9 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     shipped.attach(Listener(models.codec, models.semantic, models.stages))
     pairs = PairSet(viewed, "test")
     generated, original = pairs.pair(0, 0, LENGTH)
-    assert shipped.judge(Waveform(generated)).label == "generated"
-    assert shipped.judge(Waveform(original)).label == "original"
+    assert shipped.judge(Waveform(generated)).probability > 0.5
+    assert shipped.judge(Waveform(original)).probability < 0.5
+    assert config["calibration"]["uncertain_high"] == WIDEST_BAND  # a dozen clips prove little
     boundary = shipped.judge(Waveform(pairs.spliced(0)[0])).boundary_s
     assert boundary == pytest.approx(JOIN / 16_000, abs=0.5)
 

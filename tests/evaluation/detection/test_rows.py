@@ -294,7 +294,7 @@ def test_a_boundary_that_is_heard_is_found(pairs):
     assert value(report, "median error (s)") <= 0.2
     assert value(report, "a boundary is named in originals") == 0.0
     assert report.figure("median error without watermark (s)").n == 12
-    assert value(report, "median error of a constant guess (s)") > 0.25, "the true places must vary"
+    assert value(report, "median error of a constant guess (s)") > 0.15, "the true places must vary"
     assert report.met is True
 
 
