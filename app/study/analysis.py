@@ -134,6 +134,8 @@ def analyse(records: StudyRecords, seed: int = 0, with_mixed: bool = True) -> Re
     figures, tests, notes = [], [], [] if with_mixed else [WITHOUT_MIXED]
     if study.kind == MUSHRA and not judges_mid_anchor(study):
         notes.append(WITHOUT_MID_ANCHOR)
+    if ties := _num_ties(records, excluded):
+        notes.append(f"Answers that are no ratings, since they found no difference: {ties}.")
     if ratings and study.kind in (MOS, MUSHRA):
         figures += _score_figures(study, ratings, seed)
     elif ratings:
@@ -184,6 +186,12 @@ def _preference(study: Study, answer: AnswerRecord) -> Iterable[Rating]:
         clip = study.trial(answer.trial).clips[0]
         pair = " / ".join(_pair(study, answer))
         yield Rating(answer.session, clip, study.clip(clip).item, pair, float(preferred_one))
+
+
+def _num_ties(records: StudyRecords, excluded: dict[str, str]) -> int:
+    """Of the sessions that are analysed."""
+    scored = (answer for answer in records.answers if answer.role == SCORED and not excluded[answer.session])
+    return sum(answer.value == TIE for answer in scored)
 
 
 def _mos(study: Study, answer: AnswerRecord) -> Iterable[Rating]:

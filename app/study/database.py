@@ -116,16 +116,25 @@ class Database:
             copy.execute("PRAGMA journal_mode = DELETE")
 
     def replace_by(self, source: Path) -> None:
-        """Takes over a copy's content, less what was erased here since. Raises StoreError: none of ours, damaged."""
+        """Takes over a copy's content, less what was erased here since. Raises StoreError: none of ours, damaged.
+
+        What was erased is taken out of the copy in memory: it is in the file at no time, wherever the process dies.
+        """
         with self.reading() as connection:
             erased = connection.execute("SELECT birth FROM erased").fetchall()
-        with self._lock, closing(_checked_copy(source)) as copy:
-            copy.backup(self._connection)
+        with self._lock, closing(_checked_copy(source)) as copy, closing(sqlite3.connect(":memory:")) as staged:
+            copy.backup(staged)
+            staged.execute("PRAGMA foreign_keys = ON")
+            staged.executemany("INSERT OR IGNORE INTO erased VALUES (?)", erased)
+            staged.execute("DELETE FROM sessions WHERE birth IN (SELECT birth FROM erased)")
+            staged.execute("INSERT OR REPLACE INTO meta VALUES ('unscrubbed', '1')")
+            staged.commit()
+            staged.execute("VACUUM")
+            staged.backup(self._connection)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self.secret = self._read_secret()
-        with self.erasing() as connection:
-            connection.executemany("INSERT OR IGNORE INTO erased VALUES (?)", erased)
-            connection.execute("DELETE FROM sessions WHERE birth IN (SELECT birth FROM erased)")
+            self._scrubbed = False
+        self.scrub()
 
     @contextmanager
     def _transaction(self, kind: str) -> Iterator[None]:

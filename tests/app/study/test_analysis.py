@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from app.study.analysis import WITHOUT_MID_ANCHOR, analyse, ratings_of
-from app.study.definition import AB, ABX, HUMAN_AGAINST_DETECTOR, MOS, MUSHRA, Checks, Plan
+from app.study.definition import AB, ABX, HUMAN_AGAINST_DETECTOR, MOS, MUSHRA, SCORED, Checks, Plan
 from app.study.dictionary import COLUMNS
 from app.study.export import export_files, export_zip, safe_cell
 from app.study.methods import methods
@@ -92,6 +92,17 @@ def test_a_preference_counts_for_its_condition_on_either_side(store):
     results = analyse(run(store, study, choose), with_mixed=False)
     assert results.figure("one preferred").value == 1.0
     assert results.figure("first of the two chosen").value == 0.5  # sides are balanced
+
+
+def test_ties_are_no_ratings_and_are_told_of(store):
+    study, _ = make_study(AB, items=4)
+    study = replace(study, allow_tie=True)
+    records = run(store, study, lambda clips, view, dice: {"value": str(dice.choice(["first", "second", "tie"]))})
+    results = analyse(records, with_mixed=False)
+    ties = sum(answer.value == "tie" for answer in records.answers)
+    assert ties > 0
+    assert results.counts.ratings == sum(answer.role == SCORED for answer in records.answers) - ties
+    assert f"Answers that are no ratings, since they found no difference: {ties}." in results.notes
 
 
 def test_hearing_the_difference_is_scored_in_abx(store):

@@ -306,6 +306,26 @@ def test_a_restored_backup_does_not_bring_the_withdrawn_back(store, study, tmp_p
         store.session(later)
 
 
+def test_a_restore_that_was_cut_short_does_not_bring_the_withdrawn_back(store, study, clock, tmp_path, monkeypatch):
+    gone = take_part(store, study, PERSON["PROLIFIC_PID"])
+    backup = tmp_path / "backup.sqlite3"
+    store.backup(backup)
+    store.withdraw(gone)
+
+    def killed(database):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("app.study.database.Database._read_secret", killed)  # the first thing after the content
+    with pytest.raises(KeyboardInterrupt):
+        store.restore(backup)
+    monkeypatch.undo()
+    backup.unlink()
+    again = Store(store._database.path, clock)
+    assert again.results(study.id).sessions == ()
+    assert PERSON["PROLIFIC_PID"].encode() not in every_byte(again)
+    again.close()
+
+
 def test_a_backup_moves_to_another_machine_with_everything(store, study, tmp_path):
     token = take_part(store, study, "someone", steps=2)
     store.backup(tmp_path / "backup.sqlite3")
