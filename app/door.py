@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.answers import Answer, Kind
@@ -152,6 +152,9 @@ class Door:
             receive = self._metered(visitor, receive, headers)
         elif answer.kind is Kind.LOGIN and not self._house.uploads.may_try_to_log_in(visitor.address):
             raise Refused(429, "too many attempts; please wait some minutes")
+        if answer.kind is Kind.PAGE and scope["method"] == "HEAD":  # Gradio asks itself so, and gives up if it is slow
+            await HTMLResponse()(scope, receive, answer)
+            return
         found = _SESSION_IN_PATH.fullmatch(path)
         sessions = [found[1]] if found else parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [])
         self._check_sessions(visitor, sessions)
