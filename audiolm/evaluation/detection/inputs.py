@@ -39,7 +39,7 @@ class DetectionInputs:
     work: Path | None = None
     seed: int = 0
     show_progress: bool = False
-    _judged: dict[float, Judged] = field(default_factory=dict, repr=False)
+    _judged: dict[tuple[float, int | None], Judged] = field(default_factory=dict, repr=False)
 
     @property
     def domain(self) -> str:
@@ -83,9 +83,10 @@ class DetectionInputs:
 
     def judged(self, seconds: float) -> Judged:
         """What the detector says of `clips`, asked once for all rows."""
-        if seconds not in self._judged:
-            self._judged[seconds] = judge(self.pipeline, self.clips(seconds))
-        return self._judged[seconds]
+        key = seconds, self.num_items
+        if key not in self._judged:
+            self._judged[key] = judge(self.pipeline, self.clips(seconds))
+        return self._judged[key]
 
     def progress(self, things: Sequence[Thing], label: str) -> Iterable[Thing]:
         return tqdm(things, desc=label, leave=False, disable=not self.show_progress)
