@@ -132,8 +132,8 @@ def _look_up(found: Findings) -> Any:
         try:
             selection = parse_selection(event._data)
             with tempfile.TemporaryDirectory(prefix="audiolm-token-") as folder:
-                known = {id(clip.continuation) for clip in opened if clip.continuation is not None}
-                others = [clip for clip in kept if id(clip.continuation) not in known]
+                known = [clip.continuation.receipt for clip in opened if clip.continuation is not None]
+                others = [clip for clip in kept if clip.continuation is None or clip.continuation.receipt not in known]
                 result = look_up([*opened, *others], selection, Path(folder))
                 yield {found.entry: _entry_html(result), found.snippets: _stretches(result)}
         except Exception as error:

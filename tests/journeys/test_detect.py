@@ -167,15 +167,17 @@ def test_a_bad_recording_is_refused_in_the_page_and_the_last_verdict_stays(page,
 def test_a_judgement_that_waits_for_its_turn_can_be_stopped(page, server, prompt, recording):
     client = Client(server.url, verbose=False)
     long = {"continuation_s": 30, "num_continuations": 4, "api_name": "/continue"}
-    before = client.submit(handle_file(prompt), server.tiny, **long)
-    next(iter(before))
+    before = [client.submit(handle_file(prompt), server.tiny, **long) for _ in range(2)]  # as many as share the engine
+    for job in before:
+        next(iter(job))
     upload(page, recording)
     page.click("#detect")
-    expect(page.locator("#detect-status")).to_contain_text("Waiting: 1 run goes first")
+    expect(page.locator("#detect-status")).to_contain_text("Waiting: 2 runs go first")
     page.click("#detect-stop")
     expect(page.locator("#detect-status .notice.stopped")).to_be_visible()
     expect(page.locator("#detect")).to_be_enabled()
-    before.cancel()
+    for job in before:
+        job.cancel()
     client.close()
 
 
