@@ -200,7 +200,14 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("options", [[], ["--adversarial"], ["--adversarial", "--phase", "reconstructed"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], marks=pytest.mark.long),
+        pytest.param(["--adversarial"], marks=pytest.mark.long),
+        ["--adversarial", "--phase", "reconstructed"],
+    ],
+)
 def test_two_ranks_train_one_codec_and_one_of_them_reports(corpus, tmp_path, options):
     command = ["codec", "--data", str(corpus), "--out", str(tmp_path), *SMALL, *PLAIN, "--steps", "4", *options]
     outputs = run_ranks(TWO_RANKS, str(tmp_path), *command)

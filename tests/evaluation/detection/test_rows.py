@@ -85,8 +85,7 @@ def test_a_detector_that_hears_what_generation_adds_is_right_throughout(pairs):
 def test_enough_clips_that_are_all_told_apart_meet_the_target(pairs, monkeypatch):
     inputs = inputs_of(pairs)
     many = [inputs.judged(2.0)] * 6
-    inputs._judged[2.0] = type(many[0]).joined(many)
-    inputs._judged[1.0] = inputs._judged[2.0]
+    inputs._judged[2.0, None] = inputs._judged[1.0, None] = type(many[0]).joined(many)
     monkeypatch.setattr(discrimination, "_by_mark", lambda judged, inputs: [])
     assert discrimination.measure(inputs).met is True
 
