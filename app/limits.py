@@ -14,6 +14,8 @@ from audiolm.errors import BusyError, RequestError
 
 USUAL_RUN_S = 15.0  # what a run takes, until some have been seen
 SEEN_RUNS = 20  # the last ones, which an estimate is made from
+MAX_EXPECTED = 16  # requests beyond the line that are let in to be refused in the page; more are sent away at once
+EXPECTED_S = 10.0  # whoever was let in and did not get in line for so long is forgotten
 MAX_KNOWN = 10_000  # keys of an allowance; whoever was not seen for longest is forgotten
 
 
@@ -85,6 +87,7 @@ class Admission:
         self._clock = clock
         self._lock = threading.Lock()
         self._in_line: Counter[str] = Counter()
+        self._expected: deque[tuple[float, str]] = deque()  # (when, visitor), let in and not in line yet
         self._of_visitors = Allowance(limits.per_visitor, limits.window_s, clock)
         self._of_addresses = Allowance(limits.per_address, limits.window_s, clock)
         self._last_change = clock()
@@ -104,9 +107,25 @@ class Admission:
         """From now on every run is refused for `reason`."""
         self.closed = reason
 
+    def expect(self, visitor: Visitor) -> None:
+        """Of a request that will ask to `enter` when the page gets to it, which under a rush takes seconds.
+
+        Raises BusyError where so many were let in that this one would be refused then: it is told at once.
+        """
+        with self._lock:
+            now = self._clock()
+            while self._expected and self._expected[0][0] <= now - EXPECTED_S:
+                self._expected.popleft()
+            if len(self._expected) + self._in_line.total() >= self.limits.max_runs + MAX_EXPECTED:
+                raise self._full(len(self._expected) + self._in_line.total())
+            self._expected.append((now, visitor.key))
+
     def enter(self, visitor: Visitor) -> None:
         """Takes a place in the line, which `leave` must give back. Raises BusyError, which says when to come again."""
         with self._lock:
+            expected = next((each for each in self._expected if each[1] == visitor.key), None)
+            if expected is not None:
+                self._expected.remove(expected)
             self._refuse(visitor)
             now = self._clock()
             if not self._in_line.total():
@@ -130,10 +149,7 @@ class Admission:
         if self.closed:
             raise BusyError(self.closed)
         if self._in_line.total() >= limits.max_runs:
-            raise BusyError(
-                f"{self._in_line.total()} runs are under way or waiting, and no more are taken. "
-                f"Please try again in {spoken(self.estimate_s())}"
-            )
+            raise self._full(self._in_line.total())
         if 0 < limits.max_runs_of_visitor <= self._in_line[visitor.key]:
             raise BusyError(
                 f"at most {limits.max_runs_of_visitor} runs of yours may be under way or waiting at once. "
@@ -145,6 +161,12 @@ class Admission:
                     f"at most {share.amount:g} runs are taken from you in {share.window_s / 60:g} minutes. "
                     f"Please try again in {spoken(wait_s)}"
                 )
+
+    def _full(self, count: int) -> BusyError:
+        return BusyError(
+            f"{count} runs are under way or waiting, and no more are taken. "
+            f"Please try again in {spoken(self.estimate_s())}"
+        )
 
 
 def spoken(seconds: float) -> str:

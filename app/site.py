@@ -35,6 +35,8 @@ class Site:
         self.settings, self._service = settings, service
         self.belongings = Belongings(settings.cache_folder, settings.cache_age_s)
         self.guard = Guard(Admission(settings.work), Metrics())
+        self.run_events: set[int | str] = set()
+        """Which of the page's events begin a run; the page says it once it is built."""
         self.guard.metrics.gauge("audiolm_cache_bytes", self.belongings.num_bytes)
         for name, field in ENGINE_GAUGES.items():
             self.guard.metrics.gauge(name, lambda field=field: getattr(service.status(), field))
@@ -57,6 +59,8 @@ class Site:
             head.encode(),
             settings.local,
             Allowance(settings.posts_per_address, settings.work.window_s),
+            self.guard.admission,
+            self.run_events,
         )
         return {
             "routes": [

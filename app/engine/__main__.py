@@ -14,8 +14,12 @@ from app.engine.serving import serve
 from audiolm.audio import isolation
 from audiolm.errors import AudioFormatError
 
+NICENESS = 5  # the server answers, and refuses, promptly however many runs there are
+
 
 def main() -> None:
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the application decides, and its end closes the connection
     connection = Connection(int(sys.argv[1]))
     settings = wire.unpack(connection.recv_bytes())

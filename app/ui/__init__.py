@@ -21,6 +21,7 @@ from app.ui.continue_tab import build_continue_tab
 from app.ui.detect_tab import build_detect_tab
 from app.ui.inspect_tab import TAB, build_inspect_tab
 from app.ui.picker import build_picker
+from app.ui.plain import MODEL_EVENTS
 from app.ui.privacy import build_privacy
 from app.ui.stream import stream_head
 from app.ui.study_tab import build_study_tab
@@ -70,6 +71,9 @@ def build_ui(unguarded: Service, settings: Settings, site: Site | None = None) -
                 build_about_tab(service)
         add_endpoints(service)
         build_privacy(site.belongings, settings.cache_age_s + settings.cache_sweep_s, settings.num_proxies)
+    for number, event in page.fns.items():
+        if event.concurrency_id == MODEL_EVENTS["concurrency_id"]:
+            site.run_events |= {number, event.api_name}
     return page.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
 
 

@@ -10,6 +10,7 @@ from audiolm.errors import AudioLMError
 
 _COMMANDS = {
     "speech": ("audiolm.data.speech", "speech recordings -> corpus folder"),
+    "phones": ("audiolm.data.phones", "transcripts of a corpus -> which phone is heard when"),
     "piano-notes": ("audiolm.data.midi", "MIDI performances -> packed notes"),
     "piano-bank": ("audiolm.data.piano_bank", "piano samples, or a SoundFont -> reduced 16 kHz sample bank"),
     "piano-render": ("audiolm.data.render", "packed notes + bank -> corpus folder of rendered excerpts"),

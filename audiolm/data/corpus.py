@@ -56,6 +56,15 @@ class Item:
         return values
 
 
+@dataclass(frozen=True)
+class Crop:
+    """Samples `offset` to `offset + length` of an item."""
+
+    item: Item
+    offset: int
+    length: int
+
+
 class _Sorted(Protocol):
     split: str
     fluent: bool
@@ -127,9 +136,13 @@ class Corpus:
         return self._read(item.start, item.length)
 
     def crops(self, items: Sequence[Item], length: int, count: int, generator: torch.Generator) -> Tensor:
-        """[count, length] float32: random items, drawn in proportion to their length, at uniform positions.
+        """[count, length] float32: what `draw` chooses, zero-padded at the end where an item is shorter."""
+        return self.read(self.draw(items, length, count, generator), length)
 
-        Items shorter than `length` samples are zero-padded at their end. The same generator state gives the same crops.
+    def draw(self, items: Sequence[Item], length: int, count: int, generator: torch.Generator) -> list[Crop]:
+        """Random items, drawn in proportion to their length, at uniform positions; short ones as a whole.
+
+        The same generator state gives the same crops.
 
         Raises: DataError when `items` is empty.
         """
@@ -138,12 +151,17 @@ class Corpus:
         weights = torch.tensor([item.length for item in items], dtype=torch.float64)
         chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
         positions = torch.rand(count, generator=generator, dtype=torch.float64)
-        batch = torch.zeros(count, length)
-        for row, (index, position) in enumerate(zip(chosen.tolist(), positions.tolist(), strict=True)):
-            item = items[index]
-            kept = min(length, item.length)
-            offset = int(position * (item.length - kept + 1))
-            batch[row, :kept] = self._read(item.start + offset, kept)
+        drawn = []
+        for index, position in zip(chosen.tolist(), positions.tolist(), strict=True):
+            kept = min(length, items[index].length)
+            drawn.append(Crop(items[index], int(position * (items[index].length - kept + 1)), kept))
+        return drawn
+
+    def read(self, crops: Sequence[Crop], length: int) -> Tensor:
+        """[len(crops), length] float32, zero-padded at the end."""
+        batch = torch.zeros(len(crops), length)
+        for row, crop in zip(batch, crops, strict=True):
+            row[: crop.length] = self._read(crop.item.start + crop.offset, crop.length)
         return batch
 
     def _read(self, start: int, length: int) -> Tensor:

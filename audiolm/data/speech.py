@@ -98,13 +98,21 @@ def _resemblyzer(folder: Path) -> Iterator[Utterance]:
 
 
 def _lj(folder: Path) -> Iterator[Utterance]:
+    transcripts: dict[str, str] = {}
+    for path in folder.glob("LJSpeech-1.1/metadata.csv"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            key, _, texts = line.partition("|")
+            transcripts[key] = texts.rpartition("|")[2].strip()  # numbers written out
     for path in folder.glob("LJSpeech-1.1/wavs/*.wav"):
-        yield Utterance(path, f"lj-{path.stem}", "lj", "ljspeech", "public domain", "train", True)
+        text = transcripts.get(path.stem)
+        yield Utterance(path, f"lj-{path.stem}", "lj", "ljspeech", "public domain", "train", True, text)
 
 
 def _kathleen(folder: Path) -> Iterator[Utterance]:
     for path in folder.glob("data/*.wav"):
-        yield Utterance(path, f"kathleen-{path.stem}", "kathleen", "kathleen", "CC0", "train", True)
+        told = path.with_suffix(".txt")
+        text = told.read_text(encoding="utf-8").strip() if told.is_file() else None
+        yield Utterance(path, f"kathleen-{path.stem}", "kathleen", "kathleen", "CC0", "train", True, text)
 
 
 def _speechocean(folder: Path) -> Iterator[Utterance]:

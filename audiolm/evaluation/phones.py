@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from audiolm.config import FRAMES_PER_SEMANTIC, SEMANTIC_RATE_HZ
 from audiolm.data.corpus import Item
+from audiolm.data.recogniser import Phone, Recogniser, normalised
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.probes import MAX_DIMENSIONS, coarse_vectors, one_hot_pairs, probe
-from audiolm.evaluation.recogniser import Phone, Recogniser
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.statistics import Interval, ratio_interval
-from audiolm.evaluation.words import normalised, transcribed_items
+from audiolm.evaluation.words import transcribed_items
 
 TITLE = "Phone probes: share of instants of 40 ms whose phone a linear probe names"
 TARGET = "semantic tokens over coarse acoustic tokens"

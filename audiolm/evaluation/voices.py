@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from audiolm.data.corpus import Item
+from audiolm.data.recogniser import Recogniser
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.holdout import HoldOut
 from audiolm.evaluation.inputs import Inputs
-from audiolm.evaluation.recogniser import Recogniser
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.revoicing import NUM_VOICES, revoicer
 from audiolm.evaluation.speaker import rank_first_rates, speaker_encoder

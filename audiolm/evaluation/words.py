@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor
 
 from audiolm.data.corpus import Item
+from audiolm.data.recogniser import Recogniser, normalised
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.inputs import Inputs
-from audiolm.evaluation.recogniser import Recogniser
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.revoicing import revoicer
 from audiolm.evaluation.statistics import Interval, ratio_interval
@@ -40,11 +39,6 @@ class ErrorCounts:
     def over(self, other: ErrorCounts) -> Interval:
         """How far this rate lies over that of another rendering of the same items."""
         return ratio_interval([a - b for a, b in zip(self.wrong, other.wrong, strict=True)], self.spoken)
-
-
-def normalised(text: str) -> list[str]:
-    """Lower-case words of letters, digits and apostrophes; everything else parts words."""
-    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower().replace("\u2019", "'"))
 
 
 def word_errors(spoken: Sequence[str], heard: Sequence[str]) -> int:

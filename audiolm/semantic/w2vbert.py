@@ -169,6 +169,7 @@ class PretrainingOutput:
     masked_accuracy: Tensor
     code_perplexity: Tensor  # mean over groups, at most `codebook_entries`
     codes: Tensor  # [B, S, G]
+    tapped: Tensor  # [B, S, D]: the context side after `tap_layer` layers
 
 
 @dataclass(frozen=True)
@@ -211,19 +212,20 @@ class W2vBert(nn.Module):
             log_mels = warp_bands(log_mels, views.warps)
         x = self.encoder.front_end(log_mels)
         x = torch.where(mask[..., None], self.mask_vector.to(x.dtype), x)
-        split = self.config.num_contrastive_layers
-        for layer in self.encoder.layers[:split]:
+        outputs = []
+        for layer in self.encoder.layers:
             x = layer(x)
+            outputs.append(x)
         counted = mask & valid
-        contrastive, contrastive_accuracy = self._contrast(x, vectors, codes, counted)
-        for layer in self.encoder.layers[split:]:
-            x = layer(x)
+        between = outputs[self.config.num_contrastive_layers - 1]
+        contrastive, contrastive_accuracy = self._contrast(between, vectors, codes, counted)
         masked, masked_accuracy = self._predict(x[counted], codes[counted])
         if temperature is None:
             probabilities = probabilities.detach()
         diversity, perplexity = _diversity(probabilities[valid], codes[valid])
+        tapped = outputs[self.config.tap_layer - 1]
         return PretrainingOutput(
-            contrastive, diversity, masked, contrastive_accuracy, masked_accuracy, perplexity, codes
+            contrastive, diversity, masked, contrastive_accuracy, masked_accuracy, perplexity, codes, tapped
         )
 
     @torch.no_grad()

@@ -1,4 +1,9 @@
-"""Pre-trains the semantic encoder: w2v-BERT on random crops of a corpus."""
+"""Pre-trains the semantic encoder: w2v-BERT on random crops of a corpus, for speech also on phones that are known.
+
+With `--phones` a linear map from the tapped layer says which phone of an aligned transcript is heard. AudioLM knows no
+text in training; but features of hours of speech, not of its tens of thousands, hold more of the voice than of the
+words. AudioPaLM (USM-v2, arXiv 2306.12925) and CosyVoice (arXiv 2407.05407) train their tokens on transcripts too.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from audiolm.checkpoints.format import read_run
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
-from audiolm.data.corpus import Corpus
-from audiolm.semantic.w2vbert import Views, W2vBert, normalise_level, span_mask
+from audiolm.data.corpus import Corpus, Crop
+from audiolm.data.phones import NUM_LABELS, UNKNOWN, PhoneLabels
+from audiolm.errors import DataError, TrainingError
+from audiolm.semantic.w2vbert import Views, W2vBert, W2vBertEncoder, normalise_level, span_mask
 from audiolm.training.loop import Task
 
 COMPONENT = "w2vbert"
 DIVERSITY_WEIGHT = 0.1
 START_TEMPERATURE, END_TEMPERATURE, TEMPERATURE_DECAY = 2.0, 0.5, 0.9985
 NUM_VALIDATION_BATCHES = 3
+PHONE_SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class SemanticBatch:
     views: Views
     mask: Tensor
     valid: Tensor
+    phones: Tensor | None = None  # labels of `audiolm.data.phones` [B, S]
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Augmentation:
 
 
 class SemanticTask(Task):
-    """Contrastive + masked-prediction + diversity loss of `W2vBert`."""
+    """Contrastive + masked-prediction + diversity loss of `W2vBert`, and that of the phones where they are known."""
 
     component = COMPONENT
 
@@ -74,17 +85,22 @@ class SemanticTask(Task):
         self.fixed_target_steps = args.fixed_target_steps
         self.length = round(args.crop_s * SAMPLE_RATE_HZ) // SAMPLES_PER_SEMANTIC * SAMPLES_PER_SEMANTIC
         self.augmentation = Augmentation(warp=args.warp)
-        self.sources = CorpusMixture(corpora, min_length=min(self.length, 2 * SAMPLE_RATE_HZ))
+        self.masked_share, self.phone_weight = args.masked_share, args.phones
+        min_length = min(self.length, 2 * SAMPLE_RATE_HZ)
+        self.sources = CorpusMixture(corpora, min_length, with_phones=self.phone_weight > 0)
         self.shipped = W2vBert(config).to(self.device)
         self.modules = nn.ModuleDict({"model": self.shipped})
+        if self.phone_weight > 0:
+            self.modules["phones"] = nn.Linear(config.width, NUM_LABELS).to(self.device)
         generator = torch.Generator().manual_seed(args.seed)
-        crops = self.sources.crops("train", self.length, args.start_crops, generator).to(self.device)
+        crops = self.sources.crops("train", self.length, args.start_crops, generator)[0].to(self.device)
+        if args.init is not None:
+            start_from(args.init, self.shipped.encoder)
         num_cepstra = args.target_cepstra or config.num_mels
         self.shipped.fit(normalise_level(crops), sounding_positions(crops), num_cepstra, generator)
 
     def batch(self, generator: torch.Generator) -> SemanticBatch:
-        crops = self.sources.crops("train", self.length, self.batch_size, generator).to(self.device)
-        return self._prepare(crops, generator, self.augmentation)
+        return self._batch("train", generator, self.augmentation)
 
     def loss(self, group: str, batch: SemanticBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         temperature = None
@@ -93,7 +109,12 @@ class SemanticTask(Task):
             temperature = max(END_TEMPERATURE, decayed)
         output = self.shipped(batch.views, batch.mask, batch.valid, temperature)
         total = output.contrastive_loss + output.masked_loss + DIVERSITY_WEIGHT * output.diversity_loss
-        return total, {
+        figures: dict[str, float | Tensor] = {}
+        if batch.phones is not None:
+            loss, accuracy = self._phones(output.tapped, batch.phones)
+            total = total + self.phone_weight * loss
+            figures = {"phones": loss.detach(), "phone_accuracy": accuracy}
+        return total, figures | {
             "contrastive": output.contrastive_loss.detach(),
             "masked": output.masked_loss.detach(),
             "contrastive_accuracy": output.contrastive_accuracy,
@@ -106,8 +127,7 @@ class SemanticTask(Task):
         generator = torch.Generator().manual_seed(1)
         sums: dict[str, float] = {}
         for _ in range(NUM_VALIDATION_BATCHES):
-            crops = self.sources.crops("valid", self.length, self.batch_size, generator).to(self.device)
-            batch = self._prepare(crops, generator, None)
+            batch = self._batch("valid", generator, None)
             output = self.shipped(batch.views, batch.mask, batch.valid)
             figures = {
                 "loss": output.contrastive_loss + output.masked_loss,
@@ -118,42 +138,88 @@ class SemanticTask(Task):
                 "code_perplexity": output.code_perplexity,
                 "code_change_rate": _change_rate(output.codes, batch.valid),
             }
+            if batch.phones is not None:  # nothing hidden, as the tokenizer will read
+                output = self.shipped(batch.views, torch.zeros_like(batch.mask), batch.valid)
+                figures["phones"], figures["phone_accuracy"] = self._phones(output.tapped, batch.phones)
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / NUM_VALIDATION_BATCHES
         return sums
 
-    def _prepare(self, crops: Tensor, generator: torch.Generator, augmentation: Augmentation | None) -> SemanticBatch:
+    def _phones(self, tapped: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and accuracy over the positions whose phone is known; 0 where none is."""
+        known = labels != UNKNOWN
+        logits = self.modules["phones"](tapped[known]).float()
+        if not len(logits):
+            return logits.sum(), logits.sum()
+        loss = F.cross_entropy(logits, labels[known], label_smoothing=PHONE_SMOOTHING)
+        return loss, (logits.argmax(dim=-1) == labels[known]).float().mean()
+
+    def _batch(self, split: str, generator: torch.Generator, augmentation: Augmentation | None) -> SemanticBatch:
+        crops, phones = self.sources.crops(split, self.length, self.batch_size, generator)
+        crops = crops.to(self.device)
         valid = sounding_positions(crops)
         clean = normalise_level(crops)
         views = Views(clean, clean) if augmentation is None else augmentation(clean, generator)
-        mask = span_mask(crops.shape[0], valid.shape[1], generator).to(crops.device)
-        return SemanticBatch(views, mask, valid)
+        mask = span_mask(crops.shape[0], valid.shape[1], generator, self.masked_share).to(crops.device)
+        return SemanticBatch(views, mask, valid, None if phones is None else phones.to(crops.device))
 
 
 class CorpusMixture:
-    """Crops over several corpora, each in proportion to its hours, without items shorter than `min_length` samples."""
+    """Crops over several corpora, each in proportion to its hours, without items shorter than `min_length` samples.
 
-    def __init__(self, corpora: list[Corpus], min_length: int) -> None:
+    Raises DataError where phones are asked for and no corpus was aligned.
+    """
+
+    def __init__(self, corpora: list[Corpus], min_length: int, with_phones: bool = False) -> None:
         self.corpora = corpora
+        self.labels = [PhoneLabels(corpus) for corpus in corpora] if with_phones else None
         self.items = {
             split: [[item for item in corpus.select(split=split) if item.length >= min_length] for corpus in corpora]
             for split in ("train", "valid")
         }
 
-    def crops(self, split: str, length: int, count: int, generator: torch.Generator) -> Tensor:
-        """[count, length] float32; short items are zero-padded at their end. Raises DataError without any items."""
+    def crops(self, split: str, length: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """[count, length] float32, short items zero-padded at their end, and their phones [count, length // 640].
+
+        Raises DataError without any items.
+        """
+        crops, phones = [], []
+        for index, crop in self._draw(split, length, count, generator):
+            crops.append(self.corpora[index].read([crop], length))
+            if self.labels is not None:
+                phones.append(self.labels[index].at(crop, length // SAMPLES_PER_SEMANTIC))
+        return torch.cat(crops), torch.stack(phones) if phones else None
+
+    def _draw(self, split: str, length: int, count: int, generator: torch.Generator) -> list[tuple[int, Crop]]:
         items = self.items[split]
         totals = torch.tensor([float(sum(item.length for item in chosen)) for chosen in items])
-        if len(self.corpora) == 1 or float(totals.sum()) == 0.0:
-            return self.corpora[0].crops(items[0], length, count, generator)
+        if float(totals.sum()) == 0.0:
+            raise DataError(f"no item of the split {split!r} is long enough")
         drawn = torch.multinomial(totals, count, replacement=True, generator=generator)
         counts = torch.bincount(drawn, minlength=len(items)).tolist()
-        parts = [
-            corpus.crops(chosen, length, n, generator)
-            for corpus, chosen, n in zip(self.corpora, items, counts, strict=True)
+        return [
+            (index, crop)
+            for index, n in enumerate(counts)
             if n > 0
+            for crop in self.corpora[index].draw(items[index], length, n, generator)
         ]
-        return torch.cat(parts)
+
+
+def start_from(folder: Path, encoder: W2vBertEncoder) -> None:
+    """The layers of a tokenizer's or an encoder's run, as many as it has; the log-mel statistics are the corpus's own.
+
+    Raises CheckpointError for an unreadable folder, TrainingError for a run of another component or of other sizes.
+    """
+    component, _, tensors, _ = read_run(folder)
+    prefix = {"semantic": "extractor.", COMPONENT: "encoder."}.get(component)
+    if prefix is None:
+        raise TrainingError(f"{folder} holds a run of {component!r}, neither 'semantic' nor {COMPONENT!r}")
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    wanted = encoder.state_dict()
+    own = {name: value for name, value in own.items() if name in wanted and not name.startswith("log_mel.")}
+    if unlike := [name for name, value in own.items() if value.shape != wanted[name].shape]:
+        raise TrainingError(f"{folder} does not fit this encoder: other sizes of {', '.join(unlike[:3])}")
+    encoder.load_state_dict(own, strict=False)
 
 
 def sounding_positions(crops: Tensor) -> Tensor:
@@ -181,6 +247,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fixed-target-steps", type=int, default=5000, help="steps before the quantizer learns; 0 = from the start"
     )
+    parser.add_argument("--init", type=Path, help="run of a semantic tokenizer or encoder whose layers to start from")
+    parser.add_argument(
+        "--phones",
+        type=float,
+        default=0.0,
+        help="weight of the loss on phones (`audiolm.data phones`); 0: none",
+    )
+    parser.add_argument("--masked-share", type=float, default=0.12, help="of positions that start a hidden span")
     parser.add_argument("--no-centre-targets", dest="centre_targets", action="store_false", help="for music")
     for name in (
         "num_mels", "n_fft", "width", "num_heads", "feed_forward", "num_contrastive_layers", "num_masked_layers",

@@ -9,16 +9,16 @@ import torch
 
 from audiolm.audio.files import read_comment, write_wav
 from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
+from audiolm.data.recogniser import Kept, Phone, Recogniser, normalised, phone_frames
 from audiolm.errors import EvaluationError
 from audiolm.evaluation import phones, rows, voices, words
 from audiolm.evaluation.holdout import HoldOut
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.phones import Spoken, phones_at, probe_figures
-from audiolm.evaluation.recogniser import Kept, Phone, Recogniser, phone_frames
 from audiolm.evaluation.revoicing import NUM_VOICES, revoicer
 from audiolm.evaluation.subject import from_checkpoint
 from audiolm.evaluation.voices import companion, similarity_figures
-from audiolm.evaluation.words import ErrorCounts, normalised, transcribed_items, word_errors
+from audiolm.evaluation.words import ErrorCounts, transcribed_items, word_errors
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 from tests.tiny import make_tiny_checkpoint

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from audiolm.config import CodecConfig
+from audiolm.data.corpus import Corpus
+from audiolm.data.phones import PHONES_FILE, UNKNOWN
 from audiolm.errors import CheckpointError, DataError, TrainingError
 from audiolm.semantic import SemanticTokenizer
 from audiolm.training import kmeans, runs, semantic
@@ -18,18 +20,18 @@ TINY = (
 )
 
 
-def task_of(corpus_folder: Path) -> semantic.SemanticTask:
+def task_of(corpus_folder: Path, *more: str) -> semantic.SemanticTask:
     parser = argparse.ArgumentParser()
     semantic.add_arguments(parser)
-    args = parser.parse_args(["--data", str(corpus_folder), *TINY.split()])
+    args = parser.parse_args(["--data", str(corpus_folder), *TINY.split(), *more])
     args.device, args.seed = "cpu", 0
     torch.manual_seed(0)
     return semantic.build(args)
 
 
-def trained(corpus_folder: Path, out: Path, steps: int) -> dict[str, float]:
+def trained(corpus_folder: Path, out: Path, steps: int, *more: str) -> dict[str, float]:
     options = LoopOptions(steps=steps, max_minutes=1.0, learning_rate=3e-3, warmup_steps=2)
-    return Trainer(task_of(corpus_folder), out, options, torch.device("cpu")).run()
+    return Trainer(task_of(corpus_folder, *more), out, options, torch.device("cpu")).run()
 
 
 def kmeans_args(corpus_folder: Path, encoder: Path, out: Path, *more: str) -> argparse.Namespace:
@@ -134,3 +136,45 @@ def test_a_split_without_usable_items_is_refused(corpus_folder: Path) -> None:
     corpus = kmeans.Corpus(corpus_folder)
     with pytest.raises(DataError, match="split 'test'"):
         kmeans._features(None, [corpus], "test", 0.1, 1.0, torch.Generator())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def labelled_folder(corpus_folder: Path) -> Path:
+    """The corpus with a "phone" for dull stretches and one for bright ones; an item is unknown."""
+    corpus = Corpus(corpus_folder)
+    labels = []
+    for item in corpus.items:
+        waveform = torch.cat([corpus.waveform(item), torch.zeros(-item.length % 160)])
+        frames = waveform.unflatten(0, (-1, 160))
+        bright = (frames[:, 1:] * frames[:, :-1]).sum(1) < 0
+        labels.append(2 + bright.to(torch.uint8))
+    labels[1] = torch.full_like(labels[1], UNKNOWN)
+    (corpus_folder / PHONES_FILE).write_bytes(torch.cat(labels).numpy().tobytes())
+    return corpus_folder
+
+
+def test_known_phones_are_learnt_beside_the_rest(labelled_folder: Path, tmp_path: Path) -> None:
+    without = trained(labelled_folder, tmp_path / "short", 0, "--phones", "2")
+    after = trained(labelled_folder, tmp_path / "long", 25, "--phones", "2")
+    assert after["phones"] < without["phones"] - 1.0
+    assert after["phone_accuracy"] > 0.65  # two phones, equally often
+    assert after["loss"] < without["loss"]
+    kmeans.run(kmeans_args(labelled_folder, tmp_path / "long", tmp_path / "tokenizer"))  # the head does not ship
+
+
+def test_phones_ask_for_aligned_transcripts(corpus_folder: Path) -> None:
+    with pytest.raises(DataError, match=r"audiolm\.data phones"):
+        task_of(corpus_folder, "--phones", "1")
+
+
+def test_an_encoder_starts_from_the_layers_of_an_earlier_run(corpus_folder: Path, tmp_path: Path) -> None:
+    trained(corpus_folder, tmp_path / "encoder", 1)
+    kmeans.run(kmeans_args(corpus_folder, tmp_path / "encoder", tmp_path / "tokenizer"))
+    earlier, fresh = task_of(corpus_folder), task_of(corpus_folder, "--init", str(tmp_path / "tokenizer"))
+    kept = runs.load_run(tmp_path / "tokenizer")[1].extractor.state_dict()
+    name = next(name for name, value in kept.items() if name.startswith("layers.1") and value.ndim == 2)
+    weights, first = fresh.shipped.encoder.state_dict(), earlier.shipped.encoder.state_dict()
+    assert torch.allclose(weights[name], kept[name], atol=1e-2)
+    assert all(torch.equal(weights[n], first[n]) for n in weights if n.startswith("log_mel"))
+    with pytest.raises(TrainingError, match="other sizes"):
+        task_of(corpus_folder, "--init", str(tmp_path / "tokenizer"), "--width", "8")

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from app.guard import RUNS, Guard, GuardedRun, GuardedService
-from app.limits import Admission, Allowance, RunLimitError, WorkLimits, spoken
+from app.limits import EXPECTED_S, MAX_EXPECTED, Admission, Allowance, RunLimitError, WorkLimits, spoken
 from app.metrics import Metrics
 from app.results import Loading, Waiting
 from app.service import Service
@@ -44,6 +44,26 @@ def test_the_line_is_bounded_and_the_refusal_says_when_to_come_again(clock):
     line.enter(OTHER)
     with pytest.raises(BusyError, match="try again in about 4 minutes"):  # at 100 s a run
         line.enter(ONE)
+
+
+def test_a_rush_is_bounded_before_it_reaches_the_line(clock):
+    line = admission(clock, max_runs=2)
+    for _ in range(2 + MAX_EXPECTED):
+        line.expect(ONE)
+    with pytest.raises(BusyError, match=r"18 runs are under way or waiting.*try again in about"):
+        line.expect(OTHER)
+    line.enter(ONE)  # one of those that were let in: in line now, and still one of 18
+    with pytest.raises(BusyError):
+        line.expect(OTHER)
+    line.enter(ONE)
+    with pytest.raises(BusyError):
+        line.enter(ONE)  # is refused, so no longer expected
+    line.expect(OTHER)
+    clock.now += EXPECTED_S  # what never asked for its place is forgotten, what is in line is not
+    for _ in range(MAX_EXPECTED):
+        line.expect(OTHER)
+    with pytest.raises(BusyError):
+        line.expect(OTHER)
 
 
 def test_one_visitor_cannot_take_the_whole_line(clock):

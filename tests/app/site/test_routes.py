@@ -7,6 +7,7 @@ import hashlib
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 from app.door import DECIDED_AGAINST, OWN_ROUTES, Door, House, kind_of
 from app.guard import Guard
 from app.headers import page_policy
-from app.limits import Admission, Allowance, WorkLimits
+from app.limits import MAX_EXPECTED, Admission, Allowance, WorkLimits
 from app.metrics import Metrics
 from app.status import status_routes
 from app.uploads import Uploads
@@ -222,3 +223,45 @@ def test_requests_of_an_address_are_counted_also_those_to_studies(app, tmp_path)
     assert statuses == [200, 200, 429]
     assert client.get("/study/a").status_code == 200
     assert client.post("/study/a", headers={"x-forwarded-for": "9.9.9.9"}).status_code == 200
+
+
+def test_runs_beyond_the_line_are_sent_away_at_the_door_with_an_estimate():
+    """By the API's name and by the number that the page's events have; other events pass."""
+    passed = []
+
+    async def gradio(scope, receive, send):
+        passed.append((await receive())["body"])
+        await PlainTextResponse("taken")(scope, receive, send)
+
+    class Owned:
+        def claims(self, visitor, session):
+            return True
+
+        def note(self, visitor, body):
+            pass
+
+    house = House(Owned(), None, Path("nowhere"), admission=Admission(WorkLimits(max_runs=1)), run_events={7, "detect"})
+    client = TestClient(Door(gradio, house), base_url="http://localhost")
+
+    def ask(path: str, **value) -> httpx.Response:
+        return client.post(f"/gradio_api/{path}", json=value)
+
+    for number in range(1 + MAX_EXPECTED):
+        path, value = ("queue/join", {"fn_index": 7}) if number % 2 else ("call/detect", {"data": []})
+        assert ask(path, **value).status_code == 200
+    for refused in (ask("queue/join", fn_index=7), ask("call/v2/detect"), ask("call/detect", data=[])):
+        assert refused.status_code == 429
+        assert "no more are taken. Please try again in about" in refused.json()["detail"]
+        assert int(refused.headers["retry-after"]) > 0
+    for path, value in (("queue/join", {"fn_index": 6}), ("call/checkpoints", {}), ("queue/join", {"fn_index": [7]})):
+        assert ask(path, **value).status_code == 200
+    assert len(passed) == 1 + MAX_EXPECTED + 3
+
+
+def test_the_door_knows_every_event_that_begins_a_run(app):
+    numbers = {number for number, event in app.page.fns.items() if event.concurrency_id == "model"}
+    assert len(numbers) > 8
+    assert (
+        numbers | {"continue", "detect", "inspect", "reconstruct", "ladder", "voices", "ablate"} <= app.site.run_events
+    )
+    assert "checkpoints" not in app.site.run_events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,6 +114,11 @@ class Kept:
                 with self._path.open("a", encoding="utf-8") as lines:
                     lines.write("\n" + json.dumps([key, self._answers[key]]))
         return self._answers[key]
+
+
+def normalised(text: str) -> list[str]:
+    """Lower-case words of letters, digits and apostrophes; everything else parts words."""
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower().replace("\u2019", "'"))
 
 
 def phone_frames(alignment: Iterable[Any]) -> list[tuple[str, int, int]]:
