@@ -14,8 +14,8 @@ from audiolm.errors import BusyError, RequestError
 
 USUAL_RUN_S = 15.0  # what a run takes, until some have been seen
 SEEN_RUNS = 20  # the last ones, which an estimate is made from
-MAX_EXPECTED = 16  # requests beyond the line that are let in to be refused in the page; more are sent away at once
-EXPECTED_S = 10.0  # whoever was let in and did not get in line for so long is forgotten
+MAX_EXPECTED = 4  # requests at once that are let in beyond the line, to be refused in the page; more go at the door
+EXPECTED_S = 5.0  # whoever was let in and did not get in line for so long is forgotten
 MAX_KNOWN = 10_000  # keys of an allowance; whoever was not seen for longest is forgotten
 
 
@@ -116,8 +116,9 @@ class Admission:
             now = self._clock()
             while self._expected and self._expected[0][0] <= now - EXPECTED_S:
                 self._expected.popleft()
-            if len(self._expected) + self._in_line.total() >= self.limits.max_runs + MAX_EXPECTED:
-                raise self._full(len(self._expected) + self._in_line.total())
+            count = len(self._expected) + self._in_line.total()
+            if len(self._expected) >= MAX_EXPECTED and count >= self.limits.max_runs:
+                raise self._full(count)
             self._expected.append((now, visitor.key))
 
     def enter(self, visitor: Visitor) -> None:
