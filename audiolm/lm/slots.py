@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +17,7 @@ from audiolm.lm.layouts import UNKNOWN, DepthLayout
 from audiolm.lm.sampling import RowSampling
 from audiolm.lm.stage import StageModel
 from audiolm.lm.steps import REACH, Pick, prepared
+from audiolm.nn.attention import rotary_angles
 from audiolm.nn.packing import EXACT_ROWS
 
 
@@ -65,6 +69,7 @@ class SlotBatch:
             rows = num_slots if self._steps.packed else -(-num_slots // EXACT_ROWS) * EXACT_ROWS
             positions = model.layout.num_positions(max_steps, 0 if self._depth else num_condition) + 1
             self._allocate(rows, positions)
+            self._kernel = None if self._static or not (self._depth and self._steps.packed) else self._load_kernel()
         self._free = list(range(num_slots))
         self._rows: dict[int, _Row] = {}
 
@@ -78,6 +83,22 @@ class SlotBatch:
         self._inputs = steps.start.repeat(rows, 1)
         self._states = inputs.new_zeros(rows, width)
         self._known = None if steps.mixer is None else inputs.new_zeros(rows, self.max_steps + steps.stride, width)
+
+    def _load_kernel(self) -> Callable[..., None] | None:
+        """The whole step as one compiled function (`audiolm.lm.kernels`); None where numba is missing."""
+        try:
+            from audiolm.lm import kernels
+        except ImportError:
+            return None
+        positions, width = self._rotary[0].shape[0], self._states.shape[1]
+        angles = rotary_angles(torch.arange(positions), self._steps.body.head_width)
+        known = self._states.new_zeros(self.num_slots, 0, width) if self._known is None else self._known
+        levels = self.model.config.levels
+        logits = self._states.new_zeros(len(levels), self.num_slots, max(levels))
+        kept = (*angles, self._cache.whole, self._inputs, self._states, known)
+        kept += (self._sampling.block, self._sampling.settings, logits)
+        slots = kernels.Slots(*(each.numpy() for each in kept), self._cache.window)
+        return partial(kernels.compiled_step, kernels.weights_of(self._steps), slots)
 
     @property
     def num_free(self) -> int:
@@ -163,17 +184,17 @@ class SlotBatch:
         if not ready:
             return {}
         with torch.inference_mode():
-            tokens = self._advance(ready)
+            tokens = self._advance(ready) if self._kernel is None else self._advance_compiled(ready)
         tokens = tokens.clone()  # no inference tensor leaves here
         for slot in ready:
             row = self._rows[slot]
             row.next_step, row.num_left, row.is_read = row.next_step + 1, row.num_left - 1, False
-        return {slot: tokens[slot] for slot in ready}
+        return dict(zip(ready, tokens, strict=True))
 
     def bytes_read(self, length: int) -> int:
         """What a step reads when all slots hold rows of `length` positions: the weights once, and every row's cache."""
         places = self._cache.num_visible(length)
-        return self._steps.num_bytes + sum(layer[: self.num_slots, :places].nbytes for layer in self._cache.layers)
+        return self._steps.num_bytes + self._cache.whole[:, : self.num_slots, :places].nbytes
 
     # ---- inside
 
@@ -234,8 +255,20 @@ class SlotBatch:
         self._states[slot] = states[0, -1]
         row.num_positions, row.is_read = x.shape[1], True
 
+    def _advance_compiled(self, ready: list[int]) -> Tensor:
+        """-> tokens of the rows `ready`, [B', L]."""
+        unread = [slot for slot in ready if not self._rows[slot].is_read]
+        reading = [self._rows[slot] for slot in unread]
+        positions, following = [row.num_positions for row in reading], [row.next_step for row in reading]
+        chosen = np.empty((len(ready), self._inputs.shape[1]), np.int64)
+        given = (unread, positions, following, ready, self._sampling.advance(ready))
+        self._kernel(*(np.array(each, np.int64) for each in given), chosen)
+        for row in reading:
+            row.num_positions += 1
+        return torch.from_numpy(chosen)
+
     def _advance(self, ready: list[int]) -> Tensor:
-        """-> tokens [width, L], of which the rows `ready` count. Other rows' states and lengths stay as they are."""
+        """-> tokens of the rows `ready`, [B', L]. Other rows' states and lengths stay as they are."""
         num_rows = len(self._index) if self._static else ready[-1] + 1
         if not self._steps.packed:
             num_rows = -(-num_rows // EXACT_ROWS) * EXACT_ROWS
@@ -251,7 +284,7 @@ class SlotBatch:
         tokens = self._steps.choose_depth(states, pick) if self._depth else self._choose_flat(ready, states, pick)
         counts = self._among(ready, num_rows)[:, None]
         self._inputs[:num_rows] = torch.where(counts, tokens + self._steps.offsets, self._inputs[:num_rows])
-        return tokens
+        return tokens[ready]
 
     def _read(self, unread: list[int], num_rows: int) -> None:
         """Reads the step that rows chose last (or the start) -> the states that predict their next ones."""

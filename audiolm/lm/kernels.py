@@ -1,0 +1,545 @@
+"""A decoding step of packed weights on a CPU as one compiled function: body, heads and draws of all rows.
+
+Written out because a step at the embedded sizes is a few hundred operations of some microseconds each, of which
+starting them takes most. Shapes: D the body's width, H its heads, W = D / H, F its feed-forward width, P positions, C
+places of the cache, E the depth head's width, V_l a level's vocabulary, N rows of this step, B slots.
+
+Products are exact: a row's activations are rounded to 16-bit integers with one scale, weights are int8, sums int32.
+Each row is worked out for itself, so that it has the same bits alone and beside others, and whatever the
+processor's vectors are, a product has the same.
+
+Weights lie in two arrays in the order in which a step reads them: matrices [outputs, inputs] in `values`, the rest in
+`reals` (see `packed_weights`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+from audiolm.lm.steps import StepModel
+from audiolm.nn.packing import Matrix
+
+LARGEST_INTEGER = 32767.0
+LARGEST_SUM = 2.0**31 / 127 * 0.999  # of a row's absolute integers, so that no product overflows
+NORM_EPSILON = 1e-5
+LARGEST_UNIFORM = np.float32(1 - 1e-6)
+CACHED_BYTES = 16384  # of weights that all rows are multiplied with before the next ones are read
+CHUNK = 32
+
+OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+inner = numba.njit(**OPTIONS)
+
+
+class Weights(NamedTuple):
+    values: np.ndarray  # int8: a block's qkv, out, feed_in, feed_out; state; a level's expand, contract, output
+    reals: np.ndarray  # float32: norms, biases and, after each matrix's place in the order, its steps
+    inputs: np.ndarray  # [sum of V + 2, D]
+    lower: np.ndarray  # [sum of V_l but the last, E]
+    sizes: np.ndarray  # int64 [L], the V_l
+    feed_forward: int
+
+
+class Slots(NamedTuple):
+    """What is kept of all slots."""
+
+    cosines: np.ndarray  # [P, W / 2]
+    sines: np.ndarray
+    cache: np.ndarray  # [layers, B, C, 2, H, W]
+    ids: np.ndarray  # int64 [B, L], of `inputs`
+    states: np.ndarray  # [B, D]
+    known: np.ndarray  # [B, steps, D], or of no step
+    uniforms: np.ndarray  # [B, steps of a block, L]
+    settings: np.ndarray  # [B, 3]: 1 / temperature, 0 where the likeliest is taken; top k; top p
+    logits: np.ndarray  # [L, B, most V]: of a step's rows, in their order
+    window: int
+
+
+@intrinsic
+def _bits(typing_context, value):
+    """float32 -> its bits as int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def _from_bits(typing_context, value):
+    """int32 -> the float32 of these bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def _four_sums(typing_context, values, at, x):
+    """Inner products of x [K] int16 with the four rows of K int8 from `values[at]` on, as int32; K a multiple of 32.
+
+    As vectors of 32 products whose neighbours are added: what processors have an instruction for (vpdpwssd, vpmaddwd),
+    and what LLVM does not find in a loop over numbers.
+    """
+    signature = types.UniTuple(types.int32, 4)(values, types.intp, x)
+    wide, sums = ir.VectorType(ir.IntType(32), 32), ir.VectorType(ir.IntType(32), 16)
+
+    def halves_added(builder, first, second, length):
+        """Vectors of `length` -> one as long, of the sums of neighbours in the first and then in the second."""
+        masks = (ir.Constant(ir.VectorType(ir.IntType(32), length), list(range(odd, 2 * length, 2))) for odd in (0, 1))
+        return builder.add(*(builder.shuffle_vector(first, second, mask) for mask in masks))
+
+    def generate(context, builder, signature, arguments):
+        weights = context.make_array(signature.args[0])(context, builder, value=arguments[0])
+        own = context.make_array(signature.args[2])(context, builder, value=arguments[2])
+        width = builder.extract_value(own.shape, 0)
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(sums, None)) for _ in range(4)]
+
+        def load(array, index, element):
+            place = builder.bitcast(builder.gep(array.data, [index]), ir.VectorType(element, 32).as_pointer())
+            return builder.sext(builder.load(place, align=1), wide)
+
+        with cgutils.for_range_slice(builder, width.type(0), width, width.type(32), width.type) as (index, _):
+            each = load(own, index, ir.IntType(16))
+            for number, total in enumerate(totals):
+                start = builder.add(arguments[1], builder.mul(width, width.type(number)))
+                products = builder.mul(load(weights, builder.add(start, index), ir.IntType(8)), each)
+                neighbours = halves_added(builder, products, ir.Constant(wide, ir.Undefined), 16)
+                builder.store(builder.add(builder.load(total), neighbours), total)
+        first, second, third, fourth = (builder.load(total) for total in totals)
+        both = [halves_added(builder, *pair, 16) for pair in ((first, second), (third, fourth))]
+        last = halves_added(builder, *both, 16)
+        for length in (8, 4):
+            last = halves_added(builder, last, ir.Constant(last.type, ir.Undefined), length)
+        found = [builder.extract_element(last, ir.IntType(32)(number)) for number in range(4)]
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return signature, generate
+
+
+@inner
+def exponential(x):
+    """float32, within 2 units in the last place for -87 < x < 88; 0 below."""
+    whole = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
+    whole = min(max(whole, np.float32(-127.0)), np.float32(127.0))
+    rest = x - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
+    rest = min(max(rest, np.float32(-1.0)), np.float32(1.0))
+    power = np.float32(1.9875691e-4)
+    power = power * rest + np.float32(1.3981999e-3)
+    power = power * rest + np.float32(8.3334519e-3)
+    power = power * rest + np.float32(4.1665796e-2)
+    power = power * rest + np.float32(1.6666666e-1)
+    power = power * rest + np.float32(0.5)
+    power = power * rest * rest + rest + np.float32(1.0)
+    return power * _from_bits(np.int32(np.int32(np.int32(whole) + np.int32(127)) << np.int32(23)))
+
+
+@inner
+def gelu(x):
+    """x times the normal distribution's integral up to it; Abramowitz and Stegun 7.1.26, within 1.5e-7 of that."""
+    size = abs(x) * np.float32(0.70710678)
+    t = np.float32(1.0) / (np.float32(1.0) + np.float32(0.3275911) * size)
+    tail = np.float32(1.061405429)
+    tail = tail * t - np.float32(1.453152027)
+    tail = tail * t + np.float32(1.421413741)
+    tail = tail * t - np.float32(0.284496736)
+    tail = tail * t + np.float32(0.254829592)
+    tail = np.float32(0.5) * tail * t * exponential(-size * size)
+    return x * (np.float32(1.0) - tail if x > 0 else tail)
+
+
+@inner
+def normalise(x, weight, out):
+    """Layer norm without a bias, one row [D]."""
+    width = x.shape[0]
+    total = np.float32(0.0)
+    for i in range(width):
+        total += x[i]
+    mean = total / np.float32(width)
+    squares = np.float32(0.0)
+    for i in range(width):
+        squares += (x[i] - mean) * (x[i] - mean)
+    scale = np.float32(1.0) / np.sqrt(squares / np.float32(width) + np.float32(NORM_EPSILON))
+    for i in range(width):
+        out[i] = (x[i] - mean) * scale * weight[i]
+
+
+@inner
+def to_integers(x, out):
+    """One row [K] as int16 -> what an integer stands for."""
+    width = x.shape[0]
+    largest, total = np.float32(0.0), np.float32(0.0)
+    for i in range(width):
+        largest = max(largest, abs(x[i]))
+    for i in range(width):
+        total += abs(x[i])
+    scale = max(largest / np.float32(LARGEST_INTEGER), total / np.float32(LARGEST_SUM))
+    if scale == 0:
+        out[:] = 0
+        return np.float32(0.0)
+    inverse = np.float32(1.0) / scale
+    for i in range(width):
+        out[i] = np.int16(np.floor(x[i] * inverse + np.float32(0.5)))
+    return scale
+
+
+@inner
+def multiply(values, steps, x, scales, out):
+    """x [N, K] int16 with `scales` [N], values [outputs * K] with `steps` [outputs] -> out [N, outputs]."""
+    count, width = x.shape
+    outputs = steps.shape[0]
+    block = max(4, CACHED_BYTES // width // 4 * 4)
+    for first in range(0, outputs, block):
+        for row in range(count):
+            own, scale = x[row], scales[row]
+            for output in range(first, min(first + block, outputs), 4):
+                s0, s1, s2, s3 = _four_sums(values, output * width, own)
+                out[row, output] = np.float32(s0) * (scale * steps[output])
+                out[row, output + 1] = np.float32(s1) * (scale * steps[output + 1])
+                out[row, output + 2] = np.float32(s2) * (scale * steps[output + 2])
+                out[row, output + 3] = np.float32(s3) * (scale * steps[output + 3])
+
+
+@inner
+def turn(x, cosines, sines, out):
+    """Rotary positions: each head [W] of x [D], pairs (i, i + W / 2), into out [D]."""
+    half = cosines.shape[0]
+    for start in range(0, x.shape[0], 2 * half):
+        first, second = x[start : start + half], x[start + half : start + 2 * half]
+        to_first, to_second = out[start : start + half], out[start + half : start + 2 * half]
+        for i in range(half):
+            to_first[i] = first[i] * cosines[i] - second[i] * sines[i]
+            to_second[i] = second[i] * cosines[i] + first[i] * sines[i]
+
+
+@inner
+def soften(scores, count):
+    """The first of `scores` -> e to the power of them, less the largest; returns their sum."""
+    largest = np.float32(-np.inf)
+    for i in range(count):
+        largest = max(largest, scores[i])
+    for i in range(count):
+        scores[i] = exponential(scores[i] - largest)
+    total = np.float32(0.0)
+    for i in range(count):
+        total += scores[i]
+    return total
+
+
+@inner
+def attend(queries, cache, start, count, scores, out):
+    """One row: queries [D], cache [C, 2, D], of which `count` places from `start` on (round and round) count, scores
+    [H, C] to work in -> out [D]."""
+    heads = scores.shape[0]
+    width, places = queries.shape[0] // heads, cache.shape[0]
+    scale = np.float32(1.0) / np.sqrt(np.float32(width))
+    for number in range(count):
+        place = start + number
+        keys = cache[place - places if place >= places else place, 0]
+        for head in range(heads):
+            own, key = queries[head * width : (head + 1) * width], keys[head * width : (head + 1) * width]
+            total = np.float32(0.0)
+            for i in range(width):
+                total += own[i] * key[i]
+            scores[head, number] = total * scale
+    out[:] = np.float32(0.0)
+    for head in range(heads):
+        inverse = np.float32(1.0) / soften(scores[head], count)
+        for number in range(count):
+            scores[head, number] *= inverse
+    for number in range(count):
+        place = start + number
+        values = cache[place - places if place >= places else place, 1]
+        for head in range(heads):
+            share = scores[head, number]
+            value, own = values[head * width : (head + 1) * width], out[head * width : (head + 1) * width]
+            for i in range(width):
+                own[i] += share * value[i]
+
+
+@inner
+def add(x, more):
+    for i in range(x.shape[0]):
+        x[i] += more[i]
+
+
+@inner
+def body(weights, slots, chosen, positions, x):
+    """x [N, D], inputs of slots `chosen` [N] at `positions` [N] -> their states, in `slots.states`."""
+    count, width = x.shape
+    cache, values, reals, fed = slots.cache, weights.values, weights.reals, weights.feed_forward
+    layers, _, places, _, heads, _ = cache.shape
+    integers, scales = np.empty((count, width), np.int16), np.empty(count, np.float32)
+    fed_integers = np.empty((count, fed), np.int16)
+    normed, wide = np.empty(max(width, fed), np.float32), np.empty((count, 3 * width), np.float32)
+    narrow, hidden = np.empty((count, width), np.float32), np.empty((count, fed), np.float32)
+    scores = np.empty((heads, places), np.float32)
+    value, real = 0, 0
+    for layer in range(layers):
+        for row in range(count):
+            normalise(x[row], reals[real : real + width], normed[:width])
+            scales[row] = to_integers(normed[:width], integers[row])
+        real += width
+        multiply(values[value : value + 3 * width * width], reals[real : real + 3 * width], integers, scales, wide)
+        value, real = value + 3 * width * width, real + 3 * width
+        for row in range(count):
+            position = positions[row]
+            own = cache[layer, chosen[row]].reshape(places, 2, width)
+            cosines, sines = slots.cosines[position], slots.sines[position]
+            turn(wide[row, :width], cosines, sines, narrow[row])
+            turn(wide[row, width : 2 * width], cosines, sines, own[position % places, 0])
+            own[position % places, 1] = wide[row, 2 * width :]
+            seen = min(position + 1, slots.window)
+            attend(narrow[row], own, (position + 1 - seen) % places, seen, scores, normed[:width])
+            scales[row] = to_integers(normed[:width], integers[row])
+        multiply(values[value : value + width * width], reals[real : real + width], integers, scales, narrow)
+        value, real = value + width * width, real + width
+        for row in range(count):
+            add(x[row], narrow[row])
+            normalise(x[row], reals[real : real + width], normed[:width])
+            scales[row] = to_integers(normed[:width], integers[row])
+        real += width
+        multiply(values[value : value + fed * width], reals[real : real + fed], integers, scales, hidden)
+        value, real = value + fed * width, real + fed
+        for row in range(count):
+            for i in range(fed):
+                hidden[row, i] = gelu(hidden[row, i])
+            scales[row] = to_integers(hidden[row], fed_integers[row])
+        multiply(values[value : value + fed * width], reals[real : real + width], fed_integers, scales, narrow)
+        value, real = value + fed * width, real + width
+        for row in range(count):
+            add(x[row], narrow[row])
+    for row in range(count):
+        normalise(x[row], reals[real : real + width], slots.states[chosen[row]])
+
+
+@inner
+def order_of(x, out):
+    """float32 [V] -> integers of the same order."""
+    for i in range(x.shape[0]):
+        bits = _bits(x[i])
+        out[i] = bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
+@inner
+def least_of_top(keys, count):
+    """The largest integer that at least `count` of `keys` reach."""
+    low, high = np.int64(keys.min()), np.int64(keys.max())
+    while low < high:
+        middle = (low + high + 1) >> 1
+        reached = 0
+        for i in range(keys.shape[0]):
+            reached += keys[i] >= np.int32(middle)
+        if reached >= count:
+            low = middle
+        else:
+            high = middle - 1
+    return np.int32(low)
+
+
+@inner
+def least_of_mass(keys, shares, mass):
+    """The smallest integer above which `shares` come to less than `mass`."""
+    low, high = np.int64(keys.min()), np.int64(keys.max())
+    while low < high:
+        middle = (low + high) >> 1
+        above = np.float32(0.0)
+        for i in range(keys.shape[0]):
+            above += shares[i] if keys[i] > np.int32(middle) else np.float32(0.0)
+        if above < mass:
+            high = middle
+        else:
+            low = middle + 1
+    return np.int32(low)
+
+
+@inner
+def keep(keys, least, shares):
+    """Shares of what is below `least` become 0 -> the sum of the others."""
+    total = np.float32(0.0)
+    for i in range(keys.shape[0]):
+        shares[i] = shares[i] if keys[i] >= least else np.float32(0.0)
+        total += shares[i]
+    return total
+
+
+@inner
+def draw(logits, uniform, settings, keys, shares):
+    """An id of `logits` [V] as `audiolm.lm.sampling.sample` draws it; keys and shares [V] to work in."""
+    size = logits.shape[0]
+    inverse, top_k, top_p = settings[0], np.int64(settings[1]), settings[2]
+    if inverse == 0:
+        return np.argmax(logits)
+    for i in range(size):
+        shares[i] = logits[i] * inverse
+    if top_k > 0 or top_p < 1:
+        order_of(shares, keys)
+    total = soften(shares, size)
+    if 0 < top_k < size:
+        total = keep(keys, least_of_top(keys, top_k), shares)
+    if top_p < 1:
+        total = keep(keys, least_of_mass(keys, shares, top_p * total), shares)
+    return invert(shares, min(uniform, LARGEST_UNIFORM) * total)
+
+
+@inner
+def invert(shares, threshold):
+    """The first id up to which shares [V] come to more than `threshold`; never one whose share is 0."""
+    start, before, after = 0, np.float32(0.0), np.float32(0.0)
+    for first in range(0, shares.shape[0], CHUNK):
+        part = np.float32(0.0)
+        for share in shares[first : first + CHUNK]:
+            part += share
+        if part > 0:
+            start, before = first, after
+            after += part
+            if after > threshold:
+                break
+    last = start
+    for i in range(start, min(start + CHUNK, shares.shape[0])):
+        if shares[i] > 0:
+            last = i
+            before += shares[i]
+            if before > threshold:
+                break
+    return last
+
+
+@inner
+def heads(weights, slots, chosen, used, tokens):
+    """States of slots `chosen` [M] -> their next steps, in `tokens` [M, L] and as ids."""
+    count, num_levels = tokens.shape
+    logits = slots.logits
+    width, depth, fed = weights.inputs.shape[1], weights.lower.shape[1], weights.feed_forward
+    values, reals, layers = weights.values, weights.reals, slots.cache.shape[0]
+    integers, scales = np.empty((count, width), np.int16), np.empty(count, np.float32)
+    narrow_integers, wide_integers = np.empty((count, depth), np.int16), np.empty((count, 2 * depth), np.int16)
+    x, narrow = np.empty((count, depth), np.float32), np.empty((count, depth), np.float32)
+    hidden = np.empty((count, 2 * depth), np.float32)
+    keys, shares = np.empty(logits.shape[2], np.int32), np.empty(logits.shape[2], np.float32)
+    value, real = layers * 2 * width * (2 * width + fed), layers * (7 * width + fed) + width
+    for row in range(count):
+        scales[row] = to_integers(slots.states[chosen[row]], integers[row])
+    multiply(values[value : value + depth * width], reals[real : real + depth], integers, scales, x)
+    value, real = value + depth * width, real + depth
+    offset = 0
+    for level in range(num_levels):
+        size = weights.sizes[level]
+        for row in range(count):
+            normalise(x[row], reals[real : real + depth], narrow[row])
+            scales[row] = to_integers(narrow[row], narrow_integers[row])
+        real += depth
+        square = 2 * depth * depth
+        multiply(values[value : value + square], reals[real : real + 2 * depth], narrow_integers, scales, hidden)
+        value, real = value + square, real + 2 * depth
+        for row in range(count):
+            add(hidden[row], reals[real : real + 2 * depth])
+            for i in range(2 * depth):
+                hidden[row, i] = gelu(hidden[row, i])
+            scales[row] = to_integers(hidden[row], wide_integers[row])
+        real += 2 * depth
+        multiply(values[value : value + square], reals[real : real + depth], wide_integers, scales, narrow)
+        value, real = value + square, real + depth
+        for row in range(count):
+            add(narrow[row], reals[real : real + depth])
+            add(narrow[row], x[row])
+            normalise(narrow[row], reals[real + depth : real + 2 * depth], narrow[row])
+            scales[row] = to_integers(narrow[row], narrow_integers[row])
+        real += 2 * depth
+        multiply(
+            values[value : value + size * depth], reals[real : real + size], narrow_integers, scales, logits[level]
+        )
+        value, real = value + size * depth, real + size
+        for row in range(count):
+            slot = chosen[row]
+            token = draw(
+                logits[level, row, :size],
+                slots.uniforms[slot, used[row], level],
+                slots.settings[slot],
+                keys[:size],
+                shares[:size],
+            )
+            tokens[row, level] = token
+            slots.ids[slot, level] = offset + token
+            if level + 1 < num_levels:
+                add(x[row], weights.lower[offset + token])
+        offset += size
+
+
+def step(weights, slots, unread, positions, following, ready, used, tokens):
+    """Reads the last steps of slots `unread` [N] at `positions`, which the condition steps `following` are added to,
+    then chooses the next ones of slots `ready` [M] by their uniform numbers `used` [M], into `tokens` [M, L]."""
+    x = np.zeros((unread.shape[0], weights.inputs.shape[1]), np.float32)
+    for row in range(unread.shape[0]):
+        for each in slots.ids[unread[row]]:
+            add(x[row], weights.inputs[each])
+        if slots.known.shape[1] > 0:
+            add(x[row], slots.known[unread[row], min(following[row], slots.known.shape[1] - 1)])
+    if unread.shape[0] > 0:
+        body(weights, slots, unread, positions, x)
+    heads(weights, slots, ready, used, tokens)
+
+
+def packed_weights(model: StepModel) -> Weights:
+    """A packed model's. Its own matrices become views of these, so that there is one copy."""
+    matrices: list[Matrix] = []
+    reals: list[Tensor] = []
+
+    def take(matrix: Matrix) -> None:
+        matrices.append(matrix)
+        reals.append(matrix.steps)
+
+    for block in model.body.blocks:
+        reals.append(block.attention_norm)
+        take(block.qkv)
+        take(block.out)
+        reals.append(block.feed_forward_norm)
+        take(block.feed_in)
+        take(block.feed_out)
+    reals.append(model.body.norm)
+    take(model.state)
+    for level, output in zip(model.levels, model.outputs, strict=True):
+        reals.append(level.norm)
+        take(level.expand)
+        reals.append(level.expand_bias)
+        take(level.contract)
+        reals += [level.contract_bias, level.out_norm]
+        take(output)
+    values = torch.cat([matrix.values.flatten() for matrix in matrices])
+    for matrix, part in zip(matrices, values.split([matrix.values.numel() for matrix in matrices]), strict=True):
+        matrix.values = part.view(matrix.values.shape)
+    lower = torch.cat(model.lower) if model.lower else model.inputs.new_zeros(0, model.state.values.shape[0])
+    sizes = np.array([len(output.steps) for output in model.outputs])
+    tensors = (values, torch.cat(reals), model.inputs, lower)
+    return Weights(*(each.numpy() for each in tensors), sizes, model.body.config.feed_forward)
+
+
+_WEIGHTS: WeakKeyDictionary[StepModel, Weights] = WeakKeyDictionary()
+
+
+def weights_of(model: StepModel) -> Weights:
+    """A packed model's, made once."""
+    if model not in _WEIGHTS:
+        _WEIGHTS[model] = packed_weights(model)
+    return _WEIGHTS[model]
+
+
+def _kept_on_disk(function):
+    """Compiled at the first call of all, and kept beside this file or in the user's cache folder; where neither can be
+    written, compiled once a process."""
+    try:
+        return numba.njit(cache=True, **OPTIONS)(function)
+    except RuntimeError:
+        return numba.njit(**OPTIONS)(function)
+
+
+compiled_step = _kept_on_disk(step)
