@@ -53,7 +53,7 @@ class Slots(NamedTuple):
 
     cosines: np.ndarray  # [P, W / 2]
     sines: np.ndarray
-    cache: np.ndarray  # [layers, B, C, 2, H, W]
+    cache: np.ndarray  # [layers, 2, B, C, H, W], keys and values
     ids: np.ndarray  # int64 [B, L], of `inputs`
     states: np.ndarray  # [B, D]
     known: np.ndarray  # [B, steps, D], or of no step
@@ -236,20 +236,20 @@ def soften(scores, count):
 
 
 @inner
-def attend(queries, cache, start, count, scores, out):
-    """One row: queries [D], cache [C, 2, D], of which `count` places from `start` on (round and round) count, scores
-    [H, C] to work in -> out [D]."""
-    heads = scores.shape[0]
-    width, places = queries.shape[0] // heads, cache.shape[0]
+def attend(queries, keys, values, start, count, scores, out):
+    """One row: queries [D], keys and values [C, D], of which `count` places from `start` on (round and round) count,
+    scores [H, C] to work in -> out [D]."""
+    heads, places = scores.shape
+    width = queries.shape[0] // heads
     scale = np.float32(1.0) / np.sqrt(np.float32(width))
     for number in range(count):
         place = start + number
-        keys = cache[place - places if place >= places else place, 0]
+        key = keys[place - places if place >= places else place]
         for head in range(heads):
-            own, key = queries[head * width : (head + 1) * width], keys[head * width : (head + 1) * width]
+            own, other = queries[head * width : (head + 1) * width], key[head * width : (head + 1) * width]
             total = np.float32(0.0)
             for i in range(width):
-                total += own[i] * key[i]
+                total += own[i] * other[i]
             scores[head, number] = total * scale
     out[:] = np.float32(0.0)
     for head in range(heads):
@@ -258,12 +258,12 @@ def attend(queries, cache, start, count, scores, out):
             scores[head, number] *= inverse
     for number in range(count):
         place = start + number
-        values = cache[place - places if place >= places else place, 1]
+        value = values[place - places if place >= places else place]
         for head in range(heads):
             share = scores[head, number]
-            value, own = values[head * width : (head + 1) * width], out[head * width : (head + 1) * width]
+            own, other = out[head * width : (head + 1) * width], value[head * width : (head + 1) * width]
             for i in range(width):
-                own[i] += share * value[i]
+                own[i] += share * other[i]
 
 
 @inner
@@ -276,46 +276,47 @@ def add(x, more):
 def body(weights, slots, chosen, positions, x):
     """x [N, D], inputs of slots `chosen` [N] at `positions` [N] -> their states, in `slots.states`."""
     count, width = x.shape
-    cache, values, reals, fed = slots.cache, weights.values, weights.reals, weights.feed_forward
-    layers, _, places, _, heads, _ = cache.shape
+    cache, matrices, reals, fed = slots.cache, weights.values, weights.reals, weights.feed_forward
+    layers, _, _, places, heads, _ = cache.shape
     integers, scales = np.empty((count, width), np.int16), np.empty(count, np.float32)
     fed_integers = np.empty((count, fed), np.int16)
     normed, wide = np.empty(max(width, fed), np.float32), np.empty((count, 3 * width), np.float32)
     narrow, hidden = np.empty((count, width), np.float32), np.empty((count, fed), np.float32)
     scores = np.empty((heads, places), np.float32)
-    value, real = 0, 0
+    at, real = 0, 0
     for layer in range(layers):
         for row in range(count):
             normalise(x[row], reals[real : real + width], normed[:width])
             scales[row] = to_integers(normed[:width], integers[row])
         real += width
-        multiply(values[value : value + 3 * width * width], reals[real : real + 3 * width], integers, scales, wide)
-        value, real = value + 3 * width * width, real + 3 * width
+        multiply(matrices[at : at + 3 * width * width], reals[real : real + 3 * width], integers, scales, wide)
+        at, real = at + 3 * width * width, real + 3 * width
         for row in range(count):
             position = positions[row]
-            own = cache[layer, chosen[row]].reshape(places, 2, width)
+            keys = cache[layer, 0, chosen[row]].reshape(places, width)
+            values = cache[layer, 1, chosen[row]].reshape(places, width)
             cosines, sines = slots.cosines[position], slots.sines[position]
             turn(wide[row, :width], cosines, sines, narrow[row])
-            turn(wide[row, width : 2 * width], cosines, sines, own[position % places, 0])
-            own[position % places, 1] = wide[row, 2 * width :]
+            turn(wide[row, width : 2 * width], cosines, sines, keys[position % places])
+            values[position % places] = wide[row, 2 * width :]
             seen = min(position + 1, slots.window)
-            attend(narrow[row], own, (position + 1 - seen) % places, seen, scores, normed[:width])
+            attend(narrow[row], keys, values, (position + 1 - seen) % places, seen, scores, normed[:width])
             scales[row] = to_integers(normed[:width], integers[row])
-        multiply(values[value : value + width * width], reals[real : real + width], integers, scales, narrow)
-        value, real = value + width * width, real + width
+        multiply(matrices[at : at + width * width], reals[real : real + width], integers, scales, narrow)
+        at, real = at + width * width, real + width
         for row in range(count):
             add(x[row], narrow[row])
             normalise(x[row], reals[real : real + width], normed[:width])
             scales[row] = to_integers(normed[:width], integers[row])
         real += width
-        multiply(values[value : value + fed * width], reals[real : real + fed], integers, scales, hidden)
-        value, real = value + fed * width, real + fed
+        multiply(matrices[at : at + fed * width], reals[real : real + fed], integers, scales, hidden)
+        at, real = at + fed * width, real + fed
         for row in range(count):
             for i in range(fed):
                 hidden[row, i] = gelu(hidden[row, i])
             scales[row] = to_integers(hidden[row], fed_integers[row])
-        multiply(values[value : value + fed * width], reals[real : real + width], fed_integers, scales, narrow)
-        value, real = value + fed * width, real + width
+        multiply(matrices[at : at + fed * width], reals[real : real + width], fed_integers, scales, narrow)
+        at, real = at + fed * width, real + width
         for row in range(count):
             add(x[row], narrow[row])
     for row in range(count):

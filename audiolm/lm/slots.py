@@ -194,7 +194,7 @@ class SlotBatch:
     def bytes_read(self, length: int) -> int:
         """What a step reads when all slots hold rows of `length` positions: the weights once, and every row's cache."""
         places = self._cache.num_visible(length)
-        return self._steps.num_bytes + self._cache.whole[:, : self.num_slots, :places].nbytes
+        return self._steps.num_bytes + self._cache.whole[:, :, : self.num_slots, :places].nbytes
 
     # ---- inside
 
