@@ -8,12 +8,13 @@ Products are exact: a row's activations are rounded to 16-bit integers with one 
 Each row is worked out for itself, so that it has the same bits alone and beside others, and whatever the
 processor's vectors are, a product has the same.
 
-Weights lie in two arrays in the order in which a step reads them: matrices [outputs, inputs] in `values`, the rest in
-`reals` (see `packed_weights`).
+Weights lie in two arrays in the order in which a step reads them, matrices in `values`, the rest in `reals` (see
+`packed_weights`): memory is then read straight on, which is what makes it fast.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -21,12 +22,13 @@ import numba
 import numpy as np
 import torch
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from torch import Tensor
 
 from audiolm.lm.steps import StepModel
-from audiolm.nn.packing import Matrix
+from audiolm.nn.packing import PackedMatrix
 
 LARGEST_INTEGER = 32767.0
 LARGEST_SUM = 2.0**31 / 127 * 0.999  # of a row's absolute integers, so that no product overflows
@@ -34,6 +36,8 @@ NORM_EPSILON = 1e-5
 LARGEST_UNIFORM = np.float32(1 - 1e-6)
 CACHED_BYTES = 16384  # of weights that all rows are multiplied with before the next ones are read
 CHUNK = 32
+SLICE = 1024  # columns that rows are multiplied with before the next ones: theirs stay in the cache nearest by
+LANES = 16 if get_host_cpu_features().get("avx512bw") else 8
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 inner = numba.njit(**OPTIONS)
@@ -83,47 +87,79 @@ def _from_bits(typing_context, value):
     return types.float32(types.int32), generate
 
 
-@intrinsic
-def _four_sums(typing_context, values, at, x):
-    """Inner products of x [K] int16 with the four rows of K int8 from `values[at]` on, as int32; K a multiple of 32.
+def _products_of(rows):
+    """A function that adds to out[row : row + rows, output : output + 4] the products of x [N, K] int16, columns `first`
+    to `last` and with `scales` [N], with the four outputs that lie at values[at] and have `steps`.
 
-    As vectors of 32 products whose neighbours are added: what processors have an instruction for (vpdpwssd, vpmaddwd),
+    As vectors of products whose neighbours are added: what processors have an instruction for (vpdpwssd, vpmaddwd),
     and what LLVM does not find in a loop over numbers.
     """
-    signature = types.UniTuple(types.int32, 4)(values, types.intp, x)
-    wide, sums = ir.VectorType(ir.IntType(32), 32), ir.VectorType(ir.IntType(32), 16)
+    number = ir.IntType(32)
+    wide, sums = ir.VectorType(number, 2 * LANES), ir.VectorType(number, LANES)
 
-    def halves_added(builder, first, second, length):
-        """Vectors of `length` -> one as long, of the sums of neighbours in the first and then in the second."""
-        masks = (ir.Constant(ir.VectorType(ir.IntType(32), length), list(range(odd, 2 * length, 2))) for odd in (0, 1))
+    def neighbours_added(builder, first, second, length):
+        """Two vectors -> one of `length`, the sums of neighbours in the first and then in the second."""
+        masks = (ir.Constant(ir.VectorType(number, length), list(range(odd, 2 * length, 2))) for odd in (0, 1))
         return builder.add(*(builder.shuffle_vector(first, second, mask) for mask in masks))
 
+    def halved(builder, vector):
+        nothing = ir.Constant(vector.type, ir.Undefined)
+        return neighbours_added(builder, vector, nothing, vector.type.count // 2)
+
+    def as_vector(builder, place, length):
+        return builder.bitcast(place, ir.VectorType(place.type.pointee, length).as_pointer())
+
+    def four_sums(builder, vectors):
+        """Four vectors -> one of their sums."""
+        both = [neighbours_added(builder, *pair, LANES) for pair in (vectors[:2], vectors[2:])]
+        found = neighbours_added(builder, *both, LANES)
+        while found.type.count > 4:
+            found = halved(builder, found)
+        return found
+
     def generate(context, builder, signature, arguments):
-        weights = context.make_array(signature.args[0])(context, builder, value=arguments[0])
-        own = context.make_array(signature.args[2])(context, builder, value=arguments[2])
-        width = builder.extract_value(own.shape, 0)
-        totals = [cgutils.alloca_once_value(builder, ir.Constant(sums, None)) for _ in range(4)]
+        kinds = zip(signature.args, arguments, strict=True)
+        values, at, x, scales, steps, out, row, output, first, last = (
+            context.make_array(kind)(context, builder, value=each) if isinstance(kind, types.Array) else each
+            for kind, each in kinds
+        )
+        size = at.type
+        rows_here = [builder.add(row, size(each)) for each in range(rows)]
+        width, outputs = (builder.extract_value(array.shape, 1) for array in (x, out))
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(sums, None)) for _ in range(4 * rows)]
 
-        def load(array, index, element):
-            place = builder.bitcast(builder.gep(array.data, [index]), ir.VectorType(element, 32).as_pointer())
-            return builder.sext(builder.load(place, align=1), wide)
+        def load(place):
+            return builder.sext(builder.load(as_vector(builder, place, 2 * LANES), align=1), wide)
 
-        with cgutils.for_range_slice(builder, width.type(0), width, width.type(32), width.type) as (index, _):
-            each = load(own, index, ir.IntType(16))
-            for number, total in enumerate(totals):
-                start = builder.add(arguments[1], builder.mul(width, width.type(number)))
-                products = builder.mul(load(weights, builder.add(start, index), ir.IntType(8)), each)
-                neighbours = halves_added(builder, products, ir.Constant(wide, ir.Undefined), 16)
-                builder.store(builder.add(builder.load(total), neighbours), total)
-        first, second, third, fourth = (builder.load(total) for total in totals)
-        both = [halves_added(builder, *pair, 16) for pair in ((first, second), (third, fourth))]
-        last = halves_added(builder, *both, 16)
-        for length in (8, 4):
-            last = halves_added(builder, last, ir.Constant(last.type, ir.Undefined), length)
-        found = [builder.extract_element(last, ir.IntType(32)(number)) for number in range(4)]
-        return context.make_tuple(builder, signature.return_type, found)
+        with cgutils.for_range_slice(builder, first, last, size(2 * LANES), size) as (index, _):
+            places = (builder.add(builder.mul(width, each), index) for each in rows_here)
+            own = [load(builder.gep(x.data, [place])) for place in places]
+            place = builder.add(at, builder.mul(builder.sub(index, first), size(4)))
+            for each in range(4):
+                weight = load(builder.gep(values.data, [builder.add(place, size(2 * LANES * each))]))
+                for total, other in zip(totals[each::4], own, strict=True):
+                    products = halved(builder, builder.mul(weight, other))
+                    builder.store(builder.add(builder.load(total), products), total)
+        four_steps = builder.load(as_vector(builder, builder.gep(steps.data, [output]), 4), align=4)
+        for each, here in enumerate(rows_here):
+            exact = four_sums(builder, [builder.load(total) for total in totals[4 * each : 4 * each + 4]])
+            scale = builder.load(builder.gep(scales.data, [here]))
+            scale = builder.insert_element(ir.Constant(four_steps.type, ir.Undefined), scale, number(0))
+            scale = builder.shuffle_vector(scale, scale, ir.Constant(ir.VectorType(number, 4), None))
+            place = builder.gep(out.data, [builder.add(builder.mul(outputs, here), output)])
+            place = as_vector(builder, place, 4)
+            product = builder.fmul(builder.sitofp(exact, four_steps.type), builder.fmul(scale, four_steps))
+            builder.store(builder.fadd(builder.load(place, align=4), product), place, align=4)
+        return context.get_dummy_value()
 
-    return signature, generate
+    @intrinsic
+    def multiply_rows(typing_context, values, at, x, scales, steps, out, row, output, first, last):
+        return types.void(values, types.intp, x, scales, steps, out, *[types.intp] * 4), generate
+
+    return multiply_rows
+
+
+_multiply_one, _multiply_two, _multiply_four = _products_of(1), _products_of(2), _products_of(4)
 
 
 @inner
@@ -194,19 +230,29 @@ def to_integers(x, out):
 
 @inner
 def multiply(values, steps, x, scales, out):
-    """x [N, K] int16 with `scales` [N], values [outputs * K] with `steps` [outputs] -> out [N, outputs]."""
+    """x [N, K] int16 with `scales` [N], values [outputs * K] with `steps` [outputs] -> out [N, outputs or more]."""
     count, width = x.shape
     outputs = steps.shape[0]
-    block = max(4, CACHED_BYTES // width // 4 * 4)
-    for first in range(0, outputs, block):
-        for row in range(count):
-            own, scale = x[row], scales[row]
-            for output in range(first, min(first + block, outputs), 4):
-                s0, s1, s2, s3 = _four_sums(values, output * width, own)
-                out[row, output] = np.float32(s0) * (scale * steps[output])
-                out[row, output + 1] = np.float32(s1) * (scale * steps[output + 1])
-                out[row, output + 2] = np.float32(s2) * (scale * steps[output + 2])
-                out[row, output + 3] = np.float32(s3) * (scale * steps[output + 3])
+    out[:, :outputs] = np.float32(0.0)
+    for first in range(0, width, SLICE):
+        last = min(first + SLICE, width)
+        block = max(4, CACHED_BYTES // (last - first) // 4 * 4)
+        for start in range(0, outputs, block):
+            end, row = min(start + block, outputs), 0
+            while row + 4 <= count:
+                for output in range(start, end, 4):
+                    at = first * outputs + output * (last - first)
+                    _multiply_four(values, at, x, scales, steps, out, row, output, first, last)
+                row += 4
+            if row + 2 <= count:
+                for output in range(start, end, 4):
+                    at = first * outputs + output * (last - first)
+                    _multiply_two(values, at, x, scales, steps, out, row, output, first, last)
+                row += 2
+            if row < count:
+                for output in range(start, end, 4):
+                    at = first * outputs + output * (last - first)
+                    _multiply_one(values, at, x, scales, steps, out, row, output, first, last)
 
 
 @inner
@@ -490,13 +536,19 @@ def step(weights, slots, unread, positions, following, ready, used, tokens):
     heads(weights, slots, ready, used, tokens)
 
 
+def _as_read(values: Tensor) -> Iterator[Tensor]:
+    """A matrix [outputs, K] in the order in which it is read: by slices of columns, four outputs, vectors."""
+    for part in values.split(SLICE, dim=1):
+        yield part.unflatten(1, (-1, 2 * LANES)).unflatten(0, (-1, 4)).transpose(1, 2).flatten()
+
+
 def packed_weights(model: StepModel) -> Weights:
-    """A packed model's. Its own matrices become views of these, so that there is one copy."""
-    matrices: list[Matrix] = []
+    """A packed model's, copied."""
+    values: list[Tensor] = []
     reals: list[Tensor] = []
 
-    def take(matrix: Matrix) -> None:
-        matrices.append(matrix)
+    def take(matrix: PackedMatrix) -> None:
+        values.extend(_as_read(matrix.values))
         reals.append(matrix.steps)
 
     for block in model.body.blocks:
@@ -515,12 +567,9 @@ def packed_weights(model: StepModel) -> Weights:
         take(level.contract)
         reals += [level.contract_bias, level.out_norm]
         take(output)
-    values = torch.cat([matrix.values.flatten() for matrix in matrices])
-    for matrix, part in zip(matrices, values.split([matrix.values.numel() for matrix in matrices]), strict=True):
-        matrix.values = part.view(matrix.values.shape)
-    lower = torch.cat(model.lower) if model.lower else model.inputs.new_zeros(0, model.state.values.shape[0])
+    lower = torch.cat(model.lower) if model.lower else model.inputs.new_zeros(0, len(model.state.steps))
     sizes = np.array([len(output.steps) for output in model.outputs])
-    tensors = (values, torch.cat(reals), model.inputs, lower)
+    tensors = (torch.cat(values), torch.cat(reals), model.inputs, lower)
     return Weights(*(each.numpy() for each in tensors), sizes, model.body.config.feed_forward)
 
 
