@@ -40,7 +40,7 @@ SLICE = 1024  # columns that rows are multiplied with before the next ones: thei
 LANES = 16 if get_host_cpu_features().get("avx512bw") else 8
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
-inner = numba.njit(**OPTIONS)
+inner = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
 
 
 class Weights(NamedTuple):
@@ -50,6 +50,7 @@ class Weights(NamedTuple):
     lower: np.ndarray  # [sum of V_l but the last, E]
     sizes: np.ndarray  # int64 [L], the V_l
     feed_forward: int
+    num_heads: int
 
 
 class Slots(NamedTuple):
@@ -57,7 +58,7 @@ class Slots(NamedTuple):
 
     cosines: np.ndarray  # [P, W / 2]
     sines: np.ndarray
-    cache: np.ndarray  # [layers, 2, B, C, H, W], keys and values
+    cache: np.ndarray  # [layers, 2, B, C, D], keys and values
     ids: np.ndarray  # int64 [B, L], of `inputs`
     states: np.ndarray  # [B, D]
     known: np.ndarray  # [B, steps, D], or of no step
@@ -88,8 +89,8 @@ def _from_bits(typing_context, value):
 
 
 def _products_of(rows):
-    """A function that adds to out[row : row + rows, output : output + 4] the products of x [N, K] int16, columns `first`
-    to `last` and with `scales` [N], with the four outputs that lie at values[at] and have `steps`.
+    """A function that adds to out[row : row + rows, output : output + 4] the products of x [N, K] int16, of its columns
+    `first` to `last`, times `scales` [N], and the four outputs that lie at values[at], times their `steps`.
 
     As vectors of products whose neighbours are added: what processors have an instruction for (vpdpwssd, vpmaddwd),
     and what LLVM does not find in a loop over numbers.
@@ -220,8 +221,9 @@ def to_integers(x, out):
         total += abs(x[i])
     scale = max(largest / np.float32(LARGEST_INTEGER), total / np.float32(LARGEST_SUM))
     if scale == 0:
-        out[:] = 0
-        return np.float32(0.0)
+        for i in range(width):
+            out[i] = 0
+        return scale
     inverse = np.float32(1.0) / scale
     for i in range(width):
         out[i] = np.int16(np.floor(x[i] * inverse + np.float32(0.5)))
@@ -282,34 +284,65 @@ def soften(scores, count):
 
 
 @inner
-def attend(queries, keys, values, start, count, scores, out):
-    """One row: queries [D], keys and values [C, D], of which `count` places from `start` on (round and round) count,
-    scores [H, C] to work in -> out [D]."""
+def score(queries, keys, scores, at):
+    """queries [D] by keys [4, D] -> scores[:, at : at + 4]; four at a time, since adding up a vector takes a while."""
+    width = queries.shape[0] // scores.shape[0]
+    for head in range(scores.shape[0]):
+        start, end = head * width, (head + 1) * width
+        own = queries[start:end]
+        key0, key1, key2, key3 = keys[0, start:end], keys[1, start:end], keys[2, start:end], keys[3, start:end]
+        sum0, sum1, sum2, sum3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        for i in range(width):
+            sum0 += own[i] * key0[i]
+            sum1 += own[i] * key1[i]
+            sum2 += own[i] * key2[i]
+            sum3 += own[i] * key3[i]
+        scores[head, at], scores[head, at + 1], scores[head, at + 2], scores[head, at + 3] = sum0, sum1, sum2, sum3
+
+
+@inner
+def blend(values, shares, at, out):
+    """Adds values [4, D], by shares[:, at : at + 4], to out [D]."""
+    width = out.shape[0] // shares.shape[0]
+    for head in range(shares.shape[0]):
+        start, end = head * width, (head + 1) * width
+        own = out[start:end]
+        value0, value1, value2, value3 = (
+            values[0, start:end],
+            values[1, start:end],
+            values[2, start:end],
+            values[3, start:end],
+        )
+        share0, share1 = shares[head, at], shares[head, at + 1]
+        share2, share3 = shares[head, at + 2], shares[head, at + 3]
+        for i in range(width):
+            own[i] += share0 * value0[i] + share1 * value1[i] + share2 * value2[i] + share3 * value3[i]
+
+
+@inner
+def attend(queries, keys, values, position, window, scores, out):
+    """One row: queries [D], written over, and keys and values [C, D], of which those of positions up to `position` and
+    within `window` count -> out [D]; scores [H, C] to work in."""
     heads, places = scores.shape
     width = queries.shape[0] // heads
-    scale = np.float32(1.0) / np.sqrt(np.float32(width))
-    for number in range(count):
-        place = start + number
-        key = keys[place - places if place >= places else place]
-        for head in range(heads):
-            own, other = queries[head * width : (head + 1) * width], key[head * width : (head + 1) * width]
-            total = np.float32(0.0)
-            for i in range(width):
-                total += own[i] * other[i]
-            scores[head, number] = total * scale
-    out[:] = np.float32(0.0)
+    for i in range(queries.shape[0]):
+        queries[i] /= np.sqrt(np.float32(width))
+    seen = min(position + 4 & ~3, places)
+    for place in range(0, seen, 4):
+        score(queries, keys[place : place + 4], scores, place)
+    for place in range(0 if position >= window else min(position + 1, seen), seen):
+        if (position - place) % places > min(position, window - 1):
+            for head in range(heads):
+                scores[head, place] = np.float32(-np.inf)
+    for i in range(out.shape[0]):
+        out[i] = np.float32(0.0)
     for head in range(heads):
-        inverse = np.float32(1.0) / soften(scores[head], count)
-        for number in range(count):
-            scores[head, number] *= inverse
-    for number in range(count):
-        place = start + number
-        value = values[place - places if place >= places else place]
-        for head in range(heads):
-            share = scores[head, number]
-            own, other = out[head * width : (head + 1) * width], value[head * width : (head + 1) * width]
-            for i in range(width):
-                own[i] += share * other[i]
+        queries[head] = np.float32(1.0) / soften(scores[head], seen)
+    for place in range(0, seen, 4):
+        blend(values[place : place + 4], scores, place, out)
+    for head in range(heads):
+        for i in range(head * width, (head + 1) * width):
+            out[i] *= queries[head]
 
 
 @inner
@@ -323,12 +356,12 @@ def body(weights, slots, chosen, positions, x):
     """x [N, D], inputs of slots `chosen` [N] at `positions` [N] -> their states, in `slots.states`."""
     count, width = x.shape
     cache, matrices, reals, fed = slots.cache, weights.values, weights.reals, weights.feed_forward
-    layers, _, _, places, heads, _ = cache.shape
+    layers, _, _, places, _ = cache.shape
     integers, scales = np.empty((count, width), np.int16), np.empty(count, np.float32)
     fed_integers = np.empty((count, fed), np.int16)
     normed, wide = np.empty(max(width, fed), np.float32), np.empty((count, 3 * width), np.float32)
     narrow, hidden = np.empty((count, width), np.float32), np.empty((count, fed), np.float32)
-    scores = np.empty((heads, places), np.float32)
+    scores = np.empty((weights.num_heads, places), np.float32)
     at, real = 0, 0
     for layer in range(layers):
         for row in range(count):
@@ -339,14 +372,12 @@ def body(weights, slots, chosen, positions, x):
         at, real = at + 3 * width * width, real + 3 * width
         for row in range(count):
             position = positions[row]
-            keys = cache[layer, 0, chosen[row]].reshape(places, width)
-            values = cache[layer, 1, chosen[row]].reshape(places, width)
+            keys, values = cache[layer, 0, chosen[row]], cache[layer, 1, chosen[row]]
             cosines, sines = slots.cosines[position], slots.sines[position]
             turn(wide[row, :width], cosines, sines, narrow[row])
             turn(wide[row, width : 2 * width], cosines, sines, keys[position % places])
             values[position % places] = wide[row, 2 * width :]
-            seen = min(position + 1, slots.window)
-            attend(narrow[row], keys, values, (position + 1 - seen) % places, seen, scores, normed[:width])
+            attend(narrow[row], keys, values, position, slots.window, scores, normed[:width])
             scales[row] = to_integers(normed[:width], integers[row])
         multiply(matrices[at : at + width * width], reals[real : real + width], integers, scales, narrow)
         at, real = at + width * width, real + width
@@ -378,9 +409,17 @@ def order_of(x, out):
 
 
 @inner
+def bounds(keys):
+    low, high = keys[0], keys[0]
+    for key in keys:
+        low, high = min(low, key), max(high, key)
+    return np.int64(low), np.int64(high)
+
+
+@inner
 def least_of_top(keys, count):
     """The largest integer that at least `count` of `keys` reach."""
-    low, high = np.int64(keys.min()), np.int64(keys.max())
+    low, high = bounds(keys)
     while low < high:
         middle = (low + high + 1) >> 1
         reached = 0
@@ -396,7 +435,7 @@ def least_of_top(keys, count):
 @inner
 def least_of_mass(keys, shares, mass):
     """The smallest integer above which `shares` come to less than `mass`."""
-    low, high = np.int64(keys.min()), np.int64(keys.max())
+    low, high = bounds(keys)
     while low < high:
         middle = (low + high) >> 1
         above = np.float32(0.0)
@@ -425,7 +464,11 @@ def draw(logits, uniform, settings, keys, shares):
     size = logits.shape[0]
     inverse, top_k, top_p = settings[0], np.int64(settings[1]), settings[2]
     if inverse == 0:
-        return np.argmax(logits)
+        best = 0
+        for i in range(size):
+            if logits[i] > logits[best]:
+                best = i
+        return best
     for i in range(size):
         shares[i] = logits[i] * inverse
     if top_k > 0 or top_p < 1:
@@ -570,7 +613,9 @@ def packed_weights(model: StepModel) -> Weights:
     lower = torch.cat(model.lower) if model.lower else model.inputs.new_zeros(0, len(model.state.steps))
     sizes = np.array([len(output.steps) for output in model.outputs])
     tensors = (torch.cat(values), torch.cat(reals), model.inputs, lower)
-    return Weights(*(each.numpy() for each in tensors), sizes, model.body.config.feed_forward)
+    return Weights(
+        *(each.numpy() for each in tensors), sizes, model.body.config.feed_forward, model.body.config.num_heads
+    )
 
 
 _WEIGHTS: WeakKeyDictionary[StepModel, Weights] = WeakKeyDictionary()

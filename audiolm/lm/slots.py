@@ -95,7 +95,7 @@ class SlotBatch:
         known = self._states.new_zeros(self.num_slots, 0, width) if self._known is None else self._known
         levels = self.model.config.levels
         logits = self._states.new_zeros(len(levels), self.num_slots, max(levels))
-        kept = (*angles, self._cache.whole, self._inputs, self._states, known)
+        kept = (*angles, self._cache.whole.flatten(4), self._inputs, self._states, known)
         kept += (self._sampling.block, self._sampling.settings, logits)
         slots = kernels.Slots(*(each.numpy() for each in kept), self._cache.window)
         return partial(kernels.compiled_step, kernels.weights_of(self._steps), slots)

@@ -1,0 +1,123 @@
+"""The compiled step of packed weights against its slow twins."""
+
+import numba
+import pytest
+import torch
+
+from audiolm.checkpoints import registry
+from audiolm.config import SamplingConfig
+from audiolm.lm import SlotBatch, kernels
+from audiolm.lm.sampling import sample
+from audiolm.nn.packing import pack_rows, unpack_rows
+from tests.lm.models import random_steps, wide_model
+
+NUM_STEPS = 80
+
+
+def joined(batch, prompt, condition, seed, num_steps, sampling=None):
+    return batch.join(
+        prompt,
+        condition,
+        generator=torch.Generator().manual_seed(seed),
+        sampling=sampling or SamplingConfig(),
+        num_steps=num_steps,
+    )
+
+
+def last_logits(batch, row):
+    """Of the row's last step, one [V] a level."""
+    all_levels = torch.from_numpy(batch._kernel.args[1].logits.copy())
+    return [each[row, :size] for each, size in zip(all_levels, batch.model.config.levels, strict=True)]
+
+
+@pytest.mark.parametrize("crop_s", [None, 0.4, 1.28])  # 1.28 s: a window of the 64 places that the cache then has
+@pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
+def test_logits_are_nearly_those_of_the_uncached_model(stage, crop_s):
+    model = wide_model(stage, crop_s)
+    prompt, condition = random_steps(model, 3, NUM_STEPS + 7)
+    batch = SlotBatch(model, 3, NUM_STEPS + 7)
+    lengths, made, found = (0, 1, 7), [], []
+    for row, length in enumerate(lengths):
+        joined(batch, prompt[row, :length], None if condition is None else condition[row], row, NUM_STEPS)
+    for _ in range(NUM_STEPS):
+        made.append(batch.step())
+        found.append([last_logits(batch, row) for row in range(3)])
+    tables = model.tables()
+    tables.outputs = [unpack_rows(*pack_rows(table)) for table in tables.outputs]
+    for row, length in enumerate(lengths):
+        whole = torch.cat([prompt[row, :length], torch.stack([step[row] for step in made])])[None]
+        known = None if condition is None else condition[row, None]
+        with torch.inference_mode():
+            expected = model.logits(whole, known, tables)
+        for level, each in enumerate(expected):
+            ours = torch.stack([step[row][level] for step in found])
+            assert each[0, length:].std() > 0.5
+            assert (ours - each[0, length:]).abs().max() < 0.02
+
+
+SETTINGS = [
+    SamplingConfig(temperature=0.0),
+    SamplingConfig(temperature=0.7),
+    SamplingConfig(top_k=1),
+    SamplingConfig(top_k=5),
+    SamplingConfig(temperature=1.5, top_p=0.6),
+    SamplingConfig(top_p=1e-6),
+    SamplingConfig(top_k=20, top_p=0.9),
+]
+
+
+def test_draws_are_those_of_the_slow_sampling():
+    model = wide_model("coarse")
+    prompt, condition = random_steps(model, 1, 50)
+    batch = SlotBatch(model, len(SETTINGS), 50)
+    for row, settings in enumerate(SETTINGS):
+        joined(batch, prompt[0, :5], condition[0], row, 40, settings)
+    for step in range(40):
+        tokens = batch.step()
+        for row, settings in enumerate(SETTINGS):
+            uniforms = batch._sampling.block[row, step]
+            for level, logits in enumerate(last_logits(batch, row)):
+                assert tokens[row][level] == sample(logits[None], uniforms[level, None], settings)
+
+
+def test_extreme_uniform_numbers_choose_the_first_and_the_last_id():
+    model = wide_model("semantic")
+    batch = SlotBatch(model, 2, 10)
+    for row, uniform in enumerate((0.0, 1 - 2**-24)):
+        joined(batch, None, None, row, 3)
+        batch._sampling.advance([row])
+        batch._sampling.block[row] = uniform
+    tokens = batch.step()
+    assert tokens[0].tolist() == [0, 0]
+    for level, logits in enumerate(last_logits(batch, 1)):
+        assert logits.softmax(0)[tokens[1][level] + 1 :].sum() < 1e-5
+
+
+def test_embedded_checkpoints_choose_nearly_what_the_slow_steps_choose(monkeypatch):
+    """Draws that the two kinds of rounding (16-bit integers, bfloat16) make differ are few."""
+    model = registry.load("speech-small", None, torch.device("cpu")).stages["coarse"]
+    prompt, condition = random_steps(model, 1, 100)
+
+    def first_steps():
+        batch = SlotBatch(model, 64, 100)
+        first = joined(batch, prompt[0, :60], condition[0], 0, 1)
+        for seed in range(1, 64):
+            batch.fork(first, generator=torch.Generator().manual_seed(seed), sampling=SamplingConfig())
+        return torch.stack(list(batch.step().values()))
+
+    ours, again = first_steps(), first_steps()
+    monkeypatch.setattr(SlotBatch, "_load_kernel", lambda batch: None)
+    assert torch.equal(ours, again)
+    assert (ours == first_steps()).float().mean() > 0.95
+
+
+def test_what_cannot_be_kept_on_disk_is_compiled_all_the_same(monkeypatch):
+    njit = numba.njit
+
+    def nowhere_to_write(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", nowhere_to_write)
+    assert kernels._kept_on_disk(lambda: 3)() == 3
