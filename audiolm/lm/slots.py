@@ -42,10 +42,13 @@ class SlotBatch:
     `audiolm.nn.cache` for what that rests on). Slots in use are kept low: a step costs what its highest one needs.
 
     `max_steps`: prompt and new steps of a row; `num_condition`: its condition steps, where the layout reads those as
-    positions of their own. `dtype`: as `StepModel`. With `compiled` the body is compiled at the first step (some 30 s,
-    and a C++ compiler on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots and all places
-    of the cache at every step, so that shapes never change. The CUDA path has been run on no CUDA device yet: what is
-    known of it is that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
+    positions of their own. `dtype`: as `StepModel`.
+
+    On a CPU a depth layout's step with int8 weights is one function, on one thread (`audiolm.lm.kernels`; where numba is
+    missing, torch's operations as elsewhere). With `compiled` the body is compiled by torch instead, at the first step
+    (some 30 s, and a C++ compiler on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots and
+    all places of the cache at every step, so that shapes never change. The CUDA path has been run on no CUDA device yet:
+    what is known of it is that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
     """
 
     def __init__(
@@ -85,7 +88,8 @@ class SlotBatch:
         self._known = None if steps.mixer is None else inputs.new_zeros(rows, self.max_steps + steps.stride, width)
 
     def _load_kernel(self) -> Callable[..., None] | None:
-        """The whole step as one compiled function (`audiolm.lm.kernels`); None where numba is missing."""
+        """A function of unread slots, their positions and condition steps, ready slots, their uniform numbers and
+        where the tokens go; None where numba is missing. What it works on is shared with this object's tensors."""
         try:
             from audiolm.lm import kernels
         except ImportError:
