@@ -44,11 +44,11 @@ class SlotBatch:
     `max_steps`: prompt and new steps of a row; `num_condition`: its condition steps, where the layout reads those as
     positions of their own. `dtype`: as `StepModel`.
 
-    On a CPU a depth layout's step with int8 weights is one function, on one thread (`audiolm.lm.kernels`; where numba is
-    missing, torch's operations as elsewhere). With `compiled` the body is compiled by torch instead, at the first step
-    (some 30 s, and a C++ compiler on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots and
-    all places of the cache at every step, so that shapes never change. The CUDA path has been run on no CUDA device yet:
-    what is known of it is that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
+    On a CPU a depth layout's step with int8 weights is one function, on one thread (`audiolm.lm.kernels`; where numba
+    is missing, torch's operations as elsewhere). With `compiled` the body is compiled by torch instead, at the first
+    step (some 30 s, and a C++ compiler on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots
+    and all places of the cache at every step, so that shapes never change. The CUDA path has been run on no CUDA device
+    yet: what is known of it is that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
     """
 
     def __init__(

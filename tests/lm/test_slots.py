@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 
+import audiolm.lm
 from audiolm.config import SamplingConfig
 from audiolm.errors import ConfigError, RequestError
 from audiolm.lm import SlotBatch
@@ -84,6 +85,7 @@ def test_a_row_is_the_same_alone_and_among_rows_that_come_and_go(stage, layout, 
 def kernels(request, monkeypatch):
     """Both ways of a step with int8 weights."""
     if request.param == "without numba":
+        monkeypatch.delattr(audiolm.lm, "kernels", raising=False)
         monkeypatch.setitem(sys.modules, "audiolm.lm.kernels", None)
     return request.param == "compiled"
 

@@ -33,6 +33,7 @@ def last_logits(batch, row):
 @pytest.mark.parametrize("crop_s", [None, 0.4, 1.28])  # 1.28 s: a window of the 64 places that the cache then has
 @pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
 def test_logits_are_nearly_those_of_the_uncached_model(stage, crop_s):
+    """What is known of a condition still comes through bfloat16."""
     model = wide_model(stage, crop_s)
     prompt, condition = random_steps(model, 3, NUM_STEPS + 7)
     batch = SlotBatch(model, 3, NUM_STEPS + 7)
@@ -52,7 +53,7 @@ def test_logits_are_nearly_those_of_the_uncached_model(stage, crop_s):
         for level, each in enumerate(expected):
             ours = torch.stack([step[row][level] for step in found])
             assert each[0, length:].std() > 0.5
-            assert (ours - each[0, length:]).abs().max() < 0.02
+            assert (ours - each[0, length:]).abs().max() < (0.005 if condition is None else 0.05)
 
 
 SETTINGS = [
@@ -85,30 +86,33 @@ def test_extreme_uniform_numbers_choose_the_first_and_the_last_id():
     batch = SlotBatch(model, 2, 10)
     for row, uniform in enumerate((0.0, 1 - 2**-24)):
         joined(batch, None, None, row, 3)
-        batch._sampling.advance([row])
-        batch._sampling.block[row] = uniform
+        with torch.inference_mode():
+            batch._sampling.advance([row])
+            batch._sampling.block[row] = uniform
     tokens = batch.step()
     assert tokens[0].tolist() == [0, 0]
     for level, logits in enumerate(last_logits(batch, 1)):
         assert logits.softmax(0)[tokens[1][level] + 1 :].sum() < 1e-5
 
 
-def test_embedded_checkpoints_choose_nearly_what_the_slow_steps_choose(monkeypatch):
-    """Draws that the two kinds of rounding (16-bit integers, bfloat16) make differ are few."""
-    model = registry.load("speech-small", None, torch.device("cpu")).stages["coarse"]
-    prompt, condition = random_steps(model, 1, 100)
+def test_an_embedded_checkpoint_chooses_nearly_what_it_would_in_float32():
+    model = registry.load("speech-small", None, torch.device("cpu")).stages["semantic"]
+    prompt, _ = random_steps(model, 1, 61)
 
-    def first_steps():
+    def chosen():
         batch = SlotBatch(model, 64, 100)
-        first = joined(batch, prompt[0, :60], condition[0], 0, 1)
+        first = joined(batch, prompt[0, :60], None, 0, 1)
         for seed in range(1, 64):
             batch.fork(first, generator=torch.Generator().manual_seed(seed), sampling=SamplingConfig())
-        return torch.stack(list(batch.step().values()))
+        return torch.stack(list(batch.step().values())), batch._sampling.block[:, 0]
 
-    ours, again = first_steps(), first_steps()
-    monkeypatch.setattr(SlotBatch, "_load_kernel", lambda batch: None)
-    assert torch.equal(ours, again)
-    assert (ours == first_steps()).float().mean() > 0.95
+    ours, uniforms = chosen()
+    assert torch.equal(ours, chosen()[0])
+    with torch.inference_mode():
+        logits = model.logits(prompt, None)[0][:, 60].expand(64, -1)
+        expected = sample(logits, uniforms[:, 0], SamplingConfig())
+    assert expected.unique().numel() > 20
+    assert (ours[:, 0] == expected).float().mean() > 0.95
 
 
 def test_what_cannot_be_kept_on_disk_is_compiled_all_the_same(monkeypatch):
