@@ -49,6 +49,8 @@ class Weights(NamedTuple):
     inputs: np.ndarray  # [sum of V + 2, D]
     lower: np.ndarray  # [sum of V_l but the last, E]
     sizes: np.ndarray  # int64 [L], the V_l
+    body_values: int  # how many of `values` are the body's
+    body_reals: int
     feed_forward: int
     num_heads: int
 
@@ -284,64 +286,58 @@ def soften(scores, count):
 
 
 @inner
-def score(queries, keys, scores, at):
-    """queries [D] by keys [4, D] -> scores[:, at : at + 4]; four at a time, since adding up a vector takes a while."""
+def score(queries, keys, scores, place):
+    """queries [D] by keys [D] -> scores[:, place]."""
     width = queries.shape[0] // scores.shape[0]
     for head in range(scores.shape[0]):
-        start, end = head * width, (head + 1) * width
-        own = queries[start:end]
-        key0, key1, key2, key3 = keys[0, start:end], keys[1, start:end], keys[2, start:end], keys[3, start:end]
-        sum0, sum1, sum2, sum3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        own, key = queries[head * width : (head + 1) * width], keys[head * width : (head + 1) * width]
+        total = np.float32(0.0)
         for i in range(width):
-            sum0 += own[i] * key0[i]
-            sum1 += own[i] * key1[i]
-            sum2 += own[i] * key2[i]
-            sum3 += own[i] * key3[i]
-        scores[head, at], scores[head, at + 1], scores[head, at + 2], scores[head, at + 3] = sum0, sum1, sum2, sum3
+            total += own[i] * key[i]
+        scores[head, place] = total
 
 
 @inner
-def blend(values, shares, at, out):
-    """Adds values [4, D], by shares[:, at : at + 4], to out [D]."""
+def blend(values, shares, place, out):
+    """Adds values [D], by shares[:, place], to out [D]."""
     width = out.shape[0] // shares.shape[0]
     for head in range(shares.shape[0]):
-        start, end = head * width, (head + 1) * width
-        own = out[start:end]
-        value0, value1, value2, value3 = (
-            values[0, start:end],
-            values[1, start:end],
-            values[2, start:end],
-            values[3, start:end],
-        )
-        share0, share1 = shares[head, at], shares[head, at + 1]
-        share2, share3 = shares[head, at + 2], shares[head, at + 3]
+        own, value = out[head * width : (head + 1) * width], values[head * width : (head + 1) * width]
+        share = shares[head, place]
         for i in range(width):
-            own[i] += share0 * value0[i] + share1 * value1[i] + share2 * value2[i] + share3 * value3[i]
+            own[i] += share * value[i]
 
 
 @inner
-def attend(queries, keys, values, position, window, scores, out):
-    """One row: queries [D], written over, and keys and values [C, D], of which those of positions up to `position` and
-    within `window` count -> out [D]; scores [H, C] to work in."""
+def attend(qkv, slots, layer, slot, position, queries, scores, out):
+    """One row: qkv [3 D] at its position, into the cache and -> out [D]; queries [D] and scores [H, C] to work in.
+
+    Memory is read straight on, place by place: what lies in places that do not count is of no share.
+    """
     heads, places = scores.shape
-    width = queries.shape[0] // heads
-    for i in range(queries.shape[0]):
-        queries[i] /= np.sqrt(np.float32(width))
-    seen = min(position + 4 & ~3, places)
-    for place in range(0, seen, 4):
-        score(queries, keys[place : place + 4], scores, place)
-    for place in range(0 if position >= window else min(position + 1, seen), seen):
-        if (position - place) % places > min(position, window - 1):
-            for head in range(heads):
-                scores[head, place] = np.float32(-np.inf)
-    for i in range(out.shape[0]):
+    keys, values = slots.cache[layer, 0, slot], slots.cache[layer, 1, slot]
+    width, own = out.shape[0], position % places
+    cosines, sines, window = slots.cosines[position], slots.sines[position], slots.window
+    turn(qkv[:width], cosines, sines, queries)
+    turn(qkv[width : 2 * width], cosines, sines, keys[own])
+    for i in range(width):
+        queries[i] /= np.sqrt(np.float32(width // heads))
+        values[own, i] = qkv[2 * width + i]
         out[i] = np.float32(0.0)
+    seen = min(position + 1, places)
+    for place in range(seen):
+        score(queries, keys[place], scores, place)
+    if position >= window:
+        for place in range(seen):
+            if (position - place) % places >= window:
+                for head in range(heads):
+                    scores[head, place] = np.float32(-np.inf)
     for head in range(heads):
         queries[head] = np.float32(1.0) / soften(scores[head], seen)
-    for place in range(0, seen, 4):
-        blend(values[place : place + 4], scores, place, out)
+    for place in range(seen):
+        blend(values[place], scores, place, out)
     for head in range(heads):
-        for i in range(head * width, (head + 1) * width):
+        for i in range(head * (width // heads), (head + 1) * (width // heads)):
             out[i] *= queries[head]
 
 
@@ -355,36 +351,29 @@ def add(x, more):
 def body(weights, slots, chosen, positions, x):
     """x [N, D], inputs of slots `chosen` [N] at `positions` [N] -> their states, in `slots.states`."""
     count, width = x.shape
-    cache, matrices, reals, fed = slots.cache, weights.values, weights.reals, weights.feed_forward
-    layers, _, _, places, _ = cache.shape
+    matrices, reals, fed = weights.values, weights.reals, weights.feed_forward
     integers, scales = np.empty((count, width), np.int16), np.empty(count, np.float32)
-    fed_integers = np.empty((count, fed), np.int16)
-    normed, wide = np.empty(max(width, fed), np.float32), np.empty((count, 3 * width), np.float32)
-    narrow, hidden = np.empty((count, width), np.float32), np.empty((count, fed), np.float32)
-    scores = np.empty((weights.num_heads, places), np.float32)
+    fed_integers, normed = np.empty((count, fed), np.int16), np.empty(width, np.float32)
+    wide, narrow = np.empty((count, 3 * width), np.float32), np.empty((count, width), np.float32)
+    hidden = np.empty((count, fed), np.float32)
+    scores = np.empty((weights.num_heads, slots.cache.shape[3]), np.float32)
     at, real = 0, 0
-    for layer in range(layers):
+    for layer in range(slots.cache.shape[0]):
         for row in range(count):
-            normalise(x[row], reals[real : real + width], normed[:width])
-            scales[row] = to_integers(normed[:width], integers[row])
+            normalise(x[row], reals[real : real + width], normed)
+            scales[row] = to_integers(normed, integers[row])
         real += width
         multiply(matrices[at : at + 3 * width * width], reals[real : real + 3 * width], integers, scales, wide)
         at, real = at + 3 * width * width, real + 3 * width
         for row in range(count):
-            position = positions[row]
-            keys, values = cache[layer, 0, chosen[row]], cache[layer, 1, chosen[row]]
-            cosines, sines = slots.cosines[position], slots.sines[position]
-            turn(wide[row, :width], cosines, sines, narrow[row])
-            turn(wide[row, width : 2 * width], cosines, sines, keys[position % places])
-            values[position % places] = wide[row, 2 * width :]
-            attend(narrow[row], keys, values, position, slots.window, scores, normed[:width])
-            scales[row] = to_integers(normed[:width], integers[row])
+            attend(wide[row], slots, layer, chosen[row], positions[row], narrow[row], scores, normed)
+            scales[row] = to_integers(normed, integers[row])
         multiply(matrices[at : at + width * width], reals[real : real + width], integers, scales, narrow)
         at, real = at + width * width, real + width
         for row in range(count):
             add(x[row], narrow[row])
-            normalise(x[row], reals[real : real + width], normed[:width])
-            scales[row] = to_integers(normed[:width], integers[row])
+            normalise(x[row], reals[real : real + width], normed)
+            scales[row] = to_integers(normed, integers[row])
         real += width
         multiply(matrices[at : at + fed * width], reals[real : real + fed], integers, scales, hidden)
         at, real = at + fed * width, real + fed
@@ -505,61 +494,55 @@ def invert(shares, threshold):
 
 
 @inner
+def level_logits(values, reals, x, hidden, narrow, out):
+    """x [M, E], a level's values and reals -> out [M, V or more]; hidden [M, 2 E] and narrow [M, E] to work in."""
+    count, width = x.shape
+    integers, wide_integers = np.empty((count, width), np.int16), np.empty((count, 2 * width), np.int16)
+    scales, half = np.empty(count, np.float32), 2 * width * width
+    norm, expand_steps, expand_bias = reals[:width], reals[width : 3 * width], reals[3 * width : 5 * width]
+    contract_steps, contract_bias = reals[5 * width : 6 * width], reals[6 * width : 7 * width]
+    for row in range(count):
+        normalise(x[row], norm, narrow[row])
+        scales[row] = to_integers(narrow[row], integers[row])
+    multiply(values[:half], expand_steps, integers, scales, hidden)
+    for row in range(count):
+        add(hidden[row], expand_bias)
+        for i in range(2 * width):
+            hidden[row, i] = gelu(hidden[row, i])
+        scales[row] = to_integers(hidden[row], wide_integers[row])
+    multiply(values[half : 2 * half], contract_steps, wide_integers, scales, narrow)
+    for row in range(count):
+        add(narrow[row], contract_bias)
+        add(narrow[row], x[row])
+        normalise(narrow[row], reals[7 * width : 8 * width], narrow[row])
+        scales[row] = to_integers(narrow[row], integers[row])
+    multiply(values[2 * half :], reals[8 * width :], integers, scales, out)
+
+
+@inner
 def heads(weights, slots, chosen, used, tokens):
     """States of slots `chosen` [M] -> their next steps, in `tokens` [M, L] and as ids."""
     count, num_levels = tokens.shape
-    logits = slots.logits
-    width, depth, fed = weights.inputs.shape[1], weights.lower.shape[1], weights.feed_forward
-    values, reals, layers = weights.values, weights.reals, slots.cache.shape[0]
+    width, depth, most = weights.inputs.shape[1], weights.lower.shape[1], slots.logits.shape[2]
     integers, scales = np.empty((count, width), np.int16), np.empty(count, np.float32)
-    narrow_integers, wide_integers = np.empty((count, depth), np.int16), np.empty((count, 2 * depth), np.int16)
     x, narrow = np.empty((count, depth), np.float32), np.empty((count, depth), np.float32)
     hidden = np.empty((count, 2 * depth), np.float32)
-    keys, shares = np.empty(logits.shape[2], np.int32), np.empty(logits.shape[2], np.float32)
-    value, real = layers * 2 * width * (2 * width + fed), layers * (7 * width + fed) + width
+    keys, shares = np.empty(most, np.int32), np.empty(most, np.float32)
+    values, reals = weights.values[weights.body_values :], weights.reals[weights.body_reals :]
     for row in range(count):
         scales[row] = to_integers(slots.states[chosen[row]], integers[row])
-    multiply(values[value : value + depth * width], reals[real : real + depth], integers, scales, x)
-    value, real = value + depth * width, real + depth
-    offset = 0
+    multiply(values[: depth * width], reals[:depth], integers, scales, x)
+    at, real, offset = depth * width, depth, 0
     for level in range(num_levels):
         size = weights.sizes[level]
+        end, real_end = at + depth * (4 * depth + size), real + 8 * depth + size
+        level_logits(values[at:end], reals[real:real_end], x, hidden, narrow, slots.logits[level])
+        at, real = end, real_end
         for row in range(count):
-            normalise(x[row], reals[real : real + depth], narrow[row])
-            scales[row] = to_integers(narrow[row], narrow_integers[row])
-        real += depth
-        square = 2 * depth * depth
-        multiply(values[value : value + square], reals[real : real + 2 * depth], narrow_integers, scales, hidden)
-        value, real = value + square, real + 2 * depth
-        for row in range(count):
-            add(hidden[row], reals[real : real + 2 * depth])
-            for i in range(2 * depth):
-                hidden[row, i] = gelu(hidden[row, i])
-            scales[row] = to_integers(hidden[row], wide_integers[row])
-        real += 2 * depth
-        multiply(values[value : value + square], reals[real : real + depth], wide_integers, scales, narrow)
-        value, real = value + square, real + depth
-        for row in range(count):
-            add(narrow[row], reals[real : real + depth])
-            add(narrow[row], x[row])
-            normalise(narrow[row], reals[real + depth : real + 2 * depth], narrow[row])
-            scales[row] = to_integers(narrow[row], narrow_integers[row])
-        real += 2 * depth
-        multiply(
-            values[value : value + size * depth], reals[real : real + size], narrow_integers, scales, logits[level]
-        )
-        value, real = value + size * depth, real + size
-        for row in range(count):
-            slot = chosen[row]
-            token = draw(
-                logits[level, row, :size],
-                slots.uniforms[slot, used[row], level],
-                slots.settings[slot],
-                keys[:size],
-                shares[:size],
-            )
-            tokens[row, level] = token
-            slots.ids[slot, level] = offset + token
+            slot, logits = chosen[row], slots.logits[level, row, :size]
+            uniform = slots.uniforms[slot, used[row], level]
+            token = draw(logits, uniform, slots.settings[slot], keys[:size], shares[:size])
+            tokens[row, level], slots.ids[slot, level] = token, offset + token
             if level + 1 < num_levels:
                 add(x[row], weights.lower[offset + token])
         offset += size
@@ -602,6 +585,7 @@ def packed_weights(model: StepModel) -> Weights:
         take(block.feed_in)
         take(block.feed_out)
     reals.append(model.body.norm)
+    body_values, body_reals = (sum(each.numel() for each in parts) for parts in (values, reals))
     take(model.state)
     for level, output in zip(model.levels, model.outputs, strict=True):
         reals.append(level.norm)
@@ -611,11 +595,10 @@ def packed_weights(model: StepModel) -> Weights:
         reals += [level.contract_bias, level.out_norm]
         take(output)
     lower = torch.cat(model.lower) if model.lower else model.inputs.new_zeros(0, len(model.state.steps))
+    arrays = (each.numpy() for each in (torch.cat(values), torch.cat(reals), model.inputs, lower))
     sizes = np.array([len(output.steps) for output in model.outputs])
-    tensors = (torch.cat(values), torch.cat(reals), model.inputs, lower)
-    return Weights(
-        *(each.numpy() for each in tensors), sizes, model.body.config.feed_forward, model.body.config.num_heads
-    )
+    config = model.body.config
+    return Weights(*arrays, sizes, body_values, body_reals, config.feed_forward, config.num_heads)
 
 
 _WEIGHTS: WeakKeyDictionary[StepModel, Weights] = WeakKeyDictionary()
