@@ -77,30 +77,22 @@ def _off_the_grid(model: StageModel) -> StageModel:
 
 
 def stepping(model: StageModel, num_rows: int, length: int) -> tuple[SlotBatch, Callable[[], object]]:
-    """A batch whose rows are `length` steps long, and the work of a step; rows that are done begin anew."""
+    """A batch whose rows are `length` steps long, and the work of a step there, over and over."""
     config = model.config
     batch = SlotBatch(model, num_rows, config.max_steps)
     prompt = torch.stack([torch.randint(size, (length,)) for size in config.levels], dim=1)
     num_condition = -(-config.max_steps // config.condition_stride)
     known = [torch.randint(size, (num_condition,)) for size in config.condition_levels]
     condition = torch.stack(known, dim=1) if known else None
-    slots: list[int] = []
-
-    def begin() -> None:
-        for slot in slots:
-            batch.leave(slot)
-        options = {"sampling": SamplingConfig(), "num_steps": config.max_steps - length}
-        slots[:] = [batch.join(prompt, condition, generator=torch.Generator().manual_seed(0), **options)]
-        for row in range(1, num_rows):
-            generator = torch.Generator().manual_seed(row)
-            slots.append(batch.fork(slots[0], generator=generator, sampling=SamplingConfig()))
+    options = {"sampling": SamplingConfig(), "num_steps": config.max_steps - length}
+    first = batch.join(prompt, condition, generator=torch.Generator().manual_seed(0), **options)
+    for row in range(1, num_rows):
+        batch.fork(first, generator=torch.Generator().manual_seed(row), sampling=SamplingConfig())
 
     def work() -> None:
-        if not slots or not batch.ready(slots[0]):
-            begin()
         batch.step()
+        batch.rewind(length)
 
-    begin()
     return batch, work
 
 

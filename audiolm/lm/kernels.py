@@ -290,29 +290,29 @@ def score(queries, keys, scores, place):
     """queries [D] by keys [D] -> scores[:, place]."""
     width = queries.shape[0] // scores.shape[0]
     for head in range(scores.shape[0]):
-        own, key = queries[head * width : (head + 1) * width], keys[head * width : (head + 1) * width]
-        total = np.float32(0.0)
+        start, total = head * width, np.float32(0.0)
         for i in range(width):
-            total += own[i] * key[i]
+            total += queries[start + i] * keys[start + i]
         scores[head, place] = total
 
 
 @inner
-def blend(values, shares, place, out):
-    """Adds values [D], by shares[:, place], to out [D]."""
+def blend(first, second, shares, place, out):
+    """Adds values [D] of two places, by shares[:, place : place + 2], to out [D]."""
     width = out.shape[0] // shares.shape[0]
     for head in range(shares.shape[0]):
-        own, value = out[head * width : (head + 1) * width], values[head * width : (head + 1) * width]
-        share = shares[head, place]
+        start, end = head * width, (head + 1) * width
+        own, one, other = out[start:end], first[start:end], second[start:end]
+        share_of_one, share_of_other = shares[head, place], shares[head, place + 1]
         for i in range(width):
-            own[i] += share * value[i]
+            own[i] += share_of_one * one[i] + share_of_other * other[i]
 
 
 @inner
 def attend(qkv, slots, layer, slot, position, queries, scores, out):
     """One row: qkv [3 D] at its position, into the cache and -> out [D]; queries [D] and scores [H, C] to work in.
 
-    Memory is read straight on, place by place: what lies in places that do not count is of no share.
+    Memory is read straight on, places by twos; what lies in those that do not count has no share.
     """
     heads, places = scores.shape
     keys, values = slots.cache[layer, 0, slot], slots.cache[layer, 1, slot]
@@ -324,18 +324,17 @@ def attend(qkv, slots, layer, slot, position, queries, scores, out):
         queries[i] /= np.sqrt(np.float32(width // heads))
         values[own, i] = qkv[2 * width + i]
         out[i] = np.float32(0.0)
-    seen = min(position + 1, places)
+    seen = min(position + 2 & ~1, places)
     for place in range(seen):
         score(queries, keys[place], scores, place)
-    if position >= window:
-        for place in range(seen):
-            if (position - place) % places >= window:
-                for head in range(heads):
-                    scores[head, place] = np.float32(-np.inf)
+    for place in range(0 if position >= window else position + 1, seen):
+        if (position - place) % places > min(position, window - 1):
+            for head in range(heads):
+                scores[head, place] = np.float32(-np.inf)
     for head in range(heads):
         queries[head] = np.float32(1.0) / soften(scores[head], seen)
-    for place in range(seen):
-        blend(values[place], scores, place, out)
+    for place in range(0, seen, 2):
+        blend(values[place], values[place + 1], scores, place, out)
     for head in range(heads):
         for i in range(head * (width // heads), (head + 1) * (width // heads)):
             out[i] *= queries[head]

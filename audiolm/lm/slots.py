@@ -195,6 +195,13 @@ class SlotBatch:
             row.next_step, row.num_left, row.is_read = row.next_step + 1, row.num_left - 1, False
         return dict(zip(ready, tokens, strict=True))
 
+    def rewind(self, length: int) -> None:
+        """Rows longer than `length` steps are so long again, for timing: the tokens are those of no row alone."""
+        for row in self._rows.values():
+            back = max(0, row.next_step - length)
+            row.next_step, row.num_left = row.next_step - back, row.num_left + back
+            row.num_positions = min(row.num_positions, self.model.layout.num_positions(length, len(row.condition)))
+
     def bytes_read(self, length: int) -> int:
         """What a step reads when all slots hold rows of `length` positions: the weights once, and every row's cache."""
         places = self._cache.num_visible(length)
