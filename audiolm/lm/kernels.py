@@ -309,6 +309,12 @@ def blend(first, second, shares, place, out):
 
 
 @inner
+def hide(scores, place):
+    for head in range(scores.shape[0]):
+        scores[head, place] = np.float32(-np.inf)
+
+
+@inner
 def attend(qkv, slots, layer, slot, position, queries, scores, out):
     """One row: qkv [3 D] at its position, into the cache and -> out [D]; queries [D] and scores [H, C] to work in.
 
@@ -327,10 +333,10 @@ def attend(qkv, slots, layer, slot, position, queries, scores, out):
     seen = min(position + 2 & ~1, places)
     for place in range(seen):
         score(queries, keys[place], scores, place)
-    for place in range(0 if position >= window else position + 1, seen):
-        if (position - place) % places > min(position, window - 1):
-            for head in range(heads):
-                scores[head, place] = np.float32(-np.inf)
+    if position + 1 < seen:
+        hide(scores, position + 1)
+    for age in range(window, places if position >= window else 0):
+        hide(scores, (position - age) % places)
     for head in range(heads):
         queries[head] = np.float32(1.0) / soften(scores[head], seen)
     for place in range(0, seen, 2):

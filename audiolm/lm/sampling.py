@@ -72,8 +72,9 @@ class RowSampling:
         for row in rows:
             if self._used[row] == BLOCK_STEPS:
                 generator = self._generators[row]
-                numbers = torch.rand(self.block.shape[1:], generator=generator, device=generator.device)
-                self.block[row], self._used[row] = numbers, 0
+                with torch.inference_mode():
+                    numbers = torch.rand(self.block.shape[1:], generator=generator, device=generator.device)
+                    self.block[row], self._used[row] = numbers, 0
             places.append(self._used[row])
             self._used[row] += 1
         return places

@@ -187,9 +187,7 @@ class SlotBatch:
         ready = [slot for slot in sorted(self._rows) if self.ready(slot)]
         if not ready:
             return {}
-        with torch.inference_mode():
-            tokens = self._advance(ready) if self._kernel is None else self._advance_compiled(ready)
-        tokens = tokens.clone()  # no inference tensor leaves here
+        tokens = self._advance(ready) if self._kernel is None else self._advance_compiled(ready)
         for slot in ready:
             row = self._rows[slot]
             row.next_step, row.num_left, row.is_read = row.next_step + 1, row.num_left - 1, False
@@ -280,6 +278,12 @@ class SlotBatch:
 
     def _advance(self, ready: list[int]) -> Tensor:
         """-> tokens of the rows `ready`, [B', L]. Other rows' states and lengths stay as they are."""
+        with torch.inference_mode():
+            tokens = self._advance_by_operations(ready)
+        return tokens[ready]  # no inference tensor leaves here
+
+    def _advance_by_operations(self, ready: list[int]) -> Tensor:
+        """-> tokens [width, L], of which the rows `ready` count."""
         num_rows = len(self._index) if self._static else ready[-1] + 1
         if not self._steps.packed:
             num_rows = -(-num_rows // EXACT_ROWS) * EXACT_ROWS
@@ -295,7 +299,7 @@ class SlotBatch:
         tokens = self._steps.choose_depth(states, pick) if self._depth else self._choose_flat(ready, states, pick)
         counts = self._among(ready, num_rows)[:, None]
         self._inputs[:num_rows] = torch.where(counts, tokens + self._steps.offsets, self._inputs[:num_rows])
-        return tokens[ready]
+        return tokens
 
     def _read(self, unread: list[int], num_rows: int) -> None:
         """Reads the step that rows chose last (or the start) -> the states that predict their next ones."""

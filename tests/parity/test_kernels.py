@@ -86,8 +86,8 @@ def test_extreme_uniform_numbers_choose_the_first_and_the_last_id():
     batch = SlotBatch(model, 2, 10)
     for row, uniform in enumerate((0.0, 1 - 2**-24)):
         joined(batch, None, None, row, 3)
+        batch._sampling.advance([row])
         with torch.inference_mode():
-            batch._sampling.advance([row])
             batch._sampling.block[row] = uniform
     tokens = batch.step()
     assert tokens[0].tolist() == [0, 0]
