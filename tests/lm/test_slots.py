@@ -170,6 +170,18 @@ def test_a_finished_row_takes_no_further_step_until_it_leaves():
         batch.leave(slot)
 
 
+def test_a_batch_that_is_rewound_takes_the_same_step_again_and_again():
+    model = wide_model("coarse")
+    (request, _), *_ = list(requests(model))[1:]
+    batch = new_batch(model, 1)
+    slot = join(batch, request | {"num_steps": 2}, 0)
+    for _ in range(5):
+        assert list(batch.step()) == [slot]
+        batch.rewind(5)
+        assert batch._rows[slot].num_positions == 5
+        assert batch._rows[slot].num_left == 2
+
+
 def test_bfloat16_decodes_nearly_as_float32():
     model = stage_model("coarse", "depth")
     prompt, condition = random_steps(model, 2, 30)
