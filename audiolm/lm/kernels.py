@@ -635,4 +635,12 @@ def _kept_on_disk(function):
         return numba.njit(**OPTIONS)(function)
 
 
-compiled_step = _kept_on_disk(step)
+_compiled = _kept_on_disk(step)
+
+
+def compiled_step(*given: Weights | Slots | np.ndarray) -> None:
+    """`step`, compiled at the first call."""
+    try:
+        _compiled(*given)
+    except OSError:  # the disk is full: what was compiled is not kept, and has not been run
+        _compiled(*given)

@@ -125,3 +125,16 @@ def test_what_cannot_be_kept_on_disk_is_compiled_all_the_same(monkeypatch):
 
     monkeypatch.setattr(numba, "njit", nowhere_to_write)
     assert kernels._kept_on_disk(lambda: 3)() == 3
+
+
+def test_a_full_disk_fails_no_step(monkeypatch):
+    calls = []
+
+    def first_call_fails(given):
+        calls.append(given)
+        if len(calls) == 1:
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(kernels, "_compiled", first_call_fails)
+    kernels.compiled_step("given")
+    assert calls == ["given", "given"]
