@@ -11,6 +11,8 @@ import json
 import platform
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any, Self
 
 import torch
@@ -56,7 +58,10 @@ def _int32_bytes(tokens: Tensor) -> bytes:
 
 
 def versions() -> dict[str, str]:
-    return {"audiolm": audiolm.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    """`numba`: of the compiled decoding steps, "none" where they are torch's."""
+    numba = metadata.version("numba") if find_spec("numba") else "none"
+    own = {"audiolm": audiolm.__version__, "torch": torch.__version__}
+    return own | {"numba": numba, "python": platform.python_version()}
 
 
 def describe_device(device: torch.device) -> str:

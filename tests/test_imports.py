@@ -49,6 +49,8 @@ HOMES = {
     "huggingface_hub": ("audiolm/checkpoints/hub.py",),
     "soundfile": ("audiolm/audio/decoding.py", "audiolm/data/", "audiolm/evaluation/degradations.py"),
     "perth": (),  # its package needs what is not installed: audiolm/watermark/network.py finds its network
+    "numba": ("audiolm/lm/kernels.py",),
+    "llvmlite": ("audiolm/lm/kernels.py",),
     "librosa": ("audiolm/inspection/", "audiolm/evaluation/", "app/"),
 }
 NOWHERE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -177,7 +179,7 @@ def test_packages_that_shadow_have_their_init():
     assert (ROOT / "tests/__init__.py").exists()
 
 
-BLOCKED = ("gradio", "librosa", "soundfile", "huggingface_hub", "matplotlib", "perth")
+BLOCKED = ("gradio", "librosa", "soundfile", "huggingface_hub", "matplotlib", "perth", "numba", "llvmlite")
 PROBE = """
 import importlib, sys
 

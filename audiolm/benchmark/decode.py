@@ -14,8 +14,12 @@ from audiolm.benchmark.timing import interleaved, reading
 from audiolm.checkpoints import registry
 from audiolm.config import STAGES, SamplingConfig, StageConfig, TransformerConfig
 from audiolm.lm import SlotBatch, StageModel
-from audiolm.nn.packing import pack_rows, unpack_rows
+from audiolm.nn.packing import unpack_rows
 
+LARGE = {"coarse, 0.1 B": 8, "coarse, 0.3 B": 24}
+"""Layers."""
+LARGE_STEP = -47  # 2 ** (-47 / 4) times uniform integers: a deviation of 0.02
+TWINS = ("float32", "uncached")
 OFF_THE_GRID = 1.0001  # times this, weights are no longer what int8 holds: the float32 twin
 
 
@@ -24,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16], help="decoded side by side")
     parser.add_argument("--length", type=int, default=250, help="steps before those that are timed")
     parser.add_argument("--peers", action="store_true", help="other software too, at 400 frames (8 s)")
-    parser.add_argument("--large", action="store_true", help="also a coarse stage of 0.1 B random weights")
+    parser.add_argument("--large", action="store_true", help="also coarse stages of 0.1 B and 0.3 B random weights")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -35,24 +39,23 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         for num_rows in args.rows
     ]
     if args.large:
-        rows += [_figures("coarse, 0.1 B", large_model(), num_rows, args.length, args.runs) for num_rows in (1, 4)]
+        for name, num_layers in LARGE.items():
+            model = large_model(num_layers)
+            rows += [_figures(name, model, num_rows, args.length, args.runs, twins=False) for num_rows in (1, 4)]
     peers = _against_peers(models["coarse"], args.runs) if args.peers else []
     return {"steps": rows, "peers": peers}
 
 
-def _figures(name: str, model: StageModel, num_rows: int, length: int, runs: int) -> dict[str, Any]:
-    """Milliseconds of a step of `num_rows` rows after `length` steps, and the same of the twins and of the floor."""
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            parameter.mul_(OFF_THE_GRID)
+def _figures(name: str, model: StageModel, num_rows: int, length: int, runs: int, twins: bool = True) -> dict[str, Any]:
+    """Milliseconds of a step of `num_rows` rows after `length` steps, and the same of the floor and of the twins."""
     batch, step = stepping(model, num_rows, length)
     works: dict[str, Callable[[], object]] = {
         "step": step,
         "floor": reading(batch.bytes_read(length), torch.device("cpu")),
-        "float32": stepping(twin, num_rows, length)[1],
-        "uncached": _uncached(model, num_rows, length),
     }
+    if twins:
+        works["float32"] = stepping(_off_the_grid(model), num_rows, length)[1]
+        works["uncached"] = _uncached(model, num_rows, length)
     times = {name: each.median_s * 1e3 for name, each in interleaved(works, runs).items()}
     return {
         "stage": name,
@@ -60,37 +63,36 @@ def _figures(name: str, model: StageModel, num_rows: int, length: int, runs: int
         "megabytes_read": batch.bytes_read(length) / 1e6,
         **{f"{name}_ms": value for name, value in times.items()},
         "share_of_floor": times["floor"] / times["step"],
-        "times_float32": times["float32"] / times["step"],
-        "times_uncached": times["uncached"] / times["step"],
+        **{f"times_{twin}": times[twin] / times["step"] for twin in TWINS if twin in times},
         "tokens_per_s": num_rows * len(model.config.levels) / times["step"] * 1e3,
     }
 
 
+def _off_the_grid(model: StageModel) -> StageModel:
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.mul_(OFF_THE_GRID)
+    return twin
+
+
 def stepping(model: StageModel, num_rows: int, length: int) -> tuple[SlotBatch, Callable[[], object]]:
-    """A batch whose rows are `length` steps long, and the work of a step; rows that are done begin anew."""
+    """A batch whose rows are `length` steps long, and the work of a step there, over and over."""
     config = model.config
     batch = SlotBatch(model, num_rows, config.max_steps)
     prompt = torch.stack([torch.randint(size, (length,)) for size in config.levels], dim=1)
     num_condition = -(-config.max_steps // config.condition_stride)
     known = [torch.randint(size, (num_condition,)) for size in config.condition_levels]
     condition = torch.stack(known, dim=1) if known else None
-    slots: list[int] = []
-
-    def begin() -> None:
-        for slot in slots:
-            batch.leave(slot)
-        options = {"sampling": SamplingConfig(), "num_steps": config.max_steps - length}
-        slots[:] = [batch.join(prompt, condition, generator=torch.Generator().manual_seed(0), **options)]
-        for row in range(1, num_rows):
-            generator = torch.Generator().manual_seed(row)
-            slots.append(batch.fork(slots[0], generator=generator, sampling=SamplingConfig()))
+    options = {"sampling": SamplingConfig(), "num_steps": config.max_steps - length}
+    first = batch.join(prompt, condition, generator=torch.Generator().manual_seed(0), **options)
+    for row in range(1, num_rows):
+        batch.fork(first, generator=torch.Generator().manual_seed(row), sampling=SamplingConfig())
 
     def work() -> None:
-        if not slots or not batch.ready(slots[0]):
-            begin()
         batch.step()
+        batch.rewind(length)
 
-    begin()
     return batch, work
 
 
@@ -108,17 +110,24 @@ def _uncached(model: StageModel, num_rows: int, length: int) -> Callable[[], obj
     return work
 
 
-def large_model() -> StageModel:
-    """A coarse stage of 0.1 B weights: where reading them is nearly all that a step does."""
-    body = TransformerConfig(width=1024, num_layers=8, num_heads=16, feed_forward=4096)
-    levels = (1024,) * 4
-    config = StageConfig("coarse", "depth", levels, (512,), 2, 500, depth_width=512, transformer=body)
-    model = StageModel(config)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.weight.copy_(unpack_rows(*pack_rows(module.weight)))
-    return model.eval().requires_grad_(False)
+def large_model(num_layers: int) -> StageModel:
+    """A coarse stage of the paper's width with random weights: where reading them is nearly all that a step does."""
+    body = TransformerConfig(width=1024, num_layers=num_layers, num_heads=16, feed_forward=4096)
+    with torch.device("meta"):  # whose weights cost nothing
+        model = StageModel(
+            StageConfig("coarse", "depth", (1024,) * 4, (512,), 2, 500, depth_width=512, transformer=body)
+        )
+    model = model.to_empty(device="cpu").eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            integers = torch.empty(module.weight.shape, dtype=torch.int8).random_(-127, 128)
+            module.weight.copy_(unpack_rows(integers, torch.full(integers.shape[:1], LARGE_STEP)))
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:
+            parameter.fill_(1.0 if "norm" in name else 0.0)
+        elif "rows" in name or "spread" in name:
+            parameter.normal_(std=0.02)
+    return model
 
 
 def _against_peers(model: StageModel, runs: int) -> list[dict[str, Any]]:
@@ -147,14 +156,18 @@ def _against_peers(model: StageModel, runs: int) -> list[dict[str, Any]]:
     return found
 
 
+def _times(row: dict[str, Any], twin: str) -> str:
+    return f"{row[f'times_{twin}']:.1f}x" if f"times_{twin}" in row else ""
+
+
 def table(result: dict[str, Any]) -> str:
     head = f"{'stage':14} rows  MB read  step ms  floor ms  of floor  float32  uncached  tokens/s"
     lines = [head]
     for row in result["steps"]:
         lines.append(
             f"{row['stage']:14} {row['rows']:4d} {row['megabytes_read']:8.1f} {row['step_ms']:8.2f} "
-            f"{row['floor_ms']:9.2f} {row['share_of_floor']:9.0%} {row['times_float32']:7.1f}x "
-            f"{row['times_uncached']:8.1f}x {row['tokens_per_s']:9.0f}"
+            f"{row['floor_ms']:9.2f} {row['share_of_floor']:9.0%} "
+            f"{_times(row, 'float32'):>8} {_times(row, 'uncached'):>9} {row['tokens_per_s']:9.0f}"
         )
     for row in result["peers"]:
         lines.append(

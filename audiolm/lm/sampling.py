@@ -46,11 +46,12 @@ class RowSampling:
 
     Uniform numbers are drawn from a row's generator in blocks of a fixed size: how many steps are wanted in the end
     changes nothing. One generator may serve several rows, one after another, not at the same time.
+
+    `settings` [B, 3]: 1 / temperature, or 0 where the likeliest is taken; top k; top p. `block` [B, steps, L]: numbers.
     """
 
     def __init__(self, num_rows: int, num_levels: int, device: torch.device) -> None:
-        self.inverse = torch.ones(num_rows, 1, device=device)
-        self.greedy = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        self.settings = torch.ones(num_rows, 3, device=device)
         self.block = torch.zeros(num_rows, BLOCK_STEPS, num_levels, device=device)
         self._rows = torch.arange(num_rows, device=device)
         self._configs: dict[int, SamplingConfig] = {}
@@ -59,33 +60,40 @@ class RowSampling:
 
     def join(self, row: int, config: SamplingConfig, generator: torch.Generator) -> None:
         self._configs[row], self._generators[row], self._used[row] = config, generator, BLOCK_STEPS
-        self.greedy[row] = config.temperature == 0.0
-        self.inverse[row] = 1.0 / (config.temperature or 1.0)
+        inverse = 1.0 / config.temperature if config.temperature else 0.0
+        self.settings[row] = torch.tensor([inverse, config.top_k, config.top_p])
 
     def leave(self, row: int) -> None:
         del self._configs[row], self._generators[row], self._used[row]
 
-    def draw(self, rows: list[int], num_rows: int) -> Tensor:
-        """The next uniform numbers of `rows`, within [num_rows, L]; other rows hold anything."""
+    def advance(self, rows: list[int]) -> list[int]:
+        """Which steps of `block` are the next uniform numbers of `rows`."""
+        places = []
         for row in rows:
             if self._used[row] == BLOCK_STEPS:
                 generator = self._generators[row]
-                numbers = torch.rand(self.block.shape[1:], generator=generator, device=generator.device)
-                self.block[row], self._used[row] = numbers, 0
-        used = [self._used.get(row, 0) % BLOCK_STEPS for row in range(num_rows)]
-        for row in rows:
+                with torch.inference_mode():
+                    numbers = torch.rand(self.block.shape[1:], generator=generator, device=generator.device)
+                    self.block[row], self._used[row] = numbers, 0
+            places.append(self._used[row])
             self._used[row] += 1
+        return places
+
+    def draw(self, rows: list[int], num_rows: int) -> Tensor:
+        """The next uniform numbers of `rows`, within [num_rows, L]; other rows hold anything."""
+        places = dict(zip(rows, self.advance(rows), strict=True))
+        used = [places.get(row, 0) for row in range(num_rows)]
         return self.block[self._rows[:num_rows], torch.tensor(used, device=self.block.device)]
 
     def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
         """logits [B, V] of the first B rows, uniforms [B] -> ids [B]."""
         num_rows = logits.shape[0]
-        scaled = logits.float() * self.inverse[:num_rows]
+        scaled = logits.float() * self.settings[:num_rows, :1]
         for (top_k, top_p), rows in self._truncated(num_rows).items():
             scaled[rows] = truncate(scaled[rows], top_k, top_p)
         ids = invert(scaled, uniforms)
         if any(config.temperature == 0.0 for config in self._configs.values()):
-            ids = torch.where(self.greedy[:num_rows], logits.argmax(-1), ids)
+            ids = torch.where(self.settings[:num_rows, 0] == 0, logits.argmax(-1), ids)
         return ids
 
     def _truncated(self, num_rows: int) -> dict[tuple[int, float], list[int]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +17,7 @@ from audiolm.lm.layouts import UNKNOWN, DepthLayout
 from audiolm.lm.sampling import RowSampling
 from audiolm.lm.stage import StageModel
 from audiolm.lm.steps import REACH, Pick, prepared
+from audiolm.nn.attention import rotary_angles
 from audiolm.nn.packing import EXACT_ROWS
 
 
@@ -38,10 +42,13 @@ class SlotBatch:
     `audiolm.nn.cache` for what that rests on). Slots in use are kept low: a step costs what its highest one needs.
 
     `max_steps`: prompt and new steps of a row; `num_condition`: its condition steps, where the layout reads those as
-    positions of their own. `dtype`: as `StepModel`. With `compiled` the body is compiled at the first step (some 30 s,
-    and a C++ compiler on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots and all places
-    of the cache at every step, so that shapes never change. The CUDA path has been run on no CUDA device yet: what is
-    known of it is that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
+    positions of their own. `dtype`: as `StepModel`.
+
+    On a CPU a depth layout's step with int8 weights is one function, on one thread (`audiolm.lm.kernels`; where numba
+    is missing, torch's operations as elsewhere). With `compiled` the body is compiled by torch instead, at the first
+    step (some 30 s, and a C++ compiler on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots
+    and all places of the cache at every step, so that shapes never change. The CUDA path has been run on no CUDA device
+    yet: what is known of it is that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class SlotBatch:
             rows = num_slots if self._steps.packed else -(-num_slots // EXACT_ROWS) * EXACT_ROWS
             positions = model.layout.num_positions(max_steps, 0 if self._depth else num_condition) + 1
             self._allocate(rows, positions)
+            self._kernel = None if self._static or not (self._depth and self._steps.packed) else self._load_kernel()
         self._free = list(range(num_slots))
         self._rows: dict[int, _Row] = {}
 
@@ -78,6 +86,23 @@ class SlotBatch:
         self._inputs = steps.start.repeat(rows, 1)
         self._states = inputs.new_zeros(rows, width)
         self._known = None if steps.mixer is None else inputs.new_zeros(rows, self.max_steps + steps.stride, width)
+
+    def _load_kernel(self) -> Callable[..., None] | None:
+        """A function of unread slots, their positions and condition steps, ready slots, their uniform numbers and
+        where the tokens go; None where numba is missing. What it works on is shared with this object's tensors."""
+        try:
+            from audiolm.lm import kernels
+        except ImportError:
+            return None
+        positions, width = self._rotary[0].shape[0], self._states.shape[1]
+        angles = rotary_angles(torch.arange(positions), self._steps.body.head_width)
+        known = self._states.new_zeros(self.num_slots, 0, width) if self._known is None else self._known
+        levels = self.model.config.levels
+        logits = self._states.new_zeros(len(levels), self.num_slots, max(levels))
+        kept = (*angles, self._cache.whole.flatten(4), self._inputs, self._states, known)
+        kept += (self._sampling.block, self._sampling.settings, logits)
+        slots = kernels.Slots(*(each.numpy() for each in kept), self._cache.window)
+        return partial(kernels.compiled_step, kernels.weights_of(self._steps), slots)
 
     @property
     def num_free(self) -> int:
@@ -162,18 +187,23 @@ class SlotBatch:
         ready = [slot for slot in sorted(self._rows) if self.ready(slot)]
         if not ready:
             return {}
-        with torch.inference_mode():
-            tokens = self._advance(ready)
-        tokens = tokens.clone()  # no inference tensor leaves here
+        tokens = self._advance(ready) if self._kernel is None else self._advance_compiled(ready)
         for slot in ready:
             row = self._rows[slot]
             row.next_step, row.num_left, row.is_read = row.next_step + 1, row.num_left - 1, False
-        return {slot: tokens[slot] for slot in ready}
+        return dict(zip(ready, tokens, strict=True))
+
+    def rewind(self, length: int) -> None:
+        """Rows longer than `length` steps are so long again, for timing: the tokens are those of no row alone."""
+        for row in self._rows.values():
+            back = max(0, row.next_step - length)
+            row.next_step, row.num_left = row.next_step - back, row.num_left + back
+            row.num_positions = min(row.num_positions, self.model.layout.num_positions(length, len(row.condition)))
 
     def bytes_read(self, length: int) -> int:
         """What a step reads when all slots hold rows of `length` positions: the weights once, and every row's cache."""
         places = self._cache.num_visible(length)
-        return self._steps.num_bytes + sum(layer[: self.num_slots, :places].nbytes for layer in self._cache.layers)
+        return self._steps.num_bytes + self._cache.whole[:, :, : self.num_slots, :places].nbytes
 
     # ---- inside
 
@@ -234,8 +264,26 @@ class SlotBatch:
         self._states[slot] = states[0, -1]
         row.num_positions, row.is_read = x.shape[1], True
 
+    def _advance_compiled(self, ready: list[int]) -> Tensor:
+        """-> tokens of the rows `ready`, [B', L]."""
+        unread = [slot for slot in ready if not self._rows[slot].is_read]
+        reading = [self._rows[slot] for slot in unread]
+        positions, following = [row.num_positions for row in reading], [row.next_step for row in reading]
+        chosen = np.empty((len(ready), self._inputs.shape[1]), np.int64)
+        given = (unread, positions, following, ready, self._sampling.advance(ready))
+        self._kernel(*(np.array(each, np.int64) for each in given), chosen)
+        for row in reading:
+            row.num_positions += 1
+        return torch.from_numpy(chosen)
+
     def _advance(self, ready: list[int]) -> Tensor:
-        """-> tokens [width, L], of which the rows `ready` count. Other rows' states and lengths stay as they are."""
+        """-> tokens of the rows `ready`, [B', L]. Other rows' states and lengths stay as they are."""
+        with torch.inference_mode():
+            tokens = self._advance_by_operations(ready)
+        return tokens[ready]  # no inference tensor leaves here
+
+    def _advance_by_operations(self, ready: list[int]) -> Tensor:
+        """-> tokens [width, L], of which the rows `ready` count."""
         num_rows = len(self._index) if self._static else ready[-1] + 1
         if not self._steps.packed:
             num_rows = -(-num_rows // EXACT_ROWS) * EXACT_ROWS

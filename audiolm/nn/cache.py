@@ -14,13 +14,13 @@ however many blocks of masked places follow it."""
 
 @dataclass
 class SlotCache:
-    """`layers[i]` is [B, C, 2, H, D / H], keys and values; position p of a row lies in place p % C.
+    """`whole` is [layers, 2, B, C, H, D / H], keys and values; position p of a row lies in place p % C.
 
     A row sees at most `window` positions. C is a multiple of BLOCK; where no row can become longer than the window C is
     as small as the rows allow, else it holds the window, and places are written round and round.
     """
 
-    layers: list[Tensor]
+    whole: Tensor
     window: int
 
     @classmethod
@@ -29,23 +29,22 @@ class SlotCache:
         batch, heads, positions, width = shape
         kept = positions if window is None else min(positions, window)
         places = -(-kept // BLOCK) * BLOCK
-        layers = [like.new_zeros(batch, places, 2, heads, width) for _ in range(num_layers)]
-        return cls(layers, positions if window is None else window)
+        whole = like.new_zeros(num_layers, 2, batch, places, heads, width)
+        return cls(whole, positions if window is None else window)
 
     @property
     def num_places(self) -> int:
-        return self.layers[0].shape[1]
+        return self.whole.shape[3]
 
     def fill(self, slot: int, keys_values: list[Tensor]) -> None:
         """Writes a row's first n positions, one [2, H, n, D / H] a layer."""
         count = keys_values[0].shape[2]
         kept = torch.arange(max(0, count - self.num_places), count, device=keys_values[0].device)
-        for layer, known in zip(self.layers, keys_values, strict=True):
-            layer[slot, kept % self.num_places] = known[:, :, kept].permute(2, 0, 1, 3).to(layer.dtype)
+        for layer, known in zip(self.whole, keys_values, strict=True):
+            layer[:, slot, kept % self.num_places] = known[:, :, kept].transpose(1, 2).to(layer.dtype)
 
     def copy(self, source: int, target: int) -> None:
-        for layer in self.layers:
-            layer[target] = layer[source]
+        self.whole[:, :, target] = self.whole[:, :, source]
 
     def num_visible(self, longest: int) -> int:
         """Places to look at where the longest row has `longest` positions, the newest included."""
@@ -58,12 +57,12 @@ class SlotCache:
 
     def write(self, layer: int, targets: Tensor, keys_values: Tensor) -> None:
         """keys_values [B', 2, H, D / H], one position of each of the first B' rows."""
-        self.layers[layer].flatten(0, 1).index_copy_(0, targets, keys_values)
+        self.whole[layer].flatten(1, 2).index_copy_(1, targets, keys_values.transpose(0, 1))
 
     def visible(self, layer: int, num_rows: int, num_places: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the first rows and places, [B', H, C', D / H] each."""
-        both = self.layers[layer][:num_rows, :num_places].permute(2, 0, 3, 1, 4)
-        return both[0], both[1]
+        keys, values = self.whole[layer, :, :num_rows, :num_places].transpose(2, 3)
+        return keys, values
 
     def mask(self, positions: Tensor, num_places: int) -> Tensor:
         """What is added to attention scores: [B', 1, 1, C'], 0 where a query at its row's position may look, else -inf.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from audiolm.config import StageConfig, TransformerConfig
 from audiolm.lm import StageModel, default_config
+from audiolm.nn.packing import pack_rows, unpack_rows
 
 STAGE_LAYOUTS = [(stage, layout) for stage in ("semantic", "coarse", "fine") for layout in ("depth", "flattened")]
 TRANSFORMER = TransformerConfig(width=32, num_layers=2, num_heads=2, feed_forward=64, dropout=0.1)
@@ -38,18 +39,23 @@ def stage_model(stage: str, layout: str, crop_s: float | None = None) -> StageMo
     return model.eval()
 
 
-def wide_model(stage: str) -> StageModel:
-    """A depth model whose matrices can be int8: all sizes are multiples of 32."""
+def wide_model(stage: str, crop_s: float | None = None) -> StageModel:
+    """A depth model whose matrices can be int8: all sizes are multiples of 32, and are what a checkpoint stores."""
     torch.manual_seed(0)
     sizes = {"codebook_size": 32, "num_coarse_levels": 2, "num_fine_levels": 3, "num_clusters": 64}
     transformer = TransformerConfig(width=64, num_layers=2, num_heads=2, feed_forward=96)
-    config = default_config(stage, "depth", **sizes, feature_dimension=4, transformer=transformer, depth_width=32)
+    config = default_config(
+        stage, "depth", **sizes, feature_dimension=4, depth_width=32, crop_s=crop_s, transformer=transformer
+    )
     model = StageModel(config)
     model.set_codebooks(torch.randn(len(config.levels), 32, 4), torch.randn(2, 32, 4))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(6.0)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.copy_(unpack_rows(*pack_rows(module.weight)))
     return model.eval()
 
 

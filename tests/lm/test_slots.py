@@ -1,12 +1,14 @@
 """A batch of slots: every row as if it were alone."""
 
+import sys
+
 import pytest
 import torch
 
+import audiolm.lm
 from audiolm.config import SamplingConfig
 from audiolm.errors import ConfigError, RequestError
 from audiolm.lm import SlotBatch
-from audiolm.nn.packing import pack_rows, unpack_rows
 from tests.lm.models import STAGE_LAYOUTS, random_steps, stage_model, wide_model
 
 each_stage_and_layout = pytest.mark.parametrize(("stage", "layout"), STAGE_LAYOUTS)
@@ -79,17 +81,19 @@ def test_a_row_is_the_same_alone_and_among_rows_that_come_and_go(stage, layout, 
         assert torch.equal(together[seed], alone(model, request, seed))
 
 
-def on_the_grid_of_checkpoints(model):
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.weight.copy_(unpack_rows(*pack_rows(module.weight)))
-    return model
+@pytest.fixture(params=["compiled", "without numba"])
+def kernels(request, monkeypatch):
+    """Both ways of a step with int8 weights."""
+    if request.param == "without numba":
+        monkeypatch.delattr(audiolm.lm, "kernels", raising=False)
+        monkeypatch.setitem(sys.modules, "audiolm.lm.kernels", None)
+    return request.param == "compiled"
 
 
 @pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
-def test_a_row_is_the_same_alone_and_among_others_with_int8_weights(stage):
-    model = on_the_grid_of_checkpoints(wide_model(stage))
+def test_a_row_is_the_same_alone_and_among_others_with_int8_weights(stage, kernels):
+    model = wide_model(stage)
+    assert (new_batch(model, 1)._kernel is not None) == kernels
     together = under_load(model, requests(model), 5)
     for request, seed in requests(model):
         assert torch.equal(together[seed], alone(model, request, seed))
@@ -164,6 +168,18 @@ def test_a_finished_row_takes_no_further_step_until_it_leaves():
     assert batch.num_free == 1
     with pytest.raises(KeyError):
         batch.leave(slot)
+
+
+def test_a_batch_that_is_rewound_takes_the_same_step_again_and_again():
+    model = wide_model("coarse")
+    (request, _), *_ = list(requests(model))[1:]
+    batch = new_batch(model, 1)
+    slot = join(batch, request | {"num_steps": 2}, 0)
+    for _ in range(5):
+        assert list(batch.step()) == [slot]
+        batch.rewind(5)
+        assert batch._rows[slot].num_positions == 5
+        assert batch._rows[slot].num_left == 2
 
 
 def test_bfloat16_decodes_nearly_as_float32():
