@@ -144,8 +144,9 @@ class Trial(Checked):
     dither, since equal bytes would give X away. mushra: every stimulus, the hidden reference and the anchors included;
     `reference` is the open one.
 
-    `expected` is the right answer of headphones ("1", "2", "3"), practice (optional) and attention trials; a trap's is
-    BEEPS. `instruction` is shown above the question (attention: which answer to give; {label} stands for its words).
+    `expected` is the right answer of headphones ("1", "2", "3"), practice (optional; for ab, that to the clips in the
+    order of `clips`, whichever is presented first) and attention trials; a trap's is BEEPS. `instruction` is shown
+    above the question (attention: which answer to give; {label} stands for its words).
     """
 
     id: str = text(longest=64, pattern=_ID_PATTERN)
