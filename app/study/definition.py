@@ -32,8 +32,6 @@ TRUTH_KINDS = (REAL_OR_SYNTHETIC, HUMAN_AGAINST_DETECTOR)
 
 HEADPHONES, LEVEL, PRACTICE, ATTENTION, TRAP, SCORED = "headphones", "level", "practice", "attention", "trap", "scored"
 ROLES = (HEADPHONES, LEVEL, PRACTICE, ATTENTION, TRAP, SCORED)
-MAIN_ROLES = (ATTENTION, TRAP, SCORED)
-"""Roles that look alike to a participant."""
 
 BEEPS = "beeps"
 """The answer "I heard beeps", allowed in every trial with sound, and right in trap trials only."""
