@@ -40,6 +40,7 @@ class Belongings:
         self._owners: defaultdict[str, set[str]] = defaultdict(set)
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._named = re.compile(re.escape(str(self.folder)).encode() + rb"/([0-9a-f]{64})/")
+        self._mentioned = re.compile(re.escape(str(self.folder)) + r"/([0-9a-f]{64})")
         self._file = re.compile(re.escape(str(self.folder)) + r"/([0-9a-f]{64})/[^/\0]+")
 
     def note(self, owner: str, answer: bytes) -> None:
@@ -59,6 +60,12 @@ class Belongings:
             return False
         with self._lock:
             return owner in self._owners.get(found[1], ())
+
+    def names_others(self, owner: str, text: str) -> bool:
+        """Whether a text mentions what is not this owner's: in an answer that repeats it, it would become theirs."""
+        names = set(self._mentioned.findall(text))
+        with self._lock:
+            return any(owner not in self._owners.get(name, ()) for name in names)
 
     def claims(self, owner: str, session: str) -> bool:
         """Whether a session of the page, which has its own state, is this owner's; it is whose who names it first."""

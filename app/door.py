@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,7 +119,7 @@ class Door:
         visitor = identify(headers, (scope.get("client") or ("",))[0], self._house.num_proxies)
         answer = Answer(send, visitor, self._house.belongings)
         try:
-            self._check_origin(headers)
+            self._check_origin(scope["method"], headers)
             await self._let_in(scope, receive, answer, headers)
         except Refused as refusal:
             if answer.begun:
@@ -165,13 +164,14 @@ class Door:
             raise Refused(429, f"too many requests from your address; please try again in {spoken(wait_s)}")
         self._house.posts.take(visitor.address)
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _check_origin(self, method: str, headers: Headers) -> None:
         """Refuses what another site's page asks for, and names that were bound anew to this machine's own address."""
         if self._house.local and not self._house.num_proxies:
             name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
             if name not in _LOCAL_NAMES and not name.startswith("127."):
                 raise Refused(403, "this server answers to localhost only; start it with --host to serve others")
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+        follows_link = headers.get("sec-fetch-mode") == "navigate" and method in ("GET", "HEAD")  # and posts no form
+        if headers.get("sec-fetch-site") == "cross-site" and not follows_link:
             raise Refused(403, "pages of other sites cannot use this server")
 
     def _check_file(self, visitor: Visitor, path: str) -> None:
@@ -188,9 +188,12 @@ class Door:
             value = json.loads(body or b"{}")
         except (ValueError, RecursionError):
             raise Refused(400, "expected JSON") from None
-        for path in _paths(value):
-            if not (isinstance(path, str) and self._house.belongings.owns(visitor.key, path)):
-                raise Refused(403, "a recording must be uploaded here first; it is kept for less than an hour")
+        belongings = self._house.belongings
+        paths, texts = _paths_and_texts(value)
+        if any(not (isinstance(path, str) and belongings.owns(visitor.key, path)) for path in paths) or any(
+            belongings.names_others(visitor.key, text) for text in texts
+        ):
+            raise Refused(403, "a recording must be uploaded here first; it is kept for less than an hour")
         session = value.get("session_hash") if isinstance(value, dict) else None
         self._check_sessions(visitor, [] if session is None else [session])
 
@@ -200,14 +203,17 @@ class Door:
                 raise Refused(403, "this session is somebody else's; please load the page again")
 
     def _metered(self, visitor: Visitor, receive: Receive, headers: Headers) -> Receive:
-        """An upload, counted as it comes."""
+        """An upload, counted as it comes: also one that does not say beforehand how long it is."""
         uploads, announced = self._house.uploads, headers.get("content-length", "")
         if told := uploads.refusal(visitor.address, int(announced) if announced.isdecimal() else 0):
             raise Refused(413, told)
+        num_bytes = 0
 
         async def counted() -> Message:
+            nonlocal num_bytes
             message = await receive()
-            if told := uploads.take(visitor.address, len(message.get("body", b""))):
+            num_bytes += len(message.get("body", b""))
+            if told := uploads.take(visitor.address, len(message.get("body", b""))) or uploads.too_large(num_bytes):
                 raise Refused(413, told)
             return message
 
@@ -240,14 +246,18 @@ def _once_more(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _paths(value: Any) -> Iterator[Any]:
-    """Every "path" in a JSON value, however deep: Gradio takes it for a file in whatever component it stands."""
-    left = [value]
+def _paths_and_texts(value: Any) -> tuple[list[Any], list[str]]:
+    """Of a JSON value, however deep: every "path", which Gradio takes for a file in whatever component it stands, and
+    every text, names of fields too."""
+    paths, texts, left = [], [], [value]
     while left:
         found = left.pop()
         if isinstance(found, dict):
             if "path" in found:
-                yield found["path"]
-            left += found.values()
+                paths.append(found["path"])
+            left += [*found, *found.values()]
         elif isinstance(found, list):
             left += found
+        elif isinstance(found, str):
+            texts.append(found)
+    return paths, texts

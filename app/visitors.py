@@ -6,9 +6,10 @@ import hashlib
 import ipaddress
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
+
+from starlette.datastructures import Headers
 
 COOKIE = "audiolm-visitor"
 _TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
@@ -33,13 +34,14 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def identify(headers: Mapping[str, str], peer: str, num_proxies: int) -> Visitor:
-    """`headers` have lower-case names; `peer` is the other end of the connection.
+def identify(headers: Headers, peer: str, num_proxies: int) -> Visitor:
+    """`peer` is the other end of the connection.
 
-    Each trusted proxy adds what it sees to X-Forwarded-For, so the last `num_proxies` entries are to be believed, and
-    none before them.
+    Each trusted proxy adds what it sees to X-Forwarded-For, in its line or in one of its own behind it, so the last
+    `num_proxies` entries are to be believed, and none before them.
     """
-    forwarded = [part.strip() for part in headers.get("x-forwarded-for", "").split(",") if part.strip()]
+    lines = ",".join(headers.getlist("x-forwarded-for"))
+    forwarded = [part.strip() for part in lines.split(",") if part.strip()]
     address = forwarded[-min(num_proxies, len(forwarded))] if num_proxies and forwarded else peer
     digest = hashlib.blake2b(_network(address).encode(), key=_KEY, digest_size=16).hexdigest()
     return Visitor(_cookie(headers.get("cookie", "")), digest)

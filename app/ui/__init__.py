@@ -20,6 +20,7 @@ from app.ui.api import add_endpoints
 from app.ui.continue_tab import build_continue_tab
 from app.ui.detect_tab import build_detect_tab
 from app.ui.inspect_tab import TAB, build_inspect_tab
+from app.ui.media import bound_fields
 from app.ui.picker import build_picker
 from app.ui.privacy import build_privacy
 from app.ui.stream import stream_head
@@ -45,6 +46,7 @@ def build_ui(unguarded: Service, settings: Settings, site: Site | None = None) -
     site = site or Site(settings, unguarded)
     service: Any = GuardedService(unguarded, site.guard, partial(current_visitor, settings.num_proxies))
     os.environ["GRADIO_TEMP_DIR"] = str(site.belongings.folder)
+    bound_fields()
     processing_utils.hash_seed = secrets.token_bytes(32)  # else the names of files could be told from their contents
     with gr.Blocks(
         title=TITLE,

@@ -4,6 +4,7 @@ import json
 import logging
 
 import pytest
+from starlette.datastructures import Headers
 
 from app import logs
 from app.belongings import Belongings, private_folder
@@ -15,7 +16,9 @@ NAME = "a" * 64
 
 
 def address(peer: str, forwarded: str = "", num_proxies: int = 0) -> str:
-    return identify({"x-forwarded-for": forwarded} if forwarded else {}, peer, num_proxies).address
+    """`forwarded` has a line for each header of that name."""
+    lines = [(b"x-forwarded-for", line.encode()) for line in forwarded.splitlines()]
+    return identify(Headers(raw=lines), peer, num_proxies).address
 
 
 def test_an_address_is_taken_from_trusted_proxies_alone():
@@ -24,10 +27,12 @@ def test_an_address_is_taken_from_trusted_proxies_alone():
     assert address("10.0.0.1", "6.6.6.6, 9.9.9.9, 10.0.0.2", 2) == address("9.9.9.9")
     assert address("10.0.0.1", "", 1) == address("10.0.0.1")
     assert address("10.0.0.1", "9.9.9.9", 3) == address("9.9.9.9")
+    for proxies_line in ("6.6.6.6\n9.9.9.9", "6.6.6.6, 7.7.7.7\n8.8.8.8, 9.9.9.9"):
+        assert address("10.0.0.1", proxies_line, 1) == address("9.9.9.9")
 
 
 def test_an_address_is_not_kept_as_such():
-    assert "1.1.1.1" not in str(identify({}, "1.1.1.1", 0))
+    assert "1.1.1.1" not in str(identify(Headers(), "1.1.1.1", 0))
 
 
 def test_a_customer_of_ipv6_is_one_address():
@@ -38,11 +43,12 @@ def test_a_customer_of_ipv6_is_one_address():
     "cookie", ["", f"{COOKIE}=short", f"{COOKIE}=" + "x" * 44, f"{COOKIE}=" + "ä" * 43, "=;=;\x00"]
 )
 def test_cookies_that_were_not_made_here_are_none(cookie):
-    assert identify({"cookie": cookie}, "1.1.1.1", 0).cookie == ""
+    raw = [(b"cookie", cookie.encode("latin-1"))]
+    assert identify(Headers(raw=raw), "1.1.1.1", 0).cookie == ""
 
 
 def test_a_cookie_tells_visitors_of_one_address_apart():
-    one, other = (identify({"cookie": f"{COOKIE}={new_token()}"}, "1.1.1.1", 0) for _ in range(2))
+    one, other = (identify(Headers({"cookie": f"{COOKIE}={new_token()}"}), "1.1.1.1", 0) for _ in range(2))
     assert one.key != other.key
     assert one.address == other.address
 
@@ -65,6 +71,16 @@ def test_only_files_of_the_cache_as_written_can_be_owned(tmp_path):
     ):
         assert not belongings.owns("one", path)
     assert not belongings.owns("other", inside)
+
+
+def test_what_is_only_mentioned_must_be_ones_own(tmp_path):
+    belongings = Belongings(tmp_path / "cache", 60)
+    belongings.note("one", f"{belongings.folder}/{NAME}/a.wav".encode())
+    mentions = f"a checkpoint called {belongings.folder}/{NAME}"
+    assert belongings.names_others("other", mentions)
+    assert not belongings.names_others("one", mentions)
+    assert belongings.names_others("one", f"{mentions} {belongings.folder}/{'b' * 64}/x")
+    assert not belongings.names_others("other", f"{belongings.folder} /{NAME}")
 
 
 def test_a_session_is_whose_it_was_first(tmp_path):
