@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse
@@ -22,7 +22,7 @@ from app.answers import Answer, Kind
 from app.belongings import Belongings
 from app.limits import Allowance, spoken
 from app.uploads import Uploads
-from app.visitors import Visitor, identify
+from app.visitors import Visitor, identify, is_this_machine
 
 API = "/gradio_api"
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ DECIDED_AGAINST = (
     "/pwa_icon",
 )
 OWN_ROUTES = ("/study", "/healthz", "/metrics")
-_LOCAL_NAMES = ("localhost", "::1", "")
+_PORT = re.compile(r":\d*$", re.ASCII)  # behind a host's name
 _SESSION_IN_PATH = re.compile(rf"{API}/heartbeat/([^/]+)")
 
 
@@ -167,8 +167,8 @@ class Door:
     def _check_origin(self, method: str, headers: Headers) -> None:
         """Refuses what another site's page asks for, and names that were bound anew to this machine's own address."""
         if self._house.local and not self._house.num_proxies:
-            name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            if name not in _LOCAL_NAMES and not name.startswith("127."):
+            host = headers.get("host", "")
+            if host and not is_this_machine(_PORT.sub("", host).strip("[]").lower()):
                 raise Refused(403, "this server answers to localhost only; start it with --host to serve others")
         follows_link = headers.get("sec-fetch-mode") == "navigate" and method in ("GET", "HEAD")  # and posts no form
         if headers.get("sec-fetch-site") == "cross-site" and not follows_link:

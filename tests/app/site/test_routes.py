@@ -209,8 +209,11 @@ def test_other_sites_and_bound_names_are_refused(app):
         assert visitor.get("/", headers={**across, "sec-fetch-mode": "navigate"}).status_code == 200
         form = visitor.post("/gradio_api/queue/join", headers={**across, "sec-fetch-mode": "navigate"})
         assert form.status_code == 403
-        assert visitor.get("/config", headers={"host": "evil.example"}).status_code == 403
-        assert visitor.get("/config", headers={"host": f"localhost:{app.settings.port}"}).status_code == 200
+        port = app.settings.port
+        for host in ("evil.example", "127.0.0.1.evil.example", f"127.evil.example:{port}", "[", f"10.0.0.1:{port}"):
+            assert visitor.get("/config", headers={"host": host}).status_code == 403, host
+        for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST"):
+            assert visitor.get("/config", headers={"host": host}).status_code == 200, host
 
 
 def test_frames_are_allowed_by_name():

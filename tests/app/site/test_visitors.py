@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from pathlib import Path
 
 import pytest
 from starlette.datastructures import Headers
@@ -9,7 +11,7 @@ from starlette.datastructures import Headers
 from app import logs
 from app.belongings import Belongings, private_folder
 from app.logins import Logins
-from app.visitors import COOKIE, identify, new_token
+from app.visitors import COOKIE, identify, is_this_machine, new_token
 from audiolm.errors import RequestError
 
 NAME = "a" * 64
@@ -33,6 +35,24 @@ def test_an_address_is_taken_from_trusted_proxies_alone():
 
 def test_an_address_is_not_kept_as_such():
     assert "1.1.1.1" not in str(identify(Headers(), "1.1.1.1", 0))
+
+
+def test_an_address_is_the_same_in_every_spelling():
+    assert address("::ffff:203.0.113.9") == address("203.0.113.9:51234") == address("203.0.113.9")
+    assert address("::ffff:203.0.113.9") != address("::ffff:203.0.113.8")
+    assert address("[2001:db8:1:2::1]:443") == address("[2001:db8:1:2::1]") == address("2001:db8:1:2::1")
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("localhost", True), ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True),
+        ("127.0.0.1.example.org", False), ("127.example.org", False), ("localhost.example.org", False),
+        ("10.0.0.1", False), ("", False),
+    ],
+)  # fmt: skip
+def test_this_machine_has_names_that_nobody_else_can_have(host, own):
+    assert is_this_machine(host) == own
 
 
 def test_a_customer_of_ipv6_is_one_address():
@@ -93,6 +113,23 @@ def test_a_session_is_whose_it_was_first(tmp_path):
 def test_the_cache_is_readable_for_its_user_alone(tmp_path):
     folder = private_folder(tmp_path / "a" / "cache")
     assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_one_file_that_cannot_be_deleted_keeps_no_other(tmp_path, monkeypatch):
+    belongings = Belongings(tmp_path / "cache", 60, lambda: time.time() + 100)
+    for name in ("a", "b", "c"):
+        (belongings.folder / name).write_text("old")
+    unlink = Path.unlink
+
+    def fails_for_one(path, **options):
+        if path.name == "b":
+            raise PermissionError("not this one")
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", fails_for_one)
+    monkeypatch.setattr("app.belongings.RUN_FOLDERS", ())
+    belongings.sweep()
+    assert [path.name for path in belongings.folder.iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize("as_json", [True, False])
