@@ -23,6 +23,7 @@ from app.ui.inspect_tab import TAB, build_inspect_tab
 from app.ui.media import bound_fields
 from app.ui.picker import build_picker
 from app.ui.privacy import build_privacy
+from app.ui.sessions import keep_sessions_in_use
 from app.ui.stream import stream_head
 from app.ui.study_tab import build_study_tab
 from app.ui.switch import switch_head
@@ -72,7 +73,9 @@ def build_ui(unguarded: Service, settings: Settings, site: Site | None = None) -
                 build_about_tab(service)
         add_endpoints(service)
         build_privacy(site.belongings, settings.cache_age_s + settings.cache_sweep_s, settings.num_proxies)
-    return page.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
+    page.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
+    keep_sessions_in_use(page)
+    return page
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
