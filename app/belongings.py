@@ -40,6 +40,7 @@ class Belongings:
         self._owners: defaultdict[str, set[str]] = defaultdict(set)
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._named = re.compile(re.escape(str(self.folder)).encode() + rb"/([0-9a-f]{64})/")
+        self._mentioned = re.compile(re.escape(str(self.folder)) + r"/([0-9a-f]{64})")
         self._file = re.compile(re.escape(str(self.folder)) + r"/([0-9a-f]{64})/[^/\0]+")
 
     def note(self, owner: str, answer: bytes) -> None:
@@ -59,6 +60,12 @@ class Belongings:
             return False
         with self._lock:
             return owner in self._owners.get(found[1], ())
+
+    def names_others(self, owner: str, text: str) -> bool:
+        """Whether a text mentions what is not this owner's: in an answer that repeats it, it would become theirs."""
+        names = set(self._mentioned.findall(text))
+        with self._lock:
+            return any(owner not in self._owners.get(name, ()) for name in names)
 
     def claims(self, owner: str, session: str) -> bool:
         """Whether a session of the page, which has its own state, is this owner's; it is whose who names it first."""
@@ -92,13 +99,23 @@ class Belongings:
         left = [path for pattern in RUN_FOLDERS for path in temporary.glob(pattern)]
         gone = 0
         for path, status in _entries((*self.folder.iterdir(), *left)):
-            newest = max((inner.st_ctime for _, inner in _entries(path.glob("*"))), default=status.st_ctime)
-            if newest < self._clock() - self._max_age_s and mine in (None, status.st_uid):
-                _delete(path)
-                gone += 1
-                with self._lock:
-                    self._owners.pop(path.name, None)
+            if mine not in (None, status.st_uid):
+                continue
+            try:
+                gone += self._deleted(path, status)
+            except OSError:  # the others go all the same
+                logger.exception("an old file could not be deleted")
         return gone
+
+    def _deleted(self, path: Path, status: os.stat_result) -> bool:
+        """Whether an entry was so old that it was deleted."""
+        newest = max((inner.st_ctime for _, inner in _entries(path.glob("*"))), default=status.st_ctime)
+        if newest >= self._clock() - self._max_age_s:
+            return False
+        _delete(path)
+        with self._lock:
+            self._owners.pop(path.name, None)
+        return True
 
     def sweep_forever(self, every_s: float) -> threading.Thread:
         """Sweeps now and then on a thread of its own."""
@@ -107,7 +124,7 @@ class Belongings:
             while True:
                 try:
                     self.sweep()
-                except OSError:
+                except Exception:  # nothing may end what promises that recordings go
                     logger.exception("old files could not be deleted")
                 time.sleep(every_s)
 

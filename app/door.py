@@ -10,11 +10,10 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse
@@ -24,7 +23,7 @@ from app.answers import Answer, Kind
 from app.belongings import Belongings
 from app.limits import Admission, Allowance, spoken
 from app.uploads import Uploads
-from app.visitors import Visitor, identify
+from app.visitors import Visitor, identify, is_this_machine
 from audiolm.errors import BusyError
 
 API = "/gradio_api"
@@ -75,8 +74,8 @@ DECIDED_AGAINST = (
     "/pwa_icon",
 )
 OWN_ROUTES = ("/study", "/healthz", "/metrics")
-_LOCAL_NAMES = ("localhost", "::1", "")
 _RUN_IN_PATH = re.compile(rf"{API}/(?:run|call|call/v2)/([\w-]+)/?")
+_PORT = re.compile(r":\d*$", re.ASCII)  # behind a host's name
 _SESSION_IN_PATH = re.compile(rf"{API}/heartbeat/([^/]+)")
 
 
@@ -128,7 +127,7 @@ class Door:
         visitor = identify(headers, (scope.get("client") or ("",))[0], self._house.num_proxies)
         answer = Answer(send, visitor, self._house.belongings)
         try:
-            self._check_origin(headers)
+            self._check_origin(scope["method"], headers)
             await self._let_in(scope, receive, answer, headers)
         except Refused as refusal:
             if answer.begun:
@@ -174,13 +173,14 @@ class Door:
             raise Refused(429, told, wait_s)
         self._house.posts.take(visitor.address)
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _check_origin(self, method: str, headers: Headers) -> None:
         """Refuses what another site's page asks for, and names that were bound anew to this machine's own address."""
         if self._house.local and not self._house.num_proxies:
-            name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            if name not in _LOCAL_NAMES and not name.startswith("127."):
+            host = headers.get("host", "")
+            if host and not is_this_machine(_PORT.sub("", host).strip("[]").lower()):
                 raise Refused(403, "this server answers to localhost only; start it with --host to serve others")
-        if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
+        follows_link = headers.get("sec-fetch-mode") == "navigate" and method in ("GET", "HEAD")  # and posts no form
+        if headers.get("sec-fetch-site") == "cross-site" and not follows_link:
             raise Refused(403, "pages of other sites cannot use this server")
 
     def _check_file(self, visitor: Visitor, path: str) -> None:
@@ -208,9 +208,12 @@ class Door:
             value = json.loads(body or b"{}")
         except (ValueError, RecursionError):
             raise Refused(400, "expected JSON") from None
-        for path in _paths(value):
-            if not (isinstance(path, str) and self._house.belongings.owns(visitor.key, path)):
-                raise Refused(403, "a recording must be uploaded here first; it is kept for less than an hour")
+        belongings = self._house.belongings
+        paths, texts = _paths_and_texts(value)
+        if any(not (isinstance(path, str) and belongings.owns(visitor.key, path)) for path in paths) or any(
+            belongings.names_others(visitor.key, text) for text in texts
+        ):
+            raise Refused(403, "a recording must be uploaded here first; it is kept for less than an hour")
         session = value.get("session_hash") if isinstance(value, dict) else None
         self._check_sessions(visitor, [] if session is None else [session])
         return value
@@ -221,14 +224,17 @@ class Door:
                 raise Refused(403, "this session is somebody else's; please load the page again")
 
     def _metered(self, visitor: Visitor, receive: Receive, headers: Headers) -> Receive:
-        """An upload, counted as it comes."""
+        """An upload, counted as it comes: also one that does not say beforehand how long it is."""
         uploads, announced = self._house.uploads, headers.get("content-length", "")
         if told := uploads.refusal(visitor.address, int(announced) if announced.isdecimal() else 0):
             raise Refused(413, told)
+        num_bytes = 0
 
         async def counted() -> Message:
+            nonlocal num_bytes
             message = await receive()
-            if told := uploads.take(visitor.address, len(message.get("body", b""))):
+            num_bytes += len(message.get("body", b""))
+            if told := uploads.take(visitor.address, len(message.get("body", b""))) or uploads.too_large(num_bytes):
                 raise Refused(413, told)
             return message
 
@@ -261,14 +267,18 @@ def _once_more(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _paths(value: Any) -> Iterator[Any]:
-    """Every "path" in a JSON value, however deep: Gradio takes it for a file in whatever component it stands."""
-    left = [value]
+def _paths_and_texts(value: Any) -> tuple[list[Any], list[str]]:
+    """Of a JSON value, however deep: every "path", which Gradio takes for a file in whatever component it stands, and
+    every text, names of fields too."""
+    paths, texts, left = [], [], [value]
     while left:
         found = left.pop()
         if isinstance(found, dict):
             if "path" in found:
-                yield found["path"]
-            left += found.values()
+                paths.append(found["path"])
+            left += [*found, *found.values()]
         elif isinstance(found, list):
             left += found
+        elif isinstance(found, str):
+            texts.append(found)
+    return paths, texts

@@ -28,7 +28,8 @@ class WorkLimits:
     """0 is "no limit" for the shares of a visitor and of an address."""
 
     max_runs: int = 16  # running and waiting together
-    max_runs_of_visitor: int = 0  # of these, of one visitor
+    max_runs_of_visitor: int = 0  # of these, of one visitor,
+    max_runs_of_address: int = 0  # and of one address: a new cookie makes a new visitor
     max_run_s: float = 1200.0  # from the first step on; waiting does not count
     per_visitor: int = 0  # runs begun in `window_s`
     per_address: int = 0
@@ -86,7 +87,8 @@ class Admission:
         self.limits = limits
         self._clock = clock
         self._lock = threading.Lock()
-        self._in_line: Counter[str] = Counter()
+        self._in_line: Counter[str] = Counter()  # by visitor
+        self._in_line_by_address: Counter[str] = Counter()
         self._expected: deque[tuple[float, str]] = deque()  # (when, visitor), let in and not in line yet
         self._of_visitors = Allowance(limits.per_visitor, limits.window_s, clock)
         self._of_addresses = Allowance(limits.per_address, limits.window_s, clock)
@@ -132,6 +134,7 @@ class Admission:
             if not self._in_line.total():
                 self._last_change = now
             self._in_line[visitor.key] += 1
+            self._in_line_by_address[visitor.address] += 1
             self._of_visitors.take(visitor.key)
             self._of_addresses.take(visitor.address)
 
@@ -142,8 +145,10 @@ class Admission:
             if completed:
                 self._pace.append(now - self._last_change)
             self._last_change = now
-            self._in_line[visitor.key] -= 1
-            self._in_line += Counter()  # drops those at zero
+            for counts, key in ((self._in_line, visitor.key), (self._in_line_by_address, visitor.address)):
+                counts[key] -= 1
+                if not counts[key]:
+                    del counts[key]
 
     def _refuse(self, visitor: Visitor) -> None:
         limits = self.limits
@@ -155,6 +160,11 @@ class Admission:
             raise BusyError(
                 f"at most {limits.max_runs_of_visitor} runs of yours may be under way or waiting at once. "
                 "Please wait for one of them, or stop it"
+            )
+        if 0 < limits.max_runs_of_address <= self._in_line_by_address[visitor.address]:
+            raise BusyError(
+                f"at most {limits.max_runs_of_address} runs from your address may be under way or waiting at once. "
+                f"Please try again in {spoken(self.estimate_s())}"
             )
         for share, key in ((self._of_visitors, visitor.key), (self._of_addresses, visitor.address)):
             if wait_s := share.wait_s(key):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -48,7 +51,9 @@ class Offer:
 
         Raises CheckpointError, or RequestError where visitors may not name checkpoints that are not offered.
         """
-        return read_info(self._folder(choice))
+        folder = self._folder(choice)
+        with _without_place(folder):
+            return read_info(folder)
 
     def sampling(self, name: str | None) -> dict[str, float]:
         """A checkpoint's own sampling as fields; the usual one where it cannot be read (a run says why)."""
@@ -81,10 +86,14 @@ class Offer:
     def _load(self, key: tuple[str, str | None], choice: CheckpointChoice) -> tuple[CheckpointInfo, Pipeline]:
         if key in self._pipelines:
             info, _ = self._pipelines[key]
-            if read_info(info.folder).sha256 != info.sha256:
+            with _without_place(info.folder):
+                changed = read_info(info.folder).sha256 != info.sha256
+            if changed:
                 del self._pipelines[key]
         if key not in self._pipelines:
-            models = load_checkpoint(self._folder(choice), device=str(self._device))
+            folder = self._folder(choice)
+            with _without_place(folder):
+                models = load_checkpoint(folder, device=str(self._device))
             self._pipelines[key] = (models.info, Pipeline(models, self._settings.watermark))
             while len(self._pipelines) > MAX_LOADED:
                 self._pipelines.popitem(last=False)
@@ -102,6 +111,15 @@ class Offer:
             names = ", ".join(self._offered) or "none"
             raise RequestError(f"checkpoint must be one of those offered here ({names}), found {choice.source[:80]!r}")
         return registry.resolve(choice.source, choice.revision)
+
+
+@contextmanager
+def _without_place(folder: Path) -> Iterator[None]:
+    """What is wrong with a checkpoint, told to visitors: which file, and not where on this machine it lies."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(f"{folder.parent}{os.sep}", "")) from error
 
 
 def _offered(sources: tuple[str, ...]) -> dict[str, CheckpointInfo]:

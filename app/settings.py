@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 SPACES = "https://huggingface.co"
 PUBLIC_RUNS_AT_ONCE = 4  # of a visitor
+PUBLIC_SHARE_OF_ADDRESS = 0.75  # of all runs that are under way or waiting: somebody else always finds a place
 PUBLIC_RUNS_OF_VISITOR, PUBLIC_RUNS_OF_ADDRESS = 30, 120  # in ten minutes; a house or a school has one address
 PUBLIC_POSTS = 3000  # of an address in ten minutes: answers of a class of listeners, all events of the page
 PUBLIC_UPLOAD_BYTES = 2**30  # of an address in an hour
@@ -145,6 +147,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         work=WorkLimits(
             max_runs=values.max_runs,
             max_runs_of_visitor=0 if alone else PUBLIC_RUNS_AT_ONCE,
+            max_runs_of_address=0 if alone else math.ceil(PUBLIC_SHARE_OF_ADDRESS * values.max_runs),
             per_visitor=per_visitor if values.runs_per_visitor is None else values.runs_per_visitor,
             per_address=per_address if values.runs_per_address is None else values.runs_per_address,
         ),

@@ -56,7 +56,7 @@ def _caption(verdict: Verdict) -> str:
     if not verdict.segment_probabilities:
         return "No score over time: the verdict is withheld."
     if verdict.boundary_s is None:
-        return f"No boundary: all of it seems to be of one kind. {COURSE_NOTE}"
+        return f"No boundary: all of it, or all but an end too short to judge, seems to be of one kind. {COURSE_NOTE}"
     return (
         f"<strong>Likely boundary at {verdict.boundary_s:.1f} s</strong>: it sounds original before, generated after. "
         f"{COURSE_NOTE}"

@@ -25,8 +25,8 @@ class Uploads:
 
     def refusal(self, address: str, num_bytes: int) -> str:
         """Why an upload of so many bytes, or of unknown length (0), is not taken; or ""."""
-        if num_bytes > self._max_file_bytes + OVERHEAD_BYTES:
-            return f"an upload of {num_bytes / 2**20:.0f} MiB; at most {self._max_file_bytes / 2**20:.0f} MiB are taken"
+        if told := self.too_large(num_bytes):
+            return told
         if wait_s := self._own.wait_s(address, max(1, num_bytes)):
             limit = f"at most {self._own.amount / 2**20:.0f} MiB are taken from you in an hour"
             return limit if wait_s > self._own.window_s else f"{limit}. Please try again in {spoken(wait_s)}"
@@ -34,6 +34,12 @@ class Uploads:
             self._in_cache, self._measured_at = self._measure(), time.monotonic()
         if self._max_cache_bytes and self._in_cache + num_bytes > self._max_cache_bytes:
             return "the server's room for recordings is full. Please try again in about 20 minutes"
+        return ""
+
+    def too_large(self, num_bytes: int) -> str:
+        """Why so many bytes are too many for one request, or ""."""
+        if num_bytes > self._max_file_bytes + OVERHEAD_BYTES:
+            return f"an upload of {num_bytes / 2**20:.0f} MiB; at most {self._max_file_bytes / 2**20:.0f} MiB are taken"
         return ""
 
     def take(self, address: str, num_bytes: int) -> str:

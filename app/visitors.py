@@ -6,12 +6,14 @@ import hashlib
 import ipaddress
 import re
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 
+from starlette.datastructures import Headers
+
 COOKIE = "audiolm-visitor"
 _TOKEN = re.compile(r"[\w-]{43}", re.ASCII)
+_WITH_PORT = re.compile(r"\[([^\]]+)\](?::\d+)?|([\d.]+):\d+", re.ASCII)
 _KEY = secrets.token_bytes(32)  # of this process: an address cannot be told from what is kept of it
 
 
@@ -33,25 +35,37 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def identify(headers: Mapping[str, str], peer: str, num_proxies: int) -> Visitor:
-    """`headers` have lower-case names; `peer` is the other end of the connection.
+def identify(headers: Headers, peer: str, num_proxies: int) -> Visitor:
+    """`peer` is the other end of the connection.
 
-    Each trusted proxy adds what it sees to X-Forwarded-For, so the last `num_proxies` entries are to be believed, and
-    none before them.
+    Each trusted proxy adds what it sees to X-Forwarded-For, in its line or in one of its own behind it, so the last
+    `num_proxies` entries are to be believed, and none before them.
     """
-    forwarded = [part.strip() for part in headers.get("x-forwarded-for", "").split(",") if part.strip()]
+    lines = ",".join(headers.getlist("x-forwarded-for"))
+    forwarded = [part.strip() for part in lines.split(",") if part.strip()]
     address = forwarded[-min(num_proxies, len(forwarded))] if num_proxies and forwarded else peer
     digest = hashlib.blake2b(_network(address).encode(), key=_KEY, digest_size=16).hexdigest()
     return Visitor(_cookie(headers.get("cookie", "")), digest)
 
 
-def _network(address: str) -> str:
-    """An IPv6 customer has 2^64 addresses or more: they count as one."""
+def is_this_machine(host: str) -> bool:
+    """Whether a name, as in a Host header, is one of this machine's own, which no other server's name can be."""
     try:
-        parsed = ipaddress.ip_address(address)
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _network(address: str) -> str:
+    """An IPv6 customer has 2^64 addresses or more: they count as one. Some proxies tell the port too."""
+    with_port = _WITH_PORT.fullmatch(address)
+    try:
+        parsed = ipaddress.ip_address(address if with_port is None else with_port[1] or with_port[2])
     except ValueError:
         return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    if parsed.version == 6 and parsed.ipv4_mapped:
+        parsed = parsed.ipv4_mapped
+    return str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
 
 
 def _cookie(header: str) -> str:

@@ -1,10 +1,32 @@
-"""The interval that goes beside every rate."""
+"""What goes beside every figure: its interval, and the number of items behind it."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate over `n` items or ratings with its 95 % interval; no bounds where too few of them allow none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class NamedEstimate:
+    """A figure of a report with its 95 % interval; `value` None where it cannot be had."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
 
 
 def wilson_interval(successes: float, count: int) -> tuple[float, float]:

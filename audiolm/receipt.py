@@ -104,9 +104,11 @@ class Receipt(Config):
 
     def __post_init__(self) -> None:
         self._require(self.kind in KINDS, f"kind must be one of {KINDS}, found {self.kind!r}")
-        self._require(isinstance(self.components, dict), "components must be an object of hashes")
-        verdict = self.verdict
-        self._require(verdict is None or isinstance(verdict, dict), f"verdict must be an object, found {verdict!r}")
+        for name in ("components", "stage_seeds", "versions"):
+            self._require(_is_flat(getattr(self, name)), f"{name} must be an object of texts and numbers")
+        self._require(
+            self.verdict is None or _is_flat(self.verdict), "verdict must be an object of texts and numbers, or null"
+        )
         rows = self.request.num_continuations
         self._require(0 <= self.row < rows, f"row must be 0..{rows - 1}, found {self.row}")
         self._require(self.format == RECEIPT_FORMAT, f"format must be {RECEIPT_FORMAT}, found {self.format}")
@@ -123,9 +125,17 @@ class Receipt(Config):
     def from_json(cls, text: str) -> Self:
         """Raises ReceiptError when the text is no receipt, or one of a format this version does not know."""
         try:
-            return cls.from_dict(json.loads(text))
+            receipt = cls.from_dict(json.loads(text))
+            receipt.to_json().encode()  # JSON can escape half a character, which no file and no page takes
+            return receipt
         except (ValueError, AudioLMError, RecursionError) as error:
             raise ReceiptError(f"not a readable receipt: {error}") from error
+
+
+def _is_flat(value: Any) -> bool:
+    """Receipts come out of strangers' files: nothing in them may be nested deeper than what reads it expects."""
+    plain = str | int | float | None
+    return isinstance(value, dict) and all(isinstance(one, plain) for one in value.values())
 
 
 def require_same(pairs: dict[str, tuple[Any, Any]]) -> None:

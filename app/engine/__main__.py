@@ -20,7 +20,8 @@ NICENESS = 5  # the server answers, and refuses, promptly however many runs ther
 def main() -> None:
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the application decides, and its end closes the connection
+    for number in (signal.SIGINT, signal.SIGTERM):  # often sent to all processes of a group, or of a service
+        signal.signal(number, signal.SIG_IGN)  # the application decides, and its end closes the connection
     connection = Connection(int(sys.argv[1]))
     settings = wire.unpack(connection.recv_bytes())
     logs.set_up(settings.log_json, settings.cache_folder)

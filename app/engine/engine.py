@@ -287,7 +287,10 @@ def _keep(engine_of: Callable[[], Engine | None], generation: int) -> None:
             engine._launched, engine._heard = launched, time.monotonic()
         del engine
         if launched is not None:
-            _hear_out(engine_of, launched)
+            try:
+                _hear_out(engine_of, launched)
+            except Exception:  # without a keeper nobody would hear the engine again
+                logger.exception("what the engine says makes no sense; it is ended")
             launched.kill()
         if (engine := engine_of()) is not None:
             with engine._lock:

@@ -11,6 +11,7 @@ import importlib
 import json
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def _read_error(content: list[str], blobs: list[bytes]) -> Exception:
     if module.startswith(PACKAGES):
         kind = _own(module, name)
         if isinstance(kind, type) and issubclass(kind, Exception):
-            return kind(message)
+            with suppress(TypeError):  # one that takes more than a message
+                return kind(message)
     return EngineError(f"the engine met an error that nobody foresaw ({name}); the server's log says more")
 
 

@@ -19,6 +19,7 @@ from app.study.presentation import detector_is_right
 from app.study.presets import HIDDEN_REFERENCE, MID_ANCHOR
 from app.study.records import AnswerRecord, StudyRecords
 from app.study.views import COMPLETE, LAPSED, RUNNING, SCREENED_OUT
+from audiolm.intervals import NamedEstimate
 
 PAPER_CORRECT, PAPER_RATINGS = 512, 1000  # AudioLM, arXiv 2209.03143
 PAPER = "AudioLM (Borsos et al. 2022)"
@@ -32,14 +33,9 @@ WITHOUT_MID_ANCHOR = (
 
 
 @dataclass(frozen=True)
-class Figure:
-    """An estimate with its 95 % interval; None where it cannot be had, and `note` says why, or how it was made."""
+class Figure(NamedEstimate):
+    """`note` says how it was made, or why there is no value."""
 
-    name: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
     note: str = ""
 
 

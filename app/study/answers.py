@@ -28,6 +28,7 @@ COMMENT = "comment"
 
 MAX_COMMENT = 2000
 MAX_PLAYS, MAX_SECONDS = 10_000, 86_400.0
+_SWAPPED = {"first": "second", "second": "first"}
 _TOLERANCE_S = 0.3  # a player's clock is coarse
 _FIELDS = {"value", "scores", "text", "plays", "listened_s", "response_s"}
 
@@ -80,7 +81,8 @@ def right_answer(study: Study, planned: PlannedTrial) -> str:
             return study.clip(planned.clips[0]).truth
         if study.kind == ABX:
             return planned.side.removeprefix("x=")
-    return study.trial(planned.trial).expected
+    expected = study.trial(planned.trial).expected
+    return _SWAPPED.get(expected, expected) if planned.side == "other" else expected
 
 
 def read_answer(study: Study, planned: PlannedTrial, payload: Mapping[str, Any], elapsed_s: float) -> Answer:

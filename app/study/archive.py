@@ -13,7 +13,7 @@ from pathlib import Path
 
 from app.study.definition import Study
 from app.study.errors import ConflictError, StoreError
-from app.study.library import CLIPS, DATABASE, DEFINITION, OWNER_TOKEN, Library, write_clip
+from app.study.library import CLIPS, DATABASE, DEFINITION, OWNER_TOKEN, Library, keep_file
 
 _NAME = re.compile(rf"(?P<study>[0-9a-z-]{{1,64}})/(?P<file>{DEFINITION}|{OWNER_TOKEN}|{CLIPS}/[0-9a-z-]{{1,64}}\.wav)")
 
@@ -80,10 +80,7 @@ def _unpacked(source: Path, folder: Path) -> list[Study]:
             if strange or DATABASE not in names:
                 raise StoreError(f"{source}: not a backup of studies ({', '.join(strange[:3]) or 'no database'})")
             for name in names:
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch(mode=0o600)
-                write_clip(path, archive.read(name))
+                keep_file(folder, name, archive.read(name))
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise StoreError(f"{source}: {error}") from error
     studies = [Study.from_json(path.read_bytes()) for path in sorted(folder.glob(f"*/{DEFINITION}"))]

@@ -36,6 +36,8 @@ CREATE TABLE answers (
 ) WITHOUT ROWID;
 CREATE TABLE erased (birth TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+_REFUSALS = "CREATE TABLE IF NOT EXISTS refusals (number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE)"
+"""Not in the databases and copies that earlier programs made."""
 
 
 class Database:
@@ -47,13 +49,14 @@ class Database:
         self._lock = threading.RLock()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
+            path.touch(mode=0o600)  # log and index get the same rights
             self._connection = _connect(path)
             self._prepare()
             self.secret = self._read_secret()
             self._scrubbed = self._value("unscrubbed") is None
             if not self._scrubbed:
                 self.scrub()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise StoreError(f"{path}: {error}") from error
 
     def close(self) -> None:
@@ -111,6 +114,7 @@ class Database:
         """A consistent copy, as one file without a log. Raises StoreError where the target exists."""
         if target.exists():
             raise StoreError(f"{target} exists already")
+        target.touch(mode=0o600)
         with self._lock, closing(sqlite3.connect(target)) as copy:
             self._connection.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
@@ -128,6 +132,7 @@ class Database:
             staged.executemany("INSERT OR IGNORE INTO erased VALUES (?)", erased)
             staged.execute("DELETE FROM sessions WHERE birth IN (SELECT birth FROM erased)")
             staged.execute("INSERT OR REPLACE INTO meta VALUES ('unscrubbed', '1')")
+            staged.execute(_REFUSALS)
             staged.commit()
             staged.execute("VACUUM")
             staged.backup(self._connection)
@@ -165,6 +170,7 @@ class Database:
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 raise StoreError(f"{self.path} has schema version {version}; this program knows {SCHEMA_VERSION}")
+            self._connection.execute(_REFUSALS)
 
 
 def _connect(path: Path, read_only: bool = False) -> sqlite3.Connection:

@@ -32,8 +32,6 @@ TRUTH_KINDS = (REAL_OR_SYNTHETIC, HUMAN_AGAINST_DETECTOR)
 
 HEADPHONES, LEVEL, PRACTICE, ATTENTION, TRAP, SCORED = "headphones", "level", "practice", "attention", "trap", "scored"
 ROLES = (HEADPHONES, LEVEL, PRACTICE, ATTENTION, TRAP, SCORED)
-MAIN_ROLES = (ATTENTION, TRAP, SCORED)
-"""Roles that look alike to a participant."""
 
 BEEPS = "beeps"
 """The answer "I heard beeps", allowed in every trial with sound, and right in trap trials only."""
@@ -144,8 +142,9 @@ class Trial(Checked):
     dither, since equal bytes would give X away. mushra: every stimulus, the hidden reference and the anchors included;
     `reference` is the open one.
 
-    `expected` is the right answer of headphones ("1", "2", "3"), practice (optional) and attention trials; a trap's is
-    BEEPS. `instruction` is shown above the question (attention: which answer to give; {label} stands for its words).
+    `expected` is the right answer of headphones ("1", "2", "3"), practice (optional; for ab, that to the clips in the
+    order of `clips`, whichever is presented first) and attention trials; a trap's is BEEPS. `instruction` is shown
+    above the question (attention: which answer to give; {label} stands for its words).
     """
 
     id: str = text(longest=64, pattern=_ID_PATTERN)

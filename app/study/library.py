@@ -51,13 +51,11 @@ class Library:
         if folder.exists():
             raise ConflictError(f"study {study.id} exists already")
         staging = self.folder / f".{study.id}-{secrets.token_hex(4)}"
+        kept = {f"{CLIPS}/{clip_id}.wav": content for clip_id, content in clips.items()}
+        kept |= {DEFINITION: study.to_json().encode(), OWNER_TOKEN: owner_token.encode()}
         try:
-            (staging / CLIPS).mkdir(parents=True)
-            for clip_id, content in clips.items():
-                write_clip(staging / CLIPS / f"{clip_id}.wav", content)
-            (staging / DEFINITION).write_text(study.to_json(), encoding="utf-8")
-            (staging / OWNER_TOKEN).touch(mode=0o600)
-            (staging / OWNER_TOKEN).write_text(owner_token, encoding="utf-8")
+            for name, content in kept.items():
+                keep_file(staging, name, content)
             staging.rename(folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -84,6 +82,11 @@ class Library:
             raise UnknownStudyError(f"study {study_id} has no owner's secret in {self.folder}") from error
 
 
-def write_clip(path: Path, content: bytes) -> None:
+def keep_file(folder: Path, name: str, content: bytes) -> None:
+    """Writes a new file, `name` being its path in the folder: it and the folders on the way are their owner's alone."""
+    path = folder / name
+    for made in (folder, *(folder / one for one in reversed(Path(name).parents[:-1]))):
+        made.mkdir(mode=0o700, exist_ok=True)
+    path.touch(mode=0o600)
     path.write_bytes(content)
     os.utime(path, (_FILE_TIME_S, _FILE_TIME_S))

@@ -103,11 +103,6 @@ def minutes(study: Study) -> int:
     return math.ceil(longest / 60.0)
 
 
-def trials_of(study: Study, cell: int) -> tuple[Trial, ...]:
-    """The scored trials of a cell."""
-    return tuple(trial for trial, _ in _scored(study, *divmod(cell, _num_rotations(study))))
-
-
 class _Draw:
     """Draws that depend on the key and a name alone."""
 

@@ -139,8 +139,8 @@ def _participant_routes(library: Library) -> APIRouter:
         return begun(store.enrol(study_id, _ids(body), token))
 
     @router.post("/api/consent")
-    def consent(study_id: str, body: Posted) -> dict[str, Any]:
-        return begun(store.consent(study_id, _ids(body), body.get("agreed") is True, _text(body, "key")))
+    def consent(study_id: str, body: Posted, token: Bearer) -> dict[str, Any]:
+        return begun(store.consent(study_id, _ids(body), body.get("agreed") is True, _text(body, "key"), token))
 
     @router.get("/api/step")
     def step(study_id: str, token: Bearer) -> dict[str, Any]:

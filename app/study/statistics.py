@@ -10,21 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from audiolm.intervals import wilson_interval
+from audiolm.intervals import Interval, wilson_interval
 
 NUM_DRAWS = 2000
 ALPHA = 0.05
 HIDDEN_REFERENCE_LEAST, MID_ANCHOR_MOST, POST_SCREENING_SHARE = 90.0, 90.0, 0.15
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate over `n` ratings; no bounds where there are too few raters or clips for any."""
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
 
 
 @dataclass(frozen=True)

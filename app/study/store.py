@@ -59,6 +59,7 @@ PARTICIPANT_IDS = ("PROLIFIC_PID", "workerId", "participant")
 EXTERNAL_IDS = (*PARTICIPANT_IDS, "STUDY_ID", "SESSION_ID", "assignmentId", "hitId")
 MAX_ID = 128
 MIN_KEY, MAX_KEY = 8, 128  # idempotency keys, in characters
+KEPT_REFUSALS = 10_000  # the latest, so that one that is sent again counts once
 
 
 class Store:
@@ -137,27 +138,42 @@ class Store:
         return Session(study_id, CONSENT)
 
     def consent(
-        self, study_id: str, external_ids: Mapping[str, str], agreed: bool, idempotency_key: str = ""
+        self,
+        study_id: str,
+        external_ids: Mapping[str, str],
+        agreed: bool,
+        idempotency_key: str = "",
+        token: str = "",
     ) -> Session:
         """With `agreed` the first that is stored of a participant: cell, order, ids. Asked twice: the same session.
 
         Who comes without an id is told from others by the idempotency key (needed then): a random text of the page's.
-        Without `agreed` only the number of refusals is kept, and the answer carries the code and redirect for it.
+        Without `agreed` only the number of refusals is kept (and the key's digest, so that a retry is not counted), and
+        the answer carries the code and redirect for it; who has a `token` of the study cannot decline, but withdraw.
 
-        Raises UnknownStudyError, StudyFullError, AnswerError.
+        Raises UnknownStudyError, StudyFullError, AnswerError, ConflictError.
         """
         study, ids = self.study(study_id), _external(external_ids)
         if not agreed:
-            with self._database.writing() as db:
-                db.execute("UPDATE studies SET declined = declined + 1 WHERE id = ?", (study_id,))
-            code = study.codes.no_consent
-            return Session(study_id, DECLINED, code=code, redirect=study.codes.address(code))
+            return self._declined(study, _checked_key(idempotency_key), token)
         name = _participant(ids) or f"key={_checked_key(idempotency_key)}"
         with self._database.writing() as db:
             row = _session_row(db, _session_id(study, name))
             if row is None:
                 row = self._new_session(db, study, name, ids)
             return self._view(db, self._refreshed(db, row))
+
+    def _declined(self, study: Study, idempotency_key: str, token: str) -> Session:
+        with self._database.writing() as db:
+            row = self._of_token(db, token)
+            if row is not None and row["study"] == study.id:
+                raise ConflictError("you have agreed to take part already; you may withdraw")
+            digest = _digest(f"{study.id}/{idempotency_key}")
+            new = db.execute("INSERT OR IGNORE INTO refusals (key) VALUES (?)", (digest,)).rowcount
+            db.execute("DELETE FROM refusals WHERE number <= (SELECT max(number) FROM refusals) - ?", (KEPT_REFUSALS,))
+            db.execute("UPDATE studies SET declined = declined + ? WHERE id = ?", (new, study.id))
+        code = study.codes.no_consent
+        return Session(study.id, DECLINED, code=code, redirect=study.codes.address(code))
 
     def session(self, token: str) -> Session:
         """Raises NoSessionError."""
@@ -185,16 +201,19 @@ class Store:
     def clip(self, token: str, handle: str) -> tuple[str, str]:
         """(study id, clip id) of a handle of the step at hand.
 
-        Raises NoSessionError: no such session, or no such handle in its present step; LapsedError.
+        Raises NoSessionError: no such session, or a handle of nothing in it; ConflictError for one of a step that is
+        answered already (in another tab); LapsedError.
         """
         with self._database.writing() as db:
             row = self._live(db, token)
             plan, step = _plan(row), _position(db, row["id"])
-            if row["state"] == RUNNING and step < len(plan):
-                heard = sounds(self.study(row["study"]), plan[step])
-                for own, clip in zip(self._handles(row, plan[step]), heard, strict=True):
+            study = self.study(row["study"])
+            for planned in reversed(plan[: step + 1]):
+                for own, clip in zip(self._handles(row, planned), sounds(study, planned), strict=True):
                     if hmac.compare_digest(own.encode(), handle.encode()):
-                        return row["study"], clip
+                        if row["state"] == RUNNING and planned.index == step:
+                            return row["study"], clip
+                        raise ConflictError("this sound belongs to a step that is answered already")
         raise NoSessionError("this sound does not belong to the present step")
 
     def answer(self, token: str, key: str, payload: Mapping[str, Any], idempotency_key: str) -> Receipt:
@@ -321,7 +340,10 @@ class Store:
         """Raises NoSessionError."""
         row = self._of_token(db, token)
         if row is None:
-            raise NoSessionError("there is no such session; it may have been withdrawn")
+            raise NoSessionError(
+                "There is no such session. If you have withdrawn, maybe in another tab, everything about you is "
+                "erased, and nothing that you entered since is stored."
+            )
         return row
 
     def _of_token(self, db: sqlite3.Connection, token: str) -> sqlite3.Row | None:

@@ -12,9 +12,6 @@ from typing import Any
 
 CONSENT, DECLINED, RUNNING, COMPLETE = "consent", "declined", "running", "complete"
 SCREENED_OUT, LAPSED = "screened_out", "lapsed"
-STATES = (CONSENT, DECLINED, RUNNING, COMPLETE, SCREENED_OUT, LAPSED)
-
-PHASES = ("headphones", "level", "practice", "main", "comment")
 
 
 class View:

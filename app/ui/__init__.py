@@ -20,9 +20,11 @@ from app.ui.api import add_endpoints
 from app.ui.continue_tab import build_continue_tab
 from app.ui.detect_tab import build_detect_tab
 from app.ui.inspect_tab import TAB, build_inspect_tab
+from app.ui.media import bound_fields
 from app.ui.picker import build_picker
 from app.ui.plain import MODEL_EVENTS
 from app.ui.privacy import build_privacy
+from app.ui.sessions import keep_sessions_in_use
 from app.ui.stream import stream_head
 from app.ui.study_tab import build_study_tab
 from app.ui.switch import switch_head
@@ -46,6 +48,7 @@ def build_ui(unguarded: Service, settings: Settings, site: Site | None = None) -
     site = site or Site(settings, unguarded)
     service: Any = GuardedService(unguarded, site.guard, partial(current_visitor, settings.num_proxies))
     os.environ["GRADIO_TEMP_DIR"] = str(site.belongings.folder)
+    bound_fields()
     processing_utils.hash_seed = secrets.token_bytes(32)  # else the names of files could be told from their contents
     with gr.Blocks(
         title=TITLE,
@@ -74,7 +77,9 @@ def build_ui(unguarded: Service, settings: Settings, site: Site | None = None) -
     for number, event in page.fns.items():
         if event.concurrency_id == MODEL_EVENTS["concurrency_id"]:
             site.run_events |= {number, event.api_name}
-    return page.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
+    page.queue(max_size=settings.queue_size, default_concurrency_limit=4, api_open=False)
+    keep_sessions_in_use(page)
+    return page
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:

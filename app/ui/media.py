@@ -6,8 +6,25 @@ from pathlib import Path
 from typing import TypeVar
 
 import gradio as gr
+from gradio import route_utils
 
 Upload = TypeVar("Upload", bound=gr.components.Component)
+MAX_FIELD_BYTES = 1024  # of an upload's fields that are no files: the clients send none
+
+
+class _Parser(route_utils.GradioMultiPartParser):
+    """Gradio's, which holds fields that are no files in memory, however long they are."""
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        part = self._current_part
+        if part.file is None and len(part.data) + end - start > MAX_FIELD_BYTES:
+            raise route_utils.MultiPartException(f"fields beside files have at most {MAX_FIELD_BYTES} bytes")
+        super().on_part_data(data, start, end)
+
+
+def bound_fields() -> None:
+    """From now on uploads of this process take no memory but for what is on its way to the disk."""
+    route_utils.GradioMultiPartParser = _Parser
 
 
 def uploaded_audio(label: str, elem_id: str | None = None) -> gr.Audio:

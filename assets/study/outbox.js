@@ -70,9 +70,16 @@ export class Outbox {
     this.memory.set("token", value);
   }
 
+  /** One key in all tabs, by which who comes without an id is one participant in all of them. */
+  get browserKey() {
+    const key = this.memory.get("browser") ?? randomKey();
+    this.memory.set("browser", key);
+    return key;
+  }
+
   /** Everything of this participant that the browser keeps is gone. */
   forget() {
-    for (const name of ["token", "pending", "single keys"]) this.memory.set(name, null);
+    for (const name of ["token", "pending", "single keys", "browser"]) this.memory.set(name, null);
   }
 
   /** Sends what an earlier page left unsent, and returns the path of it, "" where there was nothing. */
@@ -89,7 +96,7 @@ export class Outbox {
 
   /** The answer to a POST of `body`, however long it takes. Raises Refused. */
   send(path, body = {}) {
-    const pending = { path, body: { ...body, key: randomKey() } };
+    const pending = { path, body: { key: randomKey(), ...body } };
     this.memory.set("pending", pending);
     return this.#deliver(pending);
   }

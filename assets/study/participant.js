@@ -83,10 +83,16 @@ async function follow(request) {
   }
 }
 
-/** The server knows no such session: erased here or elsewhere, or this study is gone. */
+/** The server knows no such session: erased here, in another tab or by the owner, or this study is gone. */
 function lost(error) {
-  outbox.forget();
+  forget();
   stopped(error);
+}
+
+function forget() {
+  outbox.forget();
+  page.withdraw.hidden = page.course.hidden = true;
+  page.where.textContent = "";
 }
 
 function stopped(error) {
@@ -135,7 +141,7 @@ function heading({ phase, number, total }) {
 
 function consent() {
   const tick = make("input", { type: "checkbox", on: { change: () => (agree.disabled = !tick.checked || PREVIEW) } });
-  const agree = button("Begin", () => go("consent", { ids: IDS, agreed: true }), { disabled: true });
+  const agree = button("Begin", () => go("consent", { ids: IDS, agreed: true, key: outbox.browserKey }), { disabled: true });
   const decline = button("I do not want to take part", () => go("consent", { ids: {}, agreed: false }), { class: "" });
   before = "consent";
   show(
@@ -161,7 +167,7 @@ function introduction(trial) {
 }
 
 function introduce([title, text], step) {
-  const start = button("Start", () => enter(step));
+  const start = button("Start", () => follow(async () => step));
   show(title, paragraphs(text), row(start));
   keys = new Map([["Enter", () => start.click()]]);
 }
@@ -275,7 +281,7 @@ function learn(feedback, next) {
   const counts = feedback.detector === "uncertain" ? "At its threshold that counts as" : "That is";
   const judged = { true: ` ${counts} right.`, false: ` ${counts} wrong.`, null: "" }[String(feedback.detector_correct)];
   const totals = (who, right, all) => make("div", {}, who, make("b", {}, `${right} of ${all}`), "right");
-  const on = button("Continue", () => enter(next));
+  const on = button("Continue", () => follow(async () => next));
   show(
     feedback.correct ? "You were right" : "You were wrong",
     make("p", {}, truths[feedback.truth] ?? `The right answer was: ${feedback.truth}.`),
@@ -364,9 +370,7 @@ page.erase.addEventListener("click", async () => {
 });
 
 function withdrawn() {
-  outbox.forget();
-  page.withdraw.hidden = page.course.hidden = true;
-  page.where.textContent = "";
+  forget();
   show("You have withdrawn", make("p", {}, "Everything that was stored about you in this study is erased."));
 }
 

@@ -133,7 +133,7 @@ function show(results) {
       { class: "cards" },
       [conditions(results, scale), clips(results, scale), raters(results, scale), left(results.counts)].filter(Boolean),
     ),
-    make("div", { class: "cards" }, [planned, methods(results), exports(), manage(results)].filter(Boolean)),
+    make("div", { class: "cards" }, [planned, methods(results), page.main.querySelector("#exporting") ?? exports(), manage(results)].filter(Boolean)),
   );
   for (const details of page.main.querySelectorAll("details")) details.open = open.has(nameOf(details));
 }
@@ -311,7 +311,7 @@ function exports() {
   const save = (name, path) => make("button", { type: "button", on: { click: () => download(name, path()) } }, name);
   const ids = () => (withIds.checked ? "?ids=1" : "");
   const names = ["answers.csv", "sessions.csv", "clips.csv", "results.json", "study.json", "dictionary.csv", "methods.txt"];
-  return card(
+  const box = card(
     "Export",
     make(
       "div",
@@ -326,6 +326,8 @@ function exports() {
       make("span", {}, "With the platform's participant ids (to pay people, not to publish)"),
     ),
   );
+  box.id = "exporting";
+  return box;
 }
 
 async function download(name, path) {

@@ -38,9 +38,9 @@ class Verdict:
     `segment_times_s` (centres), are each of half a second: read their course, not their values.
 
     `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
-    place where an original becomes generated, None where the whole is of one kind; what lies after it was judged, and
-    label, probability, error rates and reason are its own. `scope_distance` says how far the
-    clip lies from those that the detector was calibrated on, None where that was not measured.
+    place where an original becomes generated, None where the whole is of one kind or what lies after it is too short to
+    be judged; else that was judged, and label, probability, error rates and reason are its own. `scope_distance` says
+    how far the clip lies from those that the detector was calibrated on, None where that was not measured.
     """
 
     label: str
@@ -88,7 +88,7 @@ def make_verdict(
         reason=reason,
         segment_times_s=() if reason else tuple(SEGMENT_S * n for n in range(segments.shape[0])),
         segment_probabilities=() if reason else tuple(segments.tolist()),
-        boundary_s=None if reason else boundary_of(torch.logit(segments, LEAST_PROBABILITY)),
+        boundary_s=None if reason else _named_boundary(calibration, duration_s, segments),
         scope_distance=scope_distance,
         measured_s=measured and measured.seconds,
     )
@@ -112,6 +112,14 @@ def after_boundary(whole: Verdict, part: Verdict) -> Verdict:
 def probability_of(calibration: DetectorCalibration, logits: Tensor) -> Tensor:
     """Logits of any shape -> calibrated probabilities, float64 (Platt scaling)."""
     return torch.sigmoid(calibration.scale * logits.double() + calibration.bias)
+
+
+def _named_boundary(calibration: DetectorCalibration, duration_s: float, segments: Tensor) -> float | None:
+    """The boundary in segment probabilities [N], None where what lies after it is shorter than what is answered."""
+    boundary_s, least_s = boundary_of(torch.logit(segments, LEAST_PROBABILITY)), shortest_answered_s(calibration)
+    if boundary_s is None or least_s is None or duration_s - boundary_s < least_s:
+        return None
+    return boundary_s
 
 
 def boundary_of(log_odds: Tensor) -> float | None:

@@ -17,8 +17,9 @@ from audiolm.errors import EvaluationError
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.probes import MAX_DIMENSIONS, coarse_vectors, one_hot_pairs, probe
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import Interval, ratio_interval
+from audiolm.evaluation.statistics import ratio_interval
 from audiolm.evaluation.words import transcribed_items
+from audiolm.intervals import Interval
 
 TITLE = "Phone probes: share of instants of 40 ms whose phone a linear probe names"
 TARGET = "semantic tokens over coarse acoustic tokens"

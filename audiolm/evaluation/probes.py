@@ -16,7 +16,8 @@ from audiolm.errors import EvaluationError
 from audiolm.evaluation.holdout import TokenPair
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import Interval, mean_interval, rate_interval
+from audiolm.evaluation.statistics import mean_interval, rate_interval
+from audiolm.intervals import Interval
 
 TITLES = {
     "speech": "Speaker probes: share of utterances whose speaker a linear probe names",

@@ -10,21 +10,16 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from audiolm.errors import EvaluationError
-from audiolm.evaluation.statistics import Interval
+from audiolm.intervals import Interval, NamedEstimate
 from audiolm.receipt import versions
 
 _HEADINGS = ("figure", "value", "95 % interval", "n")
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(NamedEstimate):
     """One number: `value` None where it could not be computed, and then `reason` says why."""
 
-    name: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
     reason: str = ""
 
     @classmethod

@@ -36,8 +36,8 @@ from audiolm.evaluation.continuations import PROMPT_S, file_name
 from audiolm.evaluation.holdout import HoldOut, cached
 from audiolm.evaluation.prompts import Prompt, continue_coarse, continue_fine, continue_semantic, decode, read_prompts
 from audiolm.evaluation.resemblance import Clip, Described, describe, distances, ngrams, score
-from audiolm.evaluation.statistics import Interval
 from audiolm.evaluation.subject import from_checkpoint
+from audiolm.intervals import Interval
 from audiolm.receipt import LABEL
 from audiolm.streams import Waveform
 

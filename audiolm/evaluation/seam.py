@@ -11,9 +11,10 @@ from torch import Tensor
 from audiolm.evaluation.continuations import continue_prompts, describe
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import Interval, rate_interval
+from audiolm.evaluation.statistics import rate_interval
 from audiolm.evaluation.subject import untrained
 from audiolm.inspection.seam import PERCENTILE, is_seamless
+from audiolm.intervals import Interval
 
 TITLE = "Seam: spectral flux at the prompt's end within the 95th percentile of the prompt's own"
 TARGET = "in >= 95 % of runs"

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from audiolm.errors import EvaluationError
-from audiolm.intervals import Z_95, wilson_interval
+from audiolm.intervals import Z_95, Interval, wilson_interval
 
 CONFIDENCE = 0.95
 NUM_DRAWS = 2000
 NUM_PERMUTATIONS = 9999
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate over `n` items with its 95 % interval; None where fewer than two items allow none."""
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
 
 
 def mean_interval(values: Sequence[float | None] | ArrayLike, seed: int = 0) -> Interval:

@@ -14,7 +14,8 @@ from audiolm.errors import EvaluationError
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.revoicing import revoicer
-from audiolm.evaluation.statistics import Interval, ratio_interval
+from audiolm.evaluation.statistics import ratio_interval
+from audiolm.intervals import Interval
 
 TITLE = "Words: error rate of a small recogniser (substitutions, deletions and insertions / words spoken)"
 TARGET = "acoustic generation at most 0.10 over the reconstruction of all levels"

@@ -82,20 +82,6 @@ def timeline_figure(timeline: Timeline) -> Figure:
     return figure
 
 
-def mel_figure(waveform: Waveform, prompt_s: float = 0.0) -> Figure:
-    """The mel spectrogram alone, with the gray line where a prompt ends."""
-    figure, axes = _stack([1.9])
-    _draw_mel(waveform, axes[0])
-    return _finished(figure, axes, waveform.duration_s, prompt_s)
-
-
-def roll_figure(roll: Roll, duration_s: float, prompt_s: float = 0.0) -> Figure:
-    """The notes alone, with the gray line where a prompt ends."""
-    figure, axes = _stack([1.5])
-    _draw_roll(roll, axes[0])
-    return _finished(figure, axes, duration_s, prompt_s)
-
-
 def score_figure(waveform: Waveform, verdict: Verdict, saliency: Tensor | None = None) -> Figure:
     """Mel spectrogram, what in it spoke for (pink) and against (green) "generated", and the detector's probability over
     time with its threshold; a line through them at the likely boundary. What there is not is left out."""
@@ -118,7 +104,8 @@ def score_figure(waveform: Waveform, verdict: Verdict, saliency: Tensor | None =
             "center",
             "bottom",
         )
-    return _finished(figure, axes, waveform.duration_s, 0.0)
+    _finish(axes, waveform.duration_s)
+    return figure
 
 
 def ladder_figure(rungs: Mapping[str, Waveform]) -> Figure:
@@ -126,7 +113,8 @@ def ladder_figure(rungs: Mapping[str, Waveform]) -> Figure:
     figure, axes = _stack([0.95] * len(rungs))
     for axis, (label, waveform) in zip(axes, rungs.items(), strict=True):
         _draw_mel(waveform, axis, label.replace(", ", ",\n"))
-    return _finished(figure, axes, max(waveform.duration_s for waveform in rungs.values()), 0.0)
+    _finish(axes, max(waveform.duration_s for waveform in rungs.values()))
+    return figure
 
 
 def seam_text(seam: Seam) -> str:
@@ -314,13 +302,6 @@ def _name(axis: Axes, label: str) -> None:
     _write(axis, label, (0.0, 0.5), (-72 * MARGINS_IN["left"] + 4, 0), "left", "center")
 
 
-def _finished(figure: Figure, axes: list[Axes], duration_s: float, prompt_s: float) -> Figure:
-    _finish(axes, duration_s)
-    if prompt_s > 0:
-        _mark_prompt_end(axes, prompt_s)
-    return figure
-
-
 def _finish(axes: list[Axes], duration_s: float) -> None:
     for axis in axes:
         axis.set_xlim(0.0, duration_s)
@@ -331,7 +312,7 @@ def _finish(axes: list[Axes], duration_s: float) -> None:
     _write(axes[-1], "seconds", (0.0, 0.0), (-72 * MARGINS_IN["left"] + 4, -5), "left", "top")
 
 
-def _mark_prompt_end(axes: list[Axes], prompt_s: float, after: str = "generated") -> None:
+def _mark_prompt_end(axes: list[Axes], prompt_s: float, after: str) -> None:
     for axis in axes:
         axis.axvline(prompt_s, color=PROMPT_LINE, linewidth=1.8)
     _write(axes[0], "prompt", (prompt_s, 1.0), (-6, 3), "right", "bottom")

@@ -23,10 +23,6 @@ class StageSpec:
     crop_s: float
     condition_stride: int = 1
 
-    @property
-    def crop_steps(self) -> int:
-        return round(self.crop_s * self.rate_hz)
-
     def targets(self, semantic: Tensor, codes: Tensor, num_coarse_levels: int, num_levels: int = 2) -> Tensor:
         """semantic [S], codes [F, Q] -> [N, L], what the stage predicts.
 

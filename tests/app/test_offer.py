@@ -33,9 +33,18 @@ def test_a_truncated_checkpoint_is_refused_and_the_others_go_on(settings, checkp
     weights = tmp_path / "set/tiny-speech/codec.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     service = Service(replace(settings, checkpoints=(str(tmp_path / "set"),)))
-    with pytest.raises(CheckpointError, match=r"codec\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"tiny-speech/codec\.safetensors") as caught:
         last(service.continue_prompt(asked(recording)))
+    assert str(tmp_path) not in str(caught.value)
     assert last(service.continue_prompt(asked(recording, CheckpointChoice("tiny-piano")))).saved
+
+
+def test_a_checkpoint_that_broke_since_the_start_is_told_of_without_its_place(settings, checkpoints, tmp_path):
+    shutil.copytree(checkpoints / "tiny-speech", tmp_path / "my server" / "mine")
+    offer = Offer(replace(settings, checkpoints=(str(tmp_path / "my server" / "mine"),)))
+    (tmp_path / "my server" / "mine" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"^mine/config\.json: not valid JSON"):
+        offer.describe(CheckpointChoice(offer.names()[0]))
 
 
 def test_a_checkpoint_without_config_is_left_out_of_the_offer(settings, checkpoints, tmp_path):

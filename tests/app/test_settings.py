@@ -76,6 +76,7 @@ def test_others_get_shares_of_the_work_and_this_machine_alone_gets_all():
     own, public = parse([], {}), parse(["--host", "0.0.0.0"], {})
     assert (own.work.per_visitor, own.work.per_address, own.work.max_runs_of_visitor) == (0, 0, 0)
     assert min(public.work.per_visitor, public.work.per_address, public.work.max_runs_of_visitor) > 0
+    assert (own.work.max_runs_of_address, public.work.max_runs_of_address, public.work.max_runs) == (0, 12, 16)
     assert (own.local, public.local) == (True, False)
     assert public.upload_bytes_per_hour > 0
     assert parse(["--host", "0.0.0.0", "--runs-per-visitor", "0", "--max-runs", "5"], {}).work.per_visitor == 0

@@ -23,6 +23,7 @@ from app.ui.about_tab import without_front_matter
 from app.ui.api import EXAMPLE
 from app.ui.media import uploaded_audio
 from app.ui.runner import ended
+from app.ui.sessions import Recent
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDPOINTS = {"continue", "reconstruct", "inspect", "ladder", "voices", "ablate", "detect", "checkpoints"}
@@ -114,6 +115,18 @@ def test_the_page_is_closed_by_default(settings):
 def test_the_queue_is_bounded_and_uploads_are_deleted_within_the_hour(page, settings):
     assert page._queue.max_size == settings.queue_size
     assert sum(page.delete_cache) <= 3600
+
+
+def test_a_session_in_use_outlasts_any_number_of_new_ones(page):
+    assert type(page._queue.pending_messages_per_session) is Recent
+    sessions = Recent(3)
+    sessions["mine"] = "a result"
+    for number in range(9):
+        sessions[f"new {number}"] = ""
+        assert sessions["mine"] == "a result"
+    assert len(sessions) == 3
+    with pytest.raises(KeyError):
+        sessions["new 0"]
 
 
 def test_a_page_without_checkpoints_can_be_built(settings, tmp_path):

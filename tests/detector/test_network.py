@@ -240,10 +240,21 @@ def test_after_a_boundary_what_follows_is_judged():
     assert spliced.boundary_s == pytest.approx(3.5, abs=0.25)
     assert (spliced.label, len(spliced.segment_probabilities)) == ("generated", 35)
     assert model.judge(Waveform(quiet)).boundary_s is None
-    choosy = TwoSounds(calibration=UNRELIABLE_AT_1_S)
-    short = choosy.judge(Waveform(torch.cat([quiet, loud[:24_000]])))
-    assert (short.label, short.probability, short.boundary_s) == ("withheld", None, None)
-    assert short.reason.startswith("after the likely boundary at 3.4 s: not reliable at this length")
+    quiet[1] = 0.9
+    held = model.judge(Waveform(torch.cat([quiet, loud.abs()])))
+    assert (held.label, held.probability, held.boundary_s) == ("withheld", None, None)
+    assert held.reason.startswith("after the likely boundary at 3.4 s: clipped")
+
+
+@pytest.mark.parametrize(("num_after", "named"), [(24_000, False), (60_000, False), (64_000, True)])
+def test_a_boundary_with_too_little_after_it_to_be_judged_is_not_named(num_after, named):
+    quiet, loud = torch.full((56_000,), 0.1), torch.full((num_after,), 0.2)
+    quiet[::2] *= -1
+    loud[::2] *= -1
+    found = TwoSounds(calibration=UNRELIABLE_AT_1_S).judge(Waveform(torch.cat([quiet, loud])))
+    assert (found.label, found.boundary_s is not None) == ("generated" if named else "original", named)
+    assert found.reason == ""
+    assert len(found.segment_probabilities) == (56_000 + num_after) // 4_000 + 1
 
 
 class TwoSounds(Detector):

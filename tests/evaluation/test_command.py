@@ -16,8 +16,8 @@ from audiolm.evaluation import continuations, speaker
 from audiolm.evaluation.__main__ import _parser, _request, main
 from audiolm.evaluation.report import Figure, Report, RowReport
 from audiolm.evaluation.rows import ROWS
-from audiolm.evaluation.statistics import Interval
 from audiolm.evaluation.subject import Subject, from_checkpoint, untrained
+from audiolm.intervals import Interval
 from audiolm.training.runs import write_run
 from tests.tiny import make_tiny_checkpoint, tiny_modules
 

@@ -23,8 +23,8 @@ from audiolm.evaluation.sampling import (
     settings_of,
     verdict,
 )
-from audiolm.evaluation.statistics import Interval
 from audiolm.evaluation.subject import from_checkpoint
+from audiolm.intervals import Interval
 from audiolm.pipeline import Pipeline
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform

@@ -164,8 +164,6 @@ def test_pictures_have_no_background_and_the_kind_their_suffix_says(tmp_path):
     waveform = timeline().waveform
     for figure in (
         figures.timeline_figure(timeline(scored=True)),
-        figures.mel_figure(waveform, 1.0),
-        figures.roll_figure(ROLL, 2.0, 1.0),
         figures.score_figure(waveform, VERDICT),
         figures.ladder_figure({"original": waveform, "1 level": waveform}),
     ):
@@ -183,7 +181,6 @@ def test_short_silence_can_be_drawn(tmp_path, num_samples):
     silence = Waveform(torch.zeros(num_samples))
     nothing = Roll(np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
     figures.save(figures.score_figure(silence, VERDICT), tmp_path / "score.png")
-    figures.save(figures.roll_figure(nothing, silence.duration_s), tmp_path / "roll.png")
     figures.save(figures.timeline_figure(Timeline(silence, 0.0, False, (), roll=nothing)), tmp_path / "timeline.png")
 
 

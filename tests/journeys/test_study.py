@@ -506,3 +506,49 @@ def test_a_withdrawal_that_was_not_acknowledged_before_a_reload_is_sent_by_the_n
     library = Library(served.folder)
     assert "hugo" not in str([session.external_ids for session in library.store.results(made.study.id).sessions])
     library.store.close()
+
+
+def test_two_tabs_without_an_id_are_one_participant_and_withdrawal_in_one_ends_the_other(browser, apart):
+    served, made = apart
+    context, errors = browser.new_context(viewport=DESKTOP), []
+    first, second = tabs = [context.new_page(), context.new_page()]
+    for page in tabs:
+        page.set_default_timeout(STEP_MS)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(made.participants, wait_until="load")
+        page.get_by_label("I have read this").check()
+    for page in tabs:
+        page.get_by_role("button", name="Begin").click()
+        expect(page.get_by_role("heading", name="Set the volume")).to_be_visible(timeout=STEP_MS)
+    for page in tabs:  # the second one's answer is refused, and it goes on where the first one is
+        page.get_by_role("button", name="Play the noise").click()
+        page.get_by_role("button", name="It is comfortable").click()
+        expect(page.get_by_role("heading", name="Put on your headphones")).to_be_visible(timeout=STEP_MS)
+    library = Library(served.folder)
+    mine = [one for one in library.store.results(made.study.id).sessions if not one.external_ids]
+    assert [one.num_answers for one in mine] == [1]
+    first.get_by_role("button", name="Withdraw and erase my answers").click()
+    first.get_by_role("button", name="Withdraw and erase", exact=True).click()
+    expect(first.get_by_role("heading", name="You have withdrawn")).to_be_visible(timeout=STEP_MS)
+    second.get_by_role("button", name="Start").click()
+    expect(second.get_by_text("If you have withdrawn, maybe in another tab")).to_be_visible(timeout=STEP_MS)
+    expect(second.get_by_role("button", name="Withdraw and erase my answers")).to_be_hidden()
+    assert second.evaluate("Object.keys(localStorage)") == []
+    assert [one for one in library.store.results(made.study.id).sessions if not one.external_ids] == []
+    assert errors == []
+    library.store.close()
+    context.close()
+
+
+def test_the_tick_for_participants_ids_stays_when_the_results_are_drawn_anew(browser, apart):
+    _, made = apart
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.set_default_timeout(STEP_MS)
+    page.goto(made.owner, wait_until="load")
+    page.get_by_label("With the platform's participant ids").check()
+    for button, state in (("Close it", "closed"), ("Open it again", "open")):
+        page.get_by_role("button", name=button).click()
+        expect(page.locator("#state")).to_have_text(state, timeout=STEP_MS)
+        expect(page.get_by_label("With the platform's participant ids")).to_be_checked()
+    context.close()

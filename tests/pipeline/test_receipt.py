@@ -108,7 +108,9 @@ def test_what_is_no_receipt_is_refused(text):
     ("field", "value"),
     [
         ("verdict", [1]), ("watermark", None), ("row", 7), ("row", -1),
-        ("kind", "other"), ("format", 2), ("components", []), ("num_frames", "many"),
+        ("kind", "other"), ("format", 2), ("components", []), ("num_frames", "many"), ("stage_seeds", [3]),
+        ("verdict", {"label": ["generated"]}), ("versions", {"torch": {"torch": "2"}}), ("components", {"codec": [[]]}),
+        ("checkpoint", "half a character: \ud800"),
         ("request", {"prompt_s": 1e9}), ("request", {"semantic": {"temperature": -1}}),
     ],
 )  # fmt: skip

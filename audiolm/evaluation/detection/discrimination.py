@@ -19,8 +19,8 @@ from audiolm.evaluation.detection.scores import (
 )
 from audiolm.evaluation.detection.semantic_probe import probe_accuracy
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import Interval, grouped_interval, grouped_rate
-from audiolm.intervals import wilson_interval
+from audiolm.evaluation.statistics import grouped_interval, grouped_rate
+from audiolm.intervals import Interval, wilson_interval
 
 TITLE = "Generated continuations against originals through the same codec, continuation only"
 TARGET = "lower end of the accuracy's interval >= 0.986 and EER <= 0.01, whole clips"

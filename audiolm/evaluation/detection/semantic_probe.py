@@ -7,7 +7,8 @@ from torch import Tensor
 
 from audiolm.evaluation.detection.inputs import DetectionInputs
 from audiolm.evaluation.probes import probe
-from audiolm.evaluation.statistics import Interval, grouped_rate
+from audiolm.evaluation.statistics import grouped_rate
+from audiolm.intervals import Interval
 
 NUM_TRAIN_PAIRS = 300
 NUM_TEST_PAIRS = 200

@@ -293,6 +293,21 @@ def test_a_run_that_takes_too_much_memory_is_given_up_and_the_next_one_succeeds(
     assert engine.status().memory_bytes <= 1001
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """No class of the application's: it can be sent, and not be read."""
+
+
+def test_what_cannot_be_read_costs_its_own_run_and_not_the_engine_for_ever():
+    def strange(folder: Path, engine: int) -> Iterator[Foreign]:
+        yield Foreign()
+
+    engine = Engine(Launcher(strange=strange, next=words("next")), 1, 9)
+    with pytest.raises(EngineError, match="stopped 3 times"):
+        list(run(engine, "strange"))
+    assert told(run(engine, "next")) == ["next"]
+
+
 def test_a_full_line_refuses_at_once():
     done = threading.Event()
     engine = Engine(Launcher(first=gate(done)), 1, 1)

@@ -83,6 +83,15 @@ def test_runs_among_others_and_after_a_kill_give_the_tokens_of_each_alone(servic
     assert service.status().restarts == 1
 
 
+def test_a_signal_to_all_processes_of_a_service_leaves_the_engine_its_runs(service, recording):
+    visitor, before = Visitor(service, recording, 9), service.status().restarts
+    assert visitor.working.wait(120)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(service.status().process, number)
+    finished([visitor])
+    assert service.status().restarts == before
+
+
 @pytest.mark.long
 def test_twenty_kills_in_mid_job_lose_nobody_and_the_engine_is_back_within_30_s(service, recording):
     alone = [finished([Visitor(service, recording, seed)])[0] for seed in range(VISITORS)]

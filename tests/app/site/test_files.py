@@ -29,6 +29,16 @@ def test_one_visitor_cannot_reach_anothers_upload_or_result(app, recording):
                 assert call(stranger, "detect", [recorded(found), TINY])[0] == "403"
 
 
+def test_a_name_that_is_told_to_the_server_does_not_become_ones_own(app, recording, own_recording):
+    """An answer that repeats what was asked for would name it: "Loading …"."""
+    with app.visitor() as one, app.visitor() as other:
+        path, mine = upload(one, own_recording), upload(other, recording)
+        for text in (str(Path(path).parent), f"x {path} x", path.replace("/", "\\/")):
+            kind, _ = call(other, "reconstruct", [recorded(mine), text, [1]])
+            assert kind in ("403", "error")
+            assert fetched(other, path) == 404
+
+
 def test_a_program_without_cookies_gets_its_results(app, recording):
     with app.program() as program:
         kind, (_, files) = call(program, "reconstruct", [recorded(upload(program, recording)), TINY, [1]])

@@ -108,6 +108,20 @@ def test_a_new_cookie_does_not_get_around_the_address(clock):
     line.enter(Visitor("d", "elsewhere"))
 
 
+def test_one_address_with_ever_new_cookies_cannot_take_the_whole_line(clock):
+    line = admission(clock, max_runs=4, max_runs_of_address=3)
+    for name in "abc":
+        line.enter(Visitor(name, "here"))
+    with pytest.raises(BusyError, match=r"at most 3 runs from your address .*try again in about"):
+        line.enter(Visitor("d", "here"))
+    line.enter(Visitor("d", "elsewhere"))
+    line.leave(Visitor("a", "here"), completed=True)
+    line.enter(Visitor("e", "here"))
+    for name, where in (("b", "here"), ("c", "here"), ("d", "elsewhere"), ("e", "here")):
+        line.leave(Visitor(name, where), completed=True)
+    assert (line.num_in_line, line._in_line_by_address) == (0, {})
+
+
 def test_a_closed_line_refuses_with_its_reason(clock):
     line = admission(clock)
     line.close("the server is being restarted")

@@ -21,7 +21,7 @@ from app.headers import page_policy
 from app.limits import MAX_EXPECTED, Admission, Allowance, WorkLimits
 from app.metrics import Metrics
 from app.status import status_routes
-from app.uploads import Uploads
+from app.uploads import OVERHEAD_BYTES, Uploads
 from tests.app.site.conftest import TINY, upload
 
 SAMPLES = {
@@ -138,6 +138,34 @@ def test_size_limits_hold(app, recording):
         upload(visitor, recording)
 
 
+def test_an_upload_that_does_not_say_how_long_it_is_has_the_same_limit(app, tmp_path):
+    read = []
+
+    async def reads(scope, receive, send):
+        more = True
+        while more:
+            message = await receive()
+            read.append(len(message["body"]))
+            more = message["more_body"]
+
+    house = House(app.site.belongings, Uploads(1, 0, 0, lambda: 0), tmp_path)
+    answer = TestClient(Door(reads, house), base_url="http://localhost").post(
+        "/gradio_api/upload", content=(b"x" * 2**19 for _ in range(9))
+    )
+    assert answer.status_code == 413
+    assert "at most 0 MiB are taken" in answer.json()["detail"]
+    assert sum(read) <= OVERHEAD_BYTES + 1
+
+
+def test_what_is_no_file_in_an_upload_is_not_held_in_memory(app, recording):
+    file = {"files": (recording.name, recording.read_bytes())}
+    with app.visitor() as visitor:
+        refused = visitor.post("/gradio_api/upload", data={"files": "x" * 5000}, files=file)
+        assert refused.status_code == 400
+        assert "at most 1024 bytes" in refused.text
+        assert visitor.post("/gradio_api/upload", data={"other": "x"}, files=file).status_code == 200
+
+
 def test_headers_are_on_every_answer(app):
     with app.visitor() as visitor:
         for path in (
@@ -180,8 +208,13 @@ def test_other_sites_and_bound_names_are_refused(app):
         across = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
         assert visitor.get("/config", headers=across).status_code == 403
         assert visitor.get("/", headers={**across, "sec-fetch-mode": "navigate"}).status_code == 200
-        assert visitor.get("/config", headers={"host": "evil.example"}).status_code == 403
-        assert visitor.get("/config", headers={"host": f"localhost:{app.settings.port}"}).status_code == 200
+        form = visitor.post("/gradio_api/queue/join", headers={**across, "sec-fetch-mode": "navigate"})
+        assert form.status_code == 403
+        port = app.settings.port
+        for host in ("evil.example", "127.0.0.1.evil.example", f"127.evil.example:{port}", "[", f"10.0.0.1:{port}"):
+            assert visitor.get("/config", headers={"host": host}).status_code == 403, host
+        for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST"):
+            assert visitor.get("/config", headers={"host": host}).status_code == 200, host
 
 
 def test_frames_are_allowed_by_name():

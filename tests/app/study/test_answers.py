@@ -8,9 +8,21 @@ from hypothesis import strategies as st
 
 from app.study import protocol
 from app.study.answers import COMMENT, MAX_COMMENT, read_answer
-from app.study.definition import AB, ABX, ATTENTION, HEADPHONES, MOS, MUSHRA, REAL_OR_SYNTHETIC, SCORED, TRAP, Checks
+from app.study.definition import (
+    AB,
+    ABX,
+    ATTENTION,
+    HEADPHONES,
+    MOS,
+    MUSHRA,
+    PRACTICE,
+    REAL_OR_SYNTHETIC,
+    SCORED,
+    TRAP,
+    Checks,
+)
 from app.study.errors import AnswerError
-from app.study.presentation import trial_view
+from app.study.presentation import feedback, trial_view
 from app.study.protocol import PlannedTrial
 from tests.app.study.studies import make_study
 
@@ -84,6 +96,25 @@ def test_abx_is_right_where_x_is():
     study, _ = make_study(ABX)
     one = planned(study)
     assert read_answer(study, one, {"value": one.side[-1]}, 60.0).correct is True
+
+
+def test_the_expected_answer_of_an_ab_trial_follows_its_clips_to_the_other_side():
+    study, _ = make_study(AB, with_checks=True, checks=Checks(must_play=0.0, practice_feedback=True))
+    expected = {PRACTICE: "first", ATTENTION: "first"}
+    trials = tuple(replace(one, expected=expected.get(one.role, one.expected)) for one in study.trials)
+    study = replace(study, trials=trials)
+    seen = set()
+    for key in "abcdefgh":
+        for one in protocol.order(study, key, 0):
+            if one.role == PRACTICE:
+                right = "first" if one.clips == study.trial(one.trial).clips else "second"
+                answer = read_answer(study, one, {"value": "first"}, 60.0)
+                assert answer.correct is (right == "first")
+                assert feedback(study, one, answer, {}).truth == right
+                seen.add(right)
+            if one.role == ATTENTION:  # it says what to choose, whatever is heard
+                assert read_answer(study, one, {"value": "first"}, 60.0).correct is True
+    assert seen == {"first", "second"}
 
 
 def test_headphone_trials_have_no_button_for_beeps():

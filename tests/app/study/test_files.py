@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -153,7 +154,22 @@ def test_no_files_name_or_date_tells_a_condition(library, fit):
     assert {path.stat().st_mtime for path in paths} == {1_577_836_800}
     assert len({path.stat().st_size for path in paths}) == 1
     assert len({path.read_bytes()[:44] for path in paths}) == 1
-    assert (folder / "owner-token").stat().st_mode & 0o077 == 0
+
+
+def test_what_is_kept_is_its_owners_alone_whatever_others_may_be_given(library, fit, tmp_path, quick_folder):
+    before = os.umask(0)
+    try:
+        made = Library(quick_folder / "more" / "studies")
+        made.add(*fit, OWNER_TOKEN)
+        archive.backup(made, tmp_path / "all.zip")
+        made.store.backup(tmp_path / "copy.sqlite3")
+        archive.restore(library, tmp_path / "all.zip")
+    finally:
+        os.umask(before)
+    kept = [made.folder, *made.folder.rglob("*"), *library.folder.rglob("*"), *tmp_path.iterdir()]
+    assert len(kept) > 2 * len(fit[1])
+    assert [path.name for path in kept if path.stat().st_mode & 0o777 != (0o700 if path.is_dir() else 0o600)] == []
+    made.store.close()
 
 
 def test_only_clips_of_the_study_are_files(library, fit):

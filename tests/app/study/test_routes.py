@@ -76,7 +76,9 @@ def test_a_study_that_is_not_there_is_told_of_in_a_page(site):
 
 
 def test_who_does_not_agree_gets_their_own_code_and_leaves_a_number_only(site):
-    answer = site.visitor("anna").post("consent", ids={"PROLIFIC_PID": "anna"}, agreed=False).json()
+    visitor = site.visitor("anna")
+    first, answer = (visitor.post("consent", "one refusal", ids={}, agreed=False).json() for _ in range(2))
+    assert first == answer
     assert answer["session"]["code"] == site.study.codes.no_consent
     assert answer["session"]["redirect"].endswith(site.study.codes.no_consent)
     assert (site.stored().sessions, site.stored().num_declined) == ((), 1)
@@ -163,6 +165,20 @@ def test_withdrawal_erases_and_the_session_is_no_more(site):
     assert (site.stored().sessions, site.stored().answers, site.stored().num_withdrawn) == ((), (), 1)
 
 
+def test_a_second_tab_stores_nothing_after_withdrawal_in_the_first(site):
+    first, second = site.visitor("anna"), site.visitor("anna")
+    first.agree()
+    resumed = second.post("enrol", ids=second.ids).json()
+    second.token = resumed["token"]
+    assert second.post("consent", ids={}, agreed=False).status_code == 409
+    first.post("withdraw").raise_for_status()
+    refused = second.answer(resumed["trial"], {"value": "ok"})
+    assert refused.status_code == 404
+    assert "If you have withdrawn, maybe in another tab, everything about you is erased" in refused.json()["detail"]
+    assert second.post("finish").status_code == second.post("withdraw").status_code == 404
+    assert (site.stored().sessions, site.stored().answers, site.stored().num_withdrawn) == ((), (), 1)
+
+
 def test_a_closed_study_sends_newcomers_away_with_a_code_and_lets_others_go_on(site):
     known = site.visitor("anna")
     known.agree()
@@ -200,7 +216,7 @@ def test_a_sound_is_for_the_session_and_the_step_that_it_belongs_to(site):
     assert nobody.get(f"sound/{handle}").status_code == 404
     assert all(anna.get(f"sound/{clip.id}").status_code == 404 for clip in site.study.clips)
     anna.answer(first, {"value": "ok"})
-    assert anna.get(f"sound/{handle}").status_code == 404
+    assert anna.get(f"sound/{handle}").status_code == 409
 
 
 def test_a_session_is_good_for_its_own_study_only(site):

@@ -72,12 +72,52 @@ def test_nothing_is_stored_before_consent(store, study):
 
 
 def test_without_consent_only_a_number_of_refusals_is_kept(store, study):
-    session = store.consent(study.id, PERSON, agreed=False)
+    session = store.consent(study.id, PERSON, agreed=False, idempotency_key="one refusal")
     assert (session.state, session.code) == ("declined", CODES.no_consent)
     assert session.redirect == f"https://example.org/done?cc={CODES.no_consent}"
     assert rows(store, "sessions") == []
     assert store.results(study.id).num_declined == 1
     assert PERSON["PROLIFIC_PID"].encode() not in store._database.path.read_bytes()
+
+
+def test_a_refusal_that_is_sent_again_counts_once(store, study, clock, monkeypatch):
+    monkeypatch.setattr("app.study.store.KEPT_REFUSALS", 2)
+    for key in ("one refusal", "one refusal", "another one"):
+        store.consent(study.id, {}, agreed=False, idempotency_key=key)
+    store.close()
+    again = Store(store._database.path, clock)
+    for key in ("another one", "the third one", "the third one"):
+        again.consent(study.id, {}, agreed=False, idempotency_key=key)
+    assert again.results(study.id).num_declined == 3
+    assert len(rows(again, "refusals")) == 2
+    assert b"the third one" not in every_byte(again)
+    with pytest.raises(AnswerError, match="idempotency key"):
+        again.consent(study.id, {}, agreed=False)
+    again.close()
+
+
+def test_who_has_agreed_in_one_tab_cannot_decline_in_the_other(store, study):
+    token = store.consent(study.id, PERSON, agreed=True).token
+    with pytest.raises(ConflictError, match="you may withdraw"):
+        store.consent(study.id, {}, agreed=False, idempotency_key="another tab", token=token)
+    assert (store.results(study.id).num_declined, len(rows(store, "sessions"))) == (0, 1)
+    store.withdraw(token)
+    assert store.consent(study.id, {}, False, "another tab", token).state == "declined"
+
+
+def test_what_was_withdrawn_in_one_tab_takes_nothing_from_the_other(store, study):
+    token = store.consent(study.id, PERSON, agreed=True).token
+    view = store.next_trial(token)
+    store.withdraw(token)
+    for call in (
+        lambda: store.answer(token, view.key, payload(view), "another tab"),
+        lambda: store.next_trial(token),
+        lambda: store.clip(token, view.clips[0].handle),
+        lambda: store.finish(token),
+    ):
+        with pytest.raises(NoSessionError, match="If you have withdrawn, maybe in another tab"):
+            call()
+    assert [rows(store, table) for table in ("sessions", "answers", "presentations")] == [[], [], []]
 
 
 def test_an_answer_is_on_disk_when_it_is_acknowledged(store, study):
@@ -326,6 +366,20 @@ def test_a_restore_that_was_cut_short_does_not_bring_the_withdrawn_back(store, s
     again.close()
 
 
+def test_databases_and_backups_of_earlier_programs_are_read(store, study, clock, tmp_path):
+    token = take_part(store, study, "someone", steps=2)
+    store.backup(tmp_path / "old.sqlite3")
+    with sqlite3.connect(tmp_path / "old.sqlite3") as db:
+        db.execute("DROP TABLE refusals")
+    store.restore(tmp_path / "old.sqlite3")
+    opened = Store(tmp_path / "old.sqlite3", clock)
+    for one in (store, opened):
+        one.consent(study.id, {}, agreed=False, idempotency_key="one refusal")
+        assert one.results(study.id).num_declined == 1
+        assert one.session(token).done == 2
+    opened.close()
+
+
 def test_a_backup_moves_to_another_machine_with_everything(store, study, tmp_path):
     token = take_part(store, study, "someone", steps=2)
     store.backup(tmp_path / "backup.sqlite3")
@@ -371,7 +425,7 @@ def test_a_sound_is_served_to_its_session_while_its_step_is_at_hand(store, study
         with pytest.raises(NoSessionError):
             store.clip(token, wrong)
     answer_next(store, mine)
-    with pytest.raises(NoSessionError):
+    with pytest.raises(ConflictError, match="answered already"):
         store.clip(mine, handle)
 
 

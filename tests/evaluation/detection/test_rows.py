@@ -29,8 +29,8 @@ from audiolm.evaluation.detection import (
 )
 from audiolm.evaluation.detection.judging import Clip, judge
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import Interval
 from audiolm.evaluation.subject import Subject
+from audiolm.intervals import Interval
 from tests.evaluation.detection.material import SHA256, ToneDetector, recording, stand_in, with_tone, write_pairs
 
 COMPONENTS = {name: digit * 64 for name, digit in zip(MADE_FOR["detector"], "0123", strict=True)}
