@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from audiolm.config import SAMPLE_RATE_HZ
+from audiolm.data.corpus import pcm_hash
 from audiolm.errors import EvaluationError
-from audiolm.receipt import hash_waveform
 from audiolm.streams import Waveform
 
 FRAME_S = 0.01  # of an alignment
@@ -59,7 +59,7 @@ class Recogniser:
             heard = self._listener.hyp()
             return "" if heard is None else heard.hypstr
 
-        return self._kept.answer(f"words {hash_waveform(Waveform(waveform))}", hear).split()
+        return self._kept.answer(f"words {_hash(waveform)}", hear).split()
 
     def knows(self, words: Iterable[str]) -> bool:
         """Whether its dictionary has all of them."""
@@ -78,7 +78,7 @@ class Recogniser:
             except RuntimeError:  # the words do not lead to the end of the sound
                 return []
 
-        key = f"phones {hash_waveform(Waveform(waveform))} {' '.join(words)}"
+        key = f"phones {_hash(waveform)} {' '.join(words)}"
         found = self._kept.answer(key, align)
         return [Phone(name, start * FRAME_S, (start + length) * FRAME_S) for name, start, length in found]
 
@@ -124,6 +124,10 @@ def normalised(text: str) -> list[str]:
 def phone_frames(alignment: Iterable[Any]) -> list[tuple[str, int, int]]:
     """An alignment's words, each an iterable of phones -> (phone, first frame, number of frames), in order."""
     return [(phone.name, phone.start, phone.duration) for word in alignment for phone in word]
+
+
+def _hash(waveform: Tensor) -> str:
+    return pcm_hash(Waveform(waveform).int16().numpy())
 
 
 def _process(decoder: Any, waveform: Tensor) -> None:

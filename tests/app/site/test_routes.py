@@ -270,6 +270,9 @@ def test_runs_beyond_the_line_are_sent_away_at_the_door_with_an_estimate():
         def claims(self, visitor, session):
             return True
 
+        def names_others(self, visitor, text):
+            return False
+
         def note(self, visitor, body):
             pass
 
