@@ -17,6 +17,7 @@ from app.results import Finished, Loading, Reconstructed, Started
 from app.runs import Waiting
 from app.schemas import CheckpointChoice, ClipRequest, ContinueRequest
 from audiolm.audio import files
+from audiolm.config import SAMPLES_PER_SEMANTIC
 from audiolm.errors import (
     AudioFormatError,
     AudioTooShortError,
@@ -59,7 +60,7 @@ def test_a_run_tells_its_course_and_ends_with_files(service, recording):
                 rate_hz, samples = soundfile.read(saved.whole, dtype="int16")[::-1]
                 assert (rate_hz, len(samples)) == (16_000, 32_000)
                 assert soundfile.info(saved.whole).subtype == "PCM_16"
-                assert len(soundfile.read(saved.generated)[0]) == 16_000
+                assert len(soundfile.read(saved.generated)[0]) == 16_000 + SAMPLES_PER_SEMANTIC
                 assert Receipt.from_json(saved.receipt.read_text()) == saved.continuation.receipt
                 assert Receipt.from_json(files.read_comment(saved.generated)) == saved.continuation.receipt
             assert all(path.exists() for path in seen)
