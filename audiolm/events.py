@@ -68,7 +68,7 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class Continuation:
-    """One output. `waveform` and both token streams start with the prompt, which is `prompt_s` long (0 without one)."""
+    """One output. `waveform` and both token streams start with what was kept of the prompt, `prompt_s` (0: nothing)."""
 
     waveform: Waveform
     prompt_s: float
