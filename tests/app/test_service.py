@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from app.engine.tasks import _save
+from app.figures import LIVE_PROMPT_VEIL, LIVE_ROWS_PER_LEVEL, LiveTokens
 from app.results import Finished, Loading, Reconstructed, Started
 from app.runs import Waiting
 from app.schemas import CheckpointChoice, ClipRequest, ContinueRequest
@@ -69,6 +70,20 @@ def test_a_run_tells_its_course_and_ends_with_files(service, recording):
     assert {Loading, Started, Progress, Chunk} <= set(kinds)
     assert seen
     assert not any(path.exists() for path in seen)
+
+
+def test_the_start_of_a_run_says_what_it_keeps_and_the_live_lanes_are_filled_from_there_to_the_end(service, recording):
+    for event in service.continue_prompt(asked(recording)):
+        if isinstance(event, Started):
+            started, lanes = event, LiveTokens(1, event.prompt_frames, event.num_frames, event.num_levels)
+        elif isinstance(event, Chunk):
+            lanes.add(event)
+    receipt = event.saved[0].continuation.receipt
+    assert (started.prompt_frames, started.num_frames) == (receipt.prompt_frames, receipt.num_frames)
+    assert started.recording_s == SHORT["prompt_s"]
+    opaque = lanes.picture()[..., 3]
+    assert (opaque[:, : receipt.prompt_frames] == LIVE_PROMPT_VEIL[3]).all()
+    assert (opaque[LIVE_ROWS_PER_LEVEL["semantic"] :, receipt.prompt_frames :] == 255).all()
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(service, recording):
