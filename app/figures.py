@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC
+from audiolm.config import FRAMES_PER_SEMANTIC
 from audiolm.events import Chunk
 from audiolm.inspection.figures import FAMILIES, shades
 
@@ -20,10 +20,9 @@ LIVE_PROMPT_VEIL = (122, 128, 138, 40)
 class LiveTokens:
     """The tokens of a run as they come, on one time axis of 50 Hz columns; the prompt's part stays empty."""
 
-    def __init__(self, num_rows: int, prompt_s: float, continuation_s: float, num_levels: Mapping[str, int]) -> None:
-        """`num_levels` are those of each stage, "semantic", "coarse" and "fine"."""
-        self.prompt_frames = round(prompt_s * FRAME_RATE_HZ)
-        self.num_frames = self.prompt_frames + round(continuation_s * FRAME_RATE_HZ)
+    def __init__(self, num_rows: int, prompt_frames: int, num_frames: int, num_levels: Mapping[str, int]) -> None:
+        """`num_frames` are those of the whole; `num_levels` those of each stage, "semantic", "coarse" and "fine"."""
+        self.prompt_frames, self.num_frames = prompt_frames, num_frames
         self._num_rows = num_rows
         self._lanes = {
             stage: np.full((num_rows, self.num_frames, levels), -1, dtype=np.int64)

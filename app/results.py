@@ -39,11 +39,16 @@ class Loading:
 
 @dataclass(frozen=True)
 class Started:
-    """The checkpoint is ready and the recording read; `prompt_s` of it is the prompt. Levels are counted a stage."""
+    """The checkpoint is ready and the recording read, at most as much of it as is asked for.
+
+    The run keeps `prompt_frames` of it; the whole output has `num_frames`. Levels are counted a stage.
+    """
 
     checkpoint: CheckpointInfo
     options: ContinuationRequest
-    prompt_s: float
+    recording_s: float
+    prompt_frames: int
+    num_frames: int
     num_levels: dict[str, int]
 
 

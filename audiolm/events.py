@@ -37,8 +37,9 @@ class Chunk:
 class Sound:
     """A second of what continuation `row` adds to the prompt, before the end of the run; `samples` [n] are int16.
 
-    Chunk k of `num_chunks` starts k seconds after the prompt; the last one may be shorter. Of stage "coarse" it is a
-    preview from these levels alone; the one of stage "fine" comes later and takes its place. Generated, all of it.
+    Chunk k of `num_chunks` starts k seconds after the prompt; the last one may be shorter, or up to 0.1 s longer. Of
+    stage "coarse" it is a preview from these levels alone; the one of stage "fine" comes later and takes its place.
+    Generated, all of it.
     """
 
     row: int
@@ -67,7 +68,7 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class Continuation:
-    """One output. `waveform` and both token streams start with the prompt, which is `prompt_s` long (0 without one)."""
+    """One output. `waveform` and both token streams start with what was kept of the prompt, `prompt_s` (0: nothing)."""
 
     waveform: Waveform
     prompt_s: float

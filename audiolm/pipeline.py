@@ -86,8 +86,7 @@ class Encoded:
         The stages have learnt from tokens with sound on either side: from such an end they go on with a jump. (Of 50
         speech prompts 42 were continued without a seam with it, 48 without; acceptance row C7.)
         """
-        frames = self.codes.shape[0] - FRAMES_PER_SEMANTIC
-        return Encoded(_without_end(self.pcm), self.gain, self.semantic[:-1], self.codes[:frames])
+        return Encoded(_without_end(self.pcm), self.gain, self.semantic[:-1], self.codes[:-FRAMES_PER_SEMANTIC])
 
 
 @dataclass(frozen=True)
@@ -155,11 +154,12 @@ class Pipeline:
     ) -> Generator[Event]:
         """Continues the first `request.prompt_s` of the prompt, less where it is shorter.
 
-        The prompt is cut to whole semantic positions (40 ms), of which the last is made anew (`Encoded.as_prompt`); its
-        other tokens are kept as they are. With an `ablation`:
-        "no fine stage" decodes the coarse levels alone; "shuffled semantics" has the coarse stage follow the new
-        semantic tokens in random order; "no semantic stage" has it go on with no condition beyond the prompt's (those
-        ids are -1), which no stage was trained for.
+        The prompt is cut to whole semantic positions (40 ms). The last of them is made anew (see `Encoded.as_prompt`),
+        the tokens before it are kept as they are; the whole is as long as prompt and continuation together.
+
+        With an `ablation`: "no fine stage" decodes the coarse levels alone; "shuffled semantics" has the coarse stage
+        follow the new semantic tokens in random order; "no semantic stage" has it go on with no condition beyond the
+        prompt's (those ids are -1), which no stage was trained for.
 
         With `stream` the stages overlap, and `Sound` events come before the result, which is the same; then events may
         also be None, where the run waits for others. An ablation is not streamed.
@@ -185,7 +185,8 @@ class Pipeline:
         """Acoustic generation: the source's semantic tokens, spoken or played anew.
 
         At most `request.continuation_s` of the source are followed. Without `voice` the model chooses voice and room;
-        with it, the first `request.prompt_s` of `voice` are the prompt (and so the start of the outputs).
+        with it, the first `request.prompt_s` of `voice`, less their last semantic position, are the prompt (and so the
+        start of the outputs).
 
         Raises as `continue_prompt`.
         """
@@ -253,7 +254,10 @@ class Pipeline:
         if request.fine_decoder != "masked":
             hashes.pop(MASKED, None)  # may have come to the checkpoint since
         pairs = {name: (receipt.components.get(name, ""), hashes[name]) for name in hashes if name != "detector"}
-        pairs["prompt"] = (receipt.prompt_sha256, hash_waveform(_without_end(_used(prompt, request.prompt_s))))
+        kept = None if prompt is None else kept_prompt(prompt, request.prompt_s)
+        pairs["prompt"] = (receipt.prompt_sha256, hash_waveform(kept))
+        if kept is not None:  # older versions kept all of it
+            pairs["number of frames kept of the prompt"] = (receipt.prompt_frames, _num_frames(kept))
         pairs["source"] = (receipt.source_sha256, hash_waveform(_used(source, request.continuation_s)))
         require_same(pairs)
         if receipt.kind == "generation" or prompt is source is None:
@@ -443,6 +447,20 @@ def replay(pipeline: Pipeline, receipt: Receipt, prompt: Waveform | None, source
     return result
 
 
+def kept_prompt(recording: Waveform, prompt_s: float) -> Waveform:
+    """What a run keeps of a prompt: its first `prompt_s` in whole semantic positions, without the last of them.
+
+    Raises AudioTooShortError.
+    """
+    return _without_end(_used(recording, prompt_s))
+
+
+def planned_frames(prompt: Waveform, request: ContinuationRequest) -> tuple[int, int]:
+    """Frames of the prompt that a continuation keeps, and frames of the whole output. Raises AudioTooShortError."""
+    kept = _num_frames(kept_prompt(prompt, request.prompt_s))
+    return kept, kept + FRAMES_PER_SEMANTIC + round(request.continuation_s * FRAME_RATE_HZ)
+
+
 def join(prompt: Tensor, decoded: Tensor) -> Tensor:
     """The recording [T0], crossfaded over its last 20 ms into the decoded stream [T] that starts with it -> [T].
 
@@ -496,6 +514,14 @@ def _used(waveform: Waveform | None, max_s: float) -> Waveform | None:
     return Waveform(pcm.float() / 32767.0)
 
 
+def _without_end(pcm: Waveform) -> Waveform:
+    return Waveform(pcm.samples[:-SAMPLES_PER_SEMANTIC])
+
+
+def _num_frames(pcm: Waveform) -> int:
+    return pcm.samples.shape[0] // SAMPLES_PER_FRAME
+
+
 def _shuffled(ids: Tensor, num_known: int, seed: int) -> Tensor:
     """ids [N, S] with the positions from `num_known` on in random order, the same in all rows."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "semantic", "shuffle"))
@@ -542,8 +568,3 @@ def _memory_errors() -> Iterator[None]:
             raise
         message = str(error).split("\n")[0]
         raise DeviceMemoryError(f"not enough memory for this request; try fewer or shorter ones ({message})") from error
-
-
-def _without_end(pcm: Waveform | None) -> Waveform | None:
-    """Less its last semantic position."""
-    return None if pcm is None else Waveform(pcm.samples[:-SAMPLES_PER_SEMANTIC], pcm.sample_rate_hz)

@@ -75,10 +75,10 @@ def describe_device(device: torch.device) -> str:
 class Receipt(Config):
     """One output's receipt. Hashes are lower-case SHA-256; "" where a run has no such thing.
 
-    `prompt_sha256` is over the int16 PCM of the prompt as used (trimmed, before levelling); `source_sha256` likewise
-    over the recording whose semantic tokens an acoustic generation follows. `row` counts from 0. `watermark` names the
-    mark that is in what was generated, "" where there is none; `verdict` is the detector's on that, without its
-    segments, None where there is no detector.
+    `prompt_sha256` is over the int16 PCM of what was kept of the prompt (`prompt_frames` long, before levelling);
+    `source_sha256` over the recording whose semantic tokens an acoustic generation follows, as used. `row` counts from
+    0. `watermark` names the mark that is in what was generated, "" where there is none; `verdict` is the detector's on
+    that, without its segments, None where there is no detector.
     """
 
     kind: str

@@ -19,9 +19,10 @@ MAX_SEED = 2**53 - 1  # receipts are JSON, and JSON readers in browsers know no 
 class ContinuationRequest(Config):
     """One run: lengths in seconds, how many continuations, the master seed and the sampling of each stage.
 
-    `prompt_s` is how much of the start of the recording is used; less where the recording is shorter. `prompt_part`
-    says what is heard before the join: the prompt through the codec, or the recording itself. The sampling is the
-    paper's where none is given; a checkpoint's own defaults are `CheckpointInfo.sampling`, by the same names.
+    `prompt_s` is how much of the start of the recording is used; less where the recording is shorter. Its last 40 ms
+    are made anew, and `continuation_s` more. `prompt_part` says what is heard before the join: the prompt through the
+    codec, or the recording itself. The sampling is the paper's where none is given; a checkpoint's own defaults are
+    `CheckpointInfo.sampling`, by the same names.
     `fine_decoder`: the fine stage frame by frame, or windows of it in a few parallel passes, where a checkpoint can.
 
     Raises RequestError, with the bounds and the value found.

@@ -28,6 +28,7 @@ from audiolm.stages import Meter, StageEvents, StageRun, fine_window, run_coarse
 
 BLOCK_FRAMES = 25  # 0.5 s, a block of the phase search
 CHUNK_SAMPLES = SAMPLE_RATE_HZ  # what is heard at a time: 1 s
+MAX_REST_SAMPLES = SAMPLE_RATE_HZ // 10  # heard with the second before it
 LAG_FRAMES = FRAME_RATE_HZ  # of the fine stage behind the coarse one, from which on a preview is worth its work
 
 Value = TypeVar("Value")
@@ -229,12 +230,12 @@ class _Chunks:
 
     def __init__(self, start: Start, num_rows: int, heard: Heard) -> None:
         self._first, self._end, self._heard = start.first_sample, start.num_frames * SAMPLES_PER_FRAME, heard
-        self.count = -(-(self._end - self._first) // CHUNK_SAMPLES)
+        self.count = max(1, -(-(self._end - self._first - MAX_REST_SAMPLES) // CHUNK_SAMPLES))
         self.told = [0] * num_rows
 
     def end(self, chunk: int) -> int:
         """The sample after its last."""
-        return min(self._first + (chunk + 1) * CHUNK_SAMPLES, self._end)
+        return self._end if chunk == self.count - 1 else self._first + (chunk + 1) * CHUNK_SAMPLES
 
     def sound(self, row: int, chunk: int, samples: Tensor, stage: str) -> Sound:
         first = self._first + chunk * CHUNK_SAMPLES

@@ -39,7 +39,7 @@ from audiolm.events import Continuation, Progress, Result
 from audiolm.inspection.files import write_timeline
 from audiolm.inspection.timeline import Timeline, of_continuation, of_recording
 from audiolm.outputs import write_continuation
-from audiolm.pipeline import Pipeline
+from audiolm.pipeline import Pipeline, planned_frames
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
 from audiolm.watermark import MarkResult
@@ -94,7 +94,7 @@ class Tasks:
         info, pipeline = self.offer.load(request.checkpoint)
         coarse = pipeline.num_coarse_levels
         levels = {"semantic": 1, "coarse": coarse, "fine": pipeline.num_levels - coarse}
-        yield Started(info, request.options, prompt.duration_s, levels)
+        yield Started(info, request.options, prompt.duration_s, *planned_frames(prompt, request.options), levels)
         with closing(pipeline.continue_prompt(prompt, request.options, stream=True)) as run:
             for event in run:
                 if isinstance(event, Result):

@@ -172,7 +172,7 @@ class _Live:
         if isinstance(event, Started):
             self._started, options = event, event.options
             self._lanes = figures.LiveTokens(
-                options.num_continuations, event.prompt_s, options.continuation_s, event.num_levels
+                options.num_continuations, event.prompt_frames, event.num_frames, event.num_levels
             )
             self._stream = Stream(options.num_continuations)
         elif isinstance(event, Chunk) and self._lanes is not None:
@@ -192,7 +192,7 @@ class _Live:
     def notes(self) -> list[str]:
         if self._started is None:
             return []
-        found_s, asked_s = self._started.prompt_s, self._started.options.prompt_s
+        found_s, asked_s = self._started.recording_s, self._started.options.prompt_s
         if found_s > asked_s - 0.1:
             return []
         return [f"the recording has {found_s:.1f} s, so all of it is the prompt (asked for {asked_s:g} s)"]

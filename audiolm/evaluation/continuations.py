@@ -14,11 +14,11 @@ from torch import Tensor
 
 from audiolm.audio.files import read_comment, write_wav
 from audiolm.checkpoints.format import ModelSet
-from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
+from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
 from audiolm.data.corpus import Item
 from audiolm.errors import AudioError, EvaluationError, ReceiptError
 from audiolm.evaluation.inputs import Inputs
-from audiolm.pipeline import Pipeline
+from audiolm.pipeline import Pipeline, kept_prompt
 from audiolm.receipt import Receipt, hash_waveform
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
@@ -111,16 +111,19 @@ def describe(samples: Sequence[ContinuedPrompt]) -> str:
 def read_continuation(
     path: Path, prompt: Waveform, request: ContinuationRequest, models: ModelSet
 ) -> tuple[Tensor, int] | None:
-    """(samples [T], prompt samples) of a kept file, or None unless its receipt says that it is the run asked for."""
+    """(samples [T], prompt samples) of a kept file, or None unless its receipt says that it is the run asked for.
+
+    Raises AudioTooShortError for a prompt that cannot be continued.
+    """
     receipt = kept_receipt(path, request, models)
     if receipt is None:
         return None
-    prompt_samples = receipt.prompt_frames * SAMPLES_PER_FRAME
-    if receipt.prompt_sha256 != hash_waveform(Waveform(prompt.samples[:prompt_samples])):
+    kept = kept_prompt(prompt, request.prompt_s)
+    if receipt.prompt_sha256 != hash_waveform(kept):
         return None
     with wave.open(str(path), "rb") as file:
         pcm = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
-    return torch.from_numpy(pcm.astype(np.float32) / 32767.0), prompt_samples
+    return torch.from_numpy(pcm.astype(np.float32) / 32767.0), kept.samples.shape[0]
 
 
 def kept_receipt(path: Path, request: ContinuationRequest, models: ModelSet) -> Receipt | None:

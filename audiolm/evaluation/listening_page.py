@@ -132,10 +132,10 @@ def _asset(suffix: str) -> str:
 
 
 def _lead(listening: Listening) -> str:
-    request = listening.request
+    prompt_s = listening.clips[0].tracks[0].prompt_s
     also = " Beside it stands what the other checkpoint made of the same prompt." if listening.other else ""
     return (
-        f"Each clip starts with {request.prompt_s:g} s of a hold-out recording that the model was not trained on. What "
+        f"Each clip starts with {prompt_s:g} s of a hold-out recording that the model was not trained on. What "
         f"follows the gray line is {_badge('generated')}: made by the model, played or spoken by nobody.{also} The "
         "original goes on as it was played or spoken: through the same codec, and the recording itself. Click into a "
         "picture to listen from there."

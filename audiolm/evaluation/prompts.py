@@ -21,8 +21,9 @@ from audiolm.stages import StageRun, finished, run_coarse, run_fine, run_semanti
 class Prompt:
     """The start of a hold-out recording as the pipeline reads it, and the recording with what it went on with.
 
-    `semantic` [S0] and `codes` [2 S0, Q] are the prompt's, encoded alone; `whole_semantic` [S] and `whole_codes`
-    [2 S, Q] those of the recording, at the level the prompt was brought to. `seed` is that of its continuation.
+    `semantic` [S0] and `codes` [2 S0, Q] are the prompt's, encoded alone and without the last position, which the
+    pipeline makes anew; `whole_semantic` [S] and `whole_codes` [2 S, Q] those of the recording, at the level the prompt
+    was brought to. `seed` is that of its continuation.
     """
 
     id: str
@@ -48,19 +49,20 @@ def read_prompts(
 
     As much as there is of `more_s` is read beyond `total_s`. Seeds count from `seed`.
     """
-    num_known = round(prompt_s * SEMANTIC_RATE_HZ)
+    num_samples = round(prompt_s * SEMANTIC_RATE_HZ) * SAMPLES_PER_SEMANTIC
     prompts = []
     for index, item in enumerate(holdout.items(count, split, min_s=total_s + 1 / SEMANTIC_RATE_HZ)):
         samples = holdout.waveform(item, total_s + more_s)
         try:
-            start = samples[: num_known * SAMPLES_PER_SEMANTIC]
+            start = samples[:num_samples]
             mean, gain = start.mean(), level_gain(start - start.mean())
         except AudioError:
             continue
         (semantic, codes), (whole_semantic, whole_codes) = (
             _encode(models, (part - mean) * gain) for part in (start, samples)
         )
-        prompts.append(Prompt(item.id, item.group, seed + index, semantic, codes, whole_semantic, whole_codes))
+        known = semantic[:-1], codes[:-FRAMES_PER_SEMANTIC]
+        prompts.append(Prompt(item.id, item.group, seed + index, *known, whole_semantic, whole_codes))
     return prompts
 
 

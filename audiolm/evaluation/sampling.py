@@ -114,7 +114,7 @@ class Trials:
                  known: np.ndarray | None = None, work: Path | None = None) -> None:  # fmt: skip
         self.models, self.prompts, self.domain, self.known, self.work = models, prompts, domain, known, work
         self.num_known = len(prompts[0].semantic)
-        self.num_positions = self.num_known + round(continuation_s * SEMANTIC_RATE_HZ)
+        self.num_positions = self.num_known + _num_new(continuation_s)
         self._kept: dict[str, tuple[Any, Tensor]] = {}
 
     def generated(self, sampling: Sampling) -> list[Described]:
@@ -162,6 +162,11 @@ class Trials:
         levels = len(self.models.stages["coarse"].config.levels)
         clip = Clip(sound[:start], sound[start:], semantic, self.num_known, codes[num_frames:, :levels])
         return describe(clip, self.domain, self.models.codec.codebook_size, self.known)
+
+
+def _num_new(continuation_s: float) -> int:
+    """Semantic positions that are made: the prompt's last one is one of them."""
+    return 1 + round(continuation_s * SEMANTIC_RATE_HZ)
 
 
 def compare(made: Sequence[list[Described]], originals: list[Described], seed: int = 0) -> list[dict[str, np.ndarray]]:
@@ -276,10 +281,8 @@ def _run(args: argparse.Namespace) -> dict[str, Any]:
     caches = [TokenCorpus(folder) for folder in args.tokens]
     holdout = HoldOut(subject, Corpus(args.data), caches)
     prompt_s = PROMPT_S[args.domain] if args.prompt_s is None else args.prompt_s
-    total_s = prompt_s + args.continuation_s
-    prompts = read_prompts(
-        holdout, subject.models, args.items, prompt_s, total_s, args.continuation_s, args.seed, args.split
-    )
+    total_s, more_s = prompt_s + args.continuation_s, _num_new(args.continuation_s) / SEMANTIC_RATE_HZ
+    prompts = read_prompts(holdout, subject.models, args.items, prompt_s, total_s, more_s, args.seed, args.split)
     if len(prompts) < 2:
         raise EvaluationError(f"sets of clips need at least 2 prompts, found {len(prompts)}")
     base = dict(subject.models.info.sampling)

@@ -14,7 +14,7 @@ LEVELS = {"semantic": 1, "coarse": 4, "fine": 8}
 
 
 def test_live_tokens_fill_their_lanes_as_they_come():
-    live = figures.LiveTokens(2, 1.0, 1.0, LEVELS)
+    live = figures.LiveTokens(2, 50, 100, LEVELS)
     before = live.picture()
     assert before.shape[1] == 100
     assert (before[:, :50, 3] == figures.LIVE_PROMPT_VEIL[3]).all()
@@ -28,7 +28,7 @@ def test_live_tokens_fill_their_lanes_as_they_come():
 
 
 def test_live_semantic_tokens_last_as_long_as_their_runs():
-    live = figures.LiveTokens(1, 0.0, 1.0, LEVELS)
+    live = figures.LiveTokens(1, 0, 50, LEVELS)
     live.add(Chunk("semantic", torch.tensor([[[7, 4], [9, 0]]]), 3))  # 5 positions and 1, each of two frames
     lane = live.picture()[0]
     assert (lane[:12, 3] == 255).all()
@@ -38,7 +38,7 @@ def test_live_semantic_tokens_last_as_long_as_their_runs():
 
 
 def test_live_tokens_beyond_the_end_are_dropped():
-    live = figures.LiveTokens(1, 0.0, 0.2, LEVELS)
+    live = figures.LiveTokens(1, 0, 10, LEVELS)
     live.add(Chunk("semantic", torch.tensor([[[7, 31]]]), 0))
     live.add(Chunk("fine", torch.zeros(1, 20, 8, dtype=torch.long), 0))
     live.add(Chunk("fine", torch.zeros(1, 20, 8, dtype=torch.long), 40))
@@ -46,6 +46,6 @@ def test_live_tokens_beyond_the_end_are_dropped():
 
 
 def test_live_pictures_are_png():
-    picture = figures.LiveTokens(1, 0.5, 0.5, LEVELS).picture()
+    picture = figures.LiveTokens(1, 25, 50, LEVELS).picture()
     with Image.open(io.BytesIO(figures.png(picture))) as image:
         assert image.size == (50, picture.shape[0])

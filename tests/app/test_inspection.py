@@ -22,6 +22,7 @@ from audiolm.receipt import Receipt
 from tests.app.conftest import Service, write_tone
 from tests.app.test_service import SPEECH, asked, last
 from tests.app.timelines import make_timeline
+from tests.pipeline.material import KEPT_S
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_a_file_of_a_known_run_is_shown_with_the_runs_own_tokens(service, made):
     known = [saved.continuation for saved in finished.saved]
     inspected = last(service.inspect(ClipRequest(whole, SPEECH), known))
     assert inspected.made.receipt == known[0].receipt
-    assert inspected.timeline.prompt_s == 1.0
+    assert inspected.timeline.prompt_s == known[0].prompt_s == KEPT_S
     assert inspected.timeline.generated is True
 
 
@@ -146,7 +147,7 @@ def test_ablations_stand_beside_the_full_model_with_one_seed(service, clip):
     ]
     assert {version.receipt.request.seed for version in compared.versions} == {5}
     assert all(version.generated and version.verdict is not None for version in compared.versions)
-    assert compared.prompt_s == 1.0
+    assert compared.prompt_s == KEPT_S
 
 
 def test_a_prompt_too_short_for_the_seam_meter_is_continued_without_it(service, clip):

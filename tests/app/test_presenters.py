@@ -103,7 +103,7 @@ def test_rows_for_the_api_are_json(finished):
 
 
 def test_live_lanes_are_an_image_with_a_text_for_those_who_do_not_see_it():
-    html = presenters.live_html(LiveTokens(2, 1.0, 1.0, LEVELS))
+    html = presenters.live_html(LiveTokens(2, 50, 100, LEVELS))
     assert "data:image/png;base64," in html
     assert 'alt="Token lanes' in html
     assert "--mark:50.00%" in html

@@ -13,10 +13,12 @@ import soundfile
 import torch
 
 from app.engine.tasks import _save
+from app.figures import LIVE_PROMPT_VEIL, LIVE_ROWS_PER_LEVEL, LiveTokens
 from app.results import Finished, Loading, Reconstructed, Started
 from app.runs import Waiting
 from app.schemas import CheckpointChoice, ClipRequest, ContinueRequest
 from audiolm.audio import files
+from audiolm.config import SAMPLES_PER_SEMANTIC
 from audiolm.errors import (
     AudioFormatError,
     AudioTooShortError,
@@ -59,7 +61,7 @@ def test_a_run_tells_its_course_and_ends_with_files(service, recording):
                 rate_hz, samples = soundfile.read(saved.whole, dtype="int16")[::-1]
                 assert (rate_hz, len(samples)) == (16_000, 32_000)
                 assert soundfile.info(saved.whole).subtype == "PCM_16"
-                assert len(soundfile.read(saved.generated)[0]) == 16_000
+                assert len(soundfile.read(saved.generated)[0]) == 16_000 + SAMPLES_PER_SEMANTIC
                 assert Receipt.from_json(saved.receipt.read_text()) == saved.continuation.receipt
                 assert Receipt.from_json(files.read_comment(saved.generated)) == saved.continuation.receipt
             assert all(path.exists() for path in seen)
@@ -68,6 +70,20 @@ def test_a_run_tells_its_course_and_ends_with_files(service, recording):
     assert {Loading, Started, Progress, Chunk} <= set(kinds)
     assert seen
     assert not any(path.exists() for path in seen)
+
+
+def test_the_start_of_a_run_says_what_it_keeps_and_the_live_lanes_are_filled_from_there_to_the_end(service, recording):
+    for event in service.continue_prompt(asked(recording)):
+        if isinstance(event, Started):
+            started, lanes = event, LiveTokens(1, event.prompt_frames, event.num_frames, event.num_levels)
+        elif isinstance(event, Chunk):
+            lanes.add(event)
+    receipt = event.saved[0].continuation.receipt
+    assert (started.prompt_frames, started.num_frames) == (receipt.prompt_frames, receipt.num_frames)
+    assert started.recording_s == SHORT["prompt_s"]
+    opaque = lanes.picture()[..., 3]
+    assert (opaque[:, : receipt.prompt_frames] == LIVE_PROMPT_VEIL[3]).all()
+    assert (opaque[LIVE_ROWS_PER_LEVEL["semantic"] :, receipt.prompt_frames :] == 255).all()
 
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_others(service, recording):

@@ -8,6 +8,7 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
+from app.results import Started
 from app.schemas import (
     ABLATE_FIELDS,
     BOUNDS,
@@ -21,9 +22,11 @@ from app.service import Service
 from app.ui import build_ui, launch_options
 from app.ui.about_tab import without_front_matter
 from app.ui.api import EXAMPLE
+from app.ui.continue_tab import _Live
 from app.ui.media import uploaded_audio
 from app.ui.runner import ended
 from app.ui.sessions import Recent
+from audiolm.request import ContinuationRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDPOINTS = {"continue", "reconstruct", "inspect", "ladder", "voices", "ablate", "detect", "checkpoints"}
@@ -36,6 +39,13 @@ def page(settings) -> gr.Blocks:
 
 def test_app_py_is_short():
     assert len((ROOT / "app.py").read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize(("recording_s", "told"), [(3.0, False), (2.95, False), (2.0, True)])
+def test_a_recording_shorter_than_the_prompt_asked_for_is_told_of_and_what_is_made_anew_is_not(recording_s, told):
+    live, kept = _Live(None), round(50 * recording_s) - 2
+    live.take(Started(None, ContinuationRequest(prompt_s=3.0), recording_s, kept, kept + 352, {"coarse": 4}))
+    assert live.notes() == ["the recording has 2.0 s, so all of it is the prompt (asked for 3 s)"] * told
 
 
 def test_exactly_the_named_endpoints_are_public_and_described(page):

@@ -159,7 +159,7 @@ def test_every_row_is_measured_on_every_corpus(folder, tmp_path, monkeypatch):
     ]
     assert all(figure["value"] is not None for row in rows for figure in row["figures"])
     assert rows[3]["notes"][1] == "unigram and bigram counted on 3 training items"  # the hold-out's
-    assert rows[5]["notes"][0] == "2 prompts from 2 speakers, pieces or files, continued for 0.4 s"
+    assert rows[5]["notes"][0] == "2 prompts from 2 speakers, pieces or files, continued for 0.44 s"
     assert len(list((tmp_path / "work").glob("*/real/*.wav"))) == 4  # a trained and an untrained one of each prompt
 
 

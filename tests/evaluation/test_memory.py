@@ -130,10 +130,11 @@ def test_a_stage_that_says_what_it_was_trained_on_is_found_out(subject, monkeypa
     assert report.figure("merged tokens, originals").n == 2
     assert report.met is None
     trained = caches[source].semantic(caches[source].select(split="train")[0]).long()
-    parrot = torch.cat([torch.zeros(20, dtype=torch.long), trained[5:25]])
+    num_known, num_positions = 19, 40  # 0.8 s of prompt, whose last position is made anew, and 0.8 s more
+    parrot = torch.cat([torch.zeros(num_known, dtype=torch.long), trained[5:]])[:num_positions]
     monkeypatch.setattr(memory, "continue_semantic", lambda models, prompts, *rest: parrot.expand(len(prompts), -1))
     copied = measure(inputs(subject, *caches))
-    assert copied.figure("tokens at 25 Hz, continuations").value == 20
+    assert copied.figure("tokens at 25 Hz, continuations").value == num_positions - num_known
     assert copied.figure("merged tokens, originals") == report.figure("merged tokens, originals")
     assert f"found in {name}" in copied.notes[1]
 

@@ -33,13 +33,13 @@ from tests.tiny import make_tiny_checkpoint
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """data/ with three recordings of 2.4 s and a silent one to choose by, one of the split test, and a checkpoint."""
+    """data/ with three recordings of 2.48 s and a silent one to choose by, one of the split test, and a checkpoint."""
     root = tmp_path_factory.mktemp("sampling")
     generator = np.random.default_rng(0)
     with CorpusWriter(root / "data") as writer:
         for index in range(5):
-            pulse = 1.0 + np.sin(2 * np.pi * 3 * np.arange(38_400) / 16_000)
-            pcm = to_pcm(0.1 * (index != 3) * pulse * generator.normal(size=38_400))
+            pulse = 1.0 + np.sin(2 * np.pi * 3 * np.arange(39_680) / 16_000)
+            pcm = to_pcm(0.1 * (index != 3) * pulse * generator.normal(size=39_680))
             split = "valid" if index < 4 else "test"
             writer.add(pcm, id=f"piece/{index}", group=str(index), split=split, source="s", licence="x")
     make_tiny_checkpoint(root / "piano", "piano")
@@ -48,15 +48,16 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prompts(folder):
+    """0.8 s, continued for 0.8 s, and what the recording has for another stretch of that length."""
     subject = from_checkpoint(str(folder / "piano"))
-    return read_prompts(HoldOut(subject, Corpus(folder / "data")), subject.models, 4, 0.8, 1.6, 0.8, 5, "valid")
+    return read_prompts(HoldOut(subject, Corpus(folder / "data")), subject.models, 4, 0.8, 1.6, 0.84, 5, "valid")
 
 
 def test_prompts_are_read_with_what_followed_and_silent_ones_left_out(prompts):
     assert [prompt.id for prompt in prompts] == ["piece/0", "piece/1", "piece/2"]
     assert [prompt.seed for prompt in prompts] == [5, 6, 7]
-    assert (prompts[0].semantic.shape, prompts[0].codes.shape) == ((20,), (40, 4))
-    assert (prompts[0].whole_semantic.shape, prompts[0].whole_codes.shape) == ((60,), (120, 4))
+    assert (prompts[0].semantic.shape, prompts[0].codes.shape) == ((19,), (38, 4))  # the last position is made anew
+    assert (prompts[0].whole_semantic.shape, prompts[0].whole_codes.shape) == ((61,), (122, 4))
 
 
 def test_prompts_continued_together_become_what_the_pipeline_makes_of_each(folder, prompts):

@@ -24,5 +24,5 @@ def flattened(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def continuation(pipeline):
-    """The first of two rows: 1 s of prompt, 0.6 s generated."""
+    """The first of two rows: 1 s of prompt, whose last 40 ms are made anew, and 0.6 s."""
     return finish(pipeline.continue_prompt(recording(1.5), request())).continuations[0]

@@ -13,7 +13,7 @@ from audiolm.inspection.report import Plan, _finite, inspect
 from audiolm.outputs import read_receipt
 from audiolm.pipeline import replay
 from audiolm.stages import finished
-from tests.pipeline.material import recording, request
+from tests.pipeline.material import KEPT_S, recording, request
 
 CLIP = recording(1.5)
 TIMELINE = {"audio.wav", "numbers.json", "timeline.png", "timeline.svg", "tokens.csv", "tokens.safetensors"}
@@ -52,7 +52,7 @@ def test_a_continuation_is_inspected_with_all_that_is_asked_for(everything):
     files_named = [entry["file"] for key in ("ladder", "voices") for entry in numbers[key]]
     files_named += [entry["file"] for entry in numbers["ablations"].values()]
     assert set(files_named) <= names(folder)
-    assert (numbers["generated"], numbers["prompt_s"], numbers["seed"]) == (True, 1.0, 3)
+    assert (numbers["generated"], numbers["prompt_s"], numbers["seed"]) == (True, KEPT_S, 3)
 
 
 def test_all_generated_sound_carries_its_receipt(everything, pipeline):
@@ -68,7 +68,7 @@ def test_all_generated_sound_carries_its_receipt(everything, pipeline):
 def test_voices_follow_a_voice_that_is_given(pipeline, tmp_path):
     plan = Plan(num_voices=1, voice=recording(1.2, seed=4))
     numbers = finished(inspect(pipeline, CLIP, request(), plan, tmp_path))
-    assert numbers["voices"][0]["prompt_s"] == 1.0
+    assert numbers["voices"][0]["prompt_s"] == KEPT_S
 
 
 def test_plans_that_make_no_sense_are_refused():

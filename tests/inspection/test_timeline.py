@@ -27,7 +27,7 @@ from audiolm.lm import StageModel
 from audiolm.pipeline import Pipeline
 from audiolm.stages import finished
 from audiolm.streams import Waveform
-from tests.pipeline.material import finish, recording, request
+from tests.pipeline.material import KEPT_FRAMES, KEPT_POSITIONS, KEPT_S, NEW_FRAMES, finish, recording, request
 from tests.tiny import make_tiny_checkpoint
 
 CLIP = recording(1.33)
@@ -52,7 +52,7 @@ def lanes_of(found: Timeline) -> dict[str, TokenLane]:
 
 
 def test_a_runs_timeline_has_its_prompt_its_verdict_and_its_seam(generated, continuation):
-    assert generated.prompt_s == generated.verdict_start_s == 1.0
+    assert generated.prompt_s == generated.verdict_start_s == KEPT_S
     assert generated.generated is True
     assert generated.waveform is continuation.waveform
     assert generated.verdict is continuation.verdict
@@ -126,11 +126,11 @@ def test_ablated_runs_have_the_lanes_that_they_made(pipeline):
     found = finished(of_continuation(pipeline, ablated(pipeline, "no semantic stage"), with_scores=True))
     lane = found.lanes[0]
     assert "only the prompt" in lane.note
-    assert (lane.ids[25:] == -1).all()
-    assert lane.scores.nats[25:].isnan().all()
+    assert (lane.ids[KEPT_POSITIONS:] == -1).all()
+    assert lane.scores.nats[KEPT_POSITIONS:].isnan().all()
     assert not lanes_of(found)["coarse 1-2"].scores.nats.isnan().any()
     assert json.dumps(summary(found), allow_nan=False)
-    assert len(list(table(lane))) == 25
+    assert len(list(table(lane))) == KEPT_POSITIONS
 
 
 # ---- of a recording
@@ -212,21 +212,21 @@ def test_a_click_shows_in_every_lane_within_one_token_of_its_time(checkpoint):
 
 def test_the_summary_is_plain_json_with_prompt_and_continuation_apart(generated, continuation):
     found = json.loads(json.dumps(summary(generated), allow_nan=False))
-    assert found["prompt_s"] == 1.0
+    assert found["prompt_s"] == KEPT_S
     assert found["verdict"]["label"] == continuation.verdict.label
     assert set(found["seam"]) == {"flux", "flux_percentile", "level_step_db", "seamless"}
     assert found["notes"] is None
     coarse = next(lane for lane in found["lanes"] if lane["family"] == "coarse")
-    assert (coarse["prompt"]["num_tokens"], coarse["continuation"]["num_tokens"]) == (100, 60)
+    assert (coarse["prompt"]["num_tokens"], coarse["continuation"]["num_tokens"]) == (2 * KEPT_FRAMES, 2 * NEW_FRAMES)
     scores = lanes_of(generated)["coarse 1-2"].scores
-    assert coarse["continuation"]["mean_nats"] == pytest.approx(float(scores.nats[50:].mean()), rel=1e-5)
-    assert coarse["prompt"]["mean_nats_by_level"] == pytest.approx(scores.nats[:50].mean(0).tolist(), rel=1e-5)
-    assert coarse["prompt"]["rank_0_share"] == pytest.approx(float((scores.rank[:50] == 0).float().mean()))
+    assert coarse["continuation"]["mean_nats"] == pytest.approx(float(scores.nats[KEPT_FRAMES:].mean()), rel=1e-5)
+    assert coarse["prompt"]["mean_nats_by_level"] == pytest.approx(scores.nats[:KEPT_FRAMES].mean(0).tolist(), rel=1e-5)
+    assert coarse["prompt"]["rank_0_share"] == pytest.approx(float((scores.rank[:KEPT_FRAMES] == 0).float().mean()))
 
 
 def test_a_semantic_run_counts_once(generated):
     lane = generated.lanes[0]
-    runs = torch.unique_consecutive(lane.ids[:25, 0])
+    runs = torch.unique_consecutive(lane.ids[:KEPT_POSITIONS, 0])
     assert summary(generated)["lanes"][0]["prompt"]["num_tokens"] == len(runs)
 
 

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from audiolm.audio.loudness import integrated_loudness
+from audiolm.config import SAMPLES_PER_FRAME
 from audiolm.errors import ReceiptError, RequestError
 from audiolm.events import Progress
 from audiolm.inspection.variants import ABLATIONS, ablate, ladder, matched_loudness
 from audiolm.pipeline import replay
 from audiolm.receipt import Receipt
 from audiolm.stages import finished
-from tests.pipeline.material import finish, recording, request
+from tests.pipeline.material import KEPT_FRAMES, KEPT_POSITIONS, KEPT_S, NUM_FRAMES, finish, recording, request
 
 PROMPT = recording(1.5)
 
@@ -82,10 +83,10 @@ def test_the_full_row_is_the_plain_run(pipeline, made):
 def test_ablations_share_the_seed_the_prompt_and_the_length(made):
     assert {one.receipt.request.seed for one in made.values()} == {3}
     for one in made.values():
-        assert one.waveform.samples.shape == (80 * 320,)
-        assert one.prompt_s == 1.0
-        assert torch.equal(one.semantic.ids[:25], made["full"].semantic.ids[:25])
-        assert torch.equal(one.acoustic.codes[:50, :2], made["full"].acoustic.codes[:50, :2])
+        assert one.waveform.samples.shape == (NUM_FRAMES * SAMPLES_PER_FRAME,)
+        assert one.prompt_s == KEPT_S
+        assert torch.equal(one.semantic.ids[:KEPT_POSITIONS], made["full"].semantic.ids[:KEPT_POSITIONS])
+        assert torch.equal(one.acoustic.codes[:KEPT_FRAMES, :2], made["full"].acoustic.codes[:KEPT_FRAMES, :2])
 
 
 def test_each_ablation_leaves_out_what_it_says(made):
@@ -96,7 +97,7 @@ def test_each_ablation_leaves_out_what_it_says(made):
     assert not torch.equal(shuffled.semantic.ids, full.semantic.ids)
     assert torch.equal(shuffled.semantic.ids.sort().values, full.semantic.ids.sort().values)
     unled = made["no semantic stage"]
-    assert (unled.semantic.ids[25:] == -1).all()
+    assert (unled.semantic.ids[KEPT_POSITIONS:] == -1).all()
     assert set(unled.receipt.stage_seeds) == {"coarse", "fine"}
     assert len({one.receipt.tokens_sha256 for one in made.values()}) == 4
 

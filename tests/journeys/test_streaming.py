@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from audiolm.config import SAMPLES_PER_SEMANTIC
+from audiolm.streaming import CHUNK_SAMPLES
 from tests.journeys.conftest import CHROMIUM
 
 if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
@@ -32,7 +34,7 @@ def tiny(page: Page, server) -> Page:
     return page
 
 
-def test_chunks_of_equal_length_arrive_in_full_and_are_played_without_a_gap(tiny, prompt, tmp_path):
+def test_chunks_of_a_second_arrive_in_full_and_are_played_without_a_gap(tiny, prompt, tmp_path):
     page = tiny
     upload(page, prompt)
     set_number(page, "continuation-s", 4)
@@ -44,14 +46,15 @@ def test_chunks_of_equal_length_arrive_in_full_and_are_played_without_a_gap(tiny
     page.wait_for_function("player => player.state.played.length === 4", arg=player.element_handle(), timeout=RUN_MS)
     received = player.evaluate(RECEIVED)
     for row, chunks in enumerate(received["fine"], 1):
-        assert [len(chunk) for chunk in chunks] == [16_000] * 4
+        lengths = [len(chunk) for chunk in chunks]
+        assert lengths == [CHUNK_SAMPLES] * 3 + [CHUNK_SAMPLES + SAMPLES_PER_SEMANTIC]  # the prompt's end is new too
         with page.expect_download() as download:
             page.click(f"#generated-{row}")
         download.value.save_as(tmp_path / "only.wav")
         heard, finished = np.concatenate(chunks), soundfile.read(tmp_path / "only.wav", dtype="float32")[0]
         noise = heard - finished  # two ways of marking the same sound
         assert np.square(noise).sum() < 1e-2 * np.square(finished).sum()
-        steps, places = np.abs(np.diff(heard)), np.arange(15_999, len(heard) - 1, 16_000)
+        steps, places = np.abs(np.diff(heard)), np.cumsum(lengths[:-1]) - 1
         assert steps[places].max() <= steps.max() * 1.01
     played, gaps = received["state"]["played"], received["state"]["gaps"]
     for before, after in itertools.pairwise(played):

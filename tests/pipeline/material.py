@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import torch
 
-from audiolm.config import SAMPLE_RATE_HZ, SamplingConfig
+from audiolm.config import (
+    FRAME_RATE_HZ,
+    FRAMES_PER_SEMANTIC,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
+    SamplingConfig,
+)
 from audiolm.events import Event, Result
 from audiolm.request import ContinuationRequest
 from audiolm.streams import Waveform
+
+PROMPT_S, CONTINUATION_S = 1.0, 0.6  # of `request`
+PROMPT_FRAMES = round(PROMPT_S * FRAME_RATE_HZ)
+NUM_FRAMES = PROMPT_FRAMES + round(CONTINUATION_S * FRAME_RATE_HZ)
+KEPT_FRAMES = PROMPT_FRAMES - FRAMES_PER_SEMANTIC  # the prompt's last semantic position is made anew
+KEPT_POSITIONS = KEPT_FRAMES // FRAMES_PER_SEMANTIC
+KEPT_SAMPLES = KEPT_FRAMES * SAMPLES_PER_FRAME
+KEPT_S = KEPT_FRAMES / FRAME_RATE_HZ
+NEW_FRAMES = NUM_FRAMES - KEPT_FRAMES
 
 
 def recording(seconds: float, seed: int = 0, gain: float = 0.1) -> Waveform:
@@ -21,7 +36,8 @@ def recording(seconds: float, seed: int = 0, gain: float = 0.1) -> Waveform:
 def request(**changes: object) -> ContinuationRequest:
     """1 s of prompt, 0.6 s of continuation, two rows, everything at temperature 1."""
     hot = {stage: SamplingConfig() for stage in ("semantic", "coarse", "fine")}
-    fields = {"prompt_s": 1.0, "continuation_s": 0.6, "num_continuations": 2, "seed": 3, **hot, **changes}
+    lengths = {"prompt_s": PROMPT_S, "continuation_s": CONTINUATION_S}
+    fields = {**lengths, "num_continuations": 2, "seed": 3, **hot, **changes}
     return ContinuationRequest(**fields)
 
 

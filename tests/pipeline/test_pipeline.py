@@ -7,11 +7,25 @@ import pytest
 import torch
 
 from audiolm.audio.levelling import level_gain
+from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC, SAMPLES_PER_FRAME, SAMPLES_PER_SEMANTIC
 from audiolm.errors import AudioSilentError, AudioTooShortError, CheckpointError, DeviceMemoryError, RequestError
 from audiolm.events import Chunk, Progress, Result
-from audiolm.pipeline import CROSSFADE_SAMPLES, Pipeline, join
+from audiolm.pipeline import CROSSFADE_SAMPLES, Pipeline, join, kept_prompt, planned_frames
+from audiolm.receipt import hash_waveform
+from audiolm.request import MIN_PROMPT_S
 from audiolm.streams import Waveform
-from tests.pipeline.material import finish, recording, request
+from tests.pipeline.material import (
+    CONTINUATION_S,
+    KEPT_FRAMES,
+    KEPT_POSITIONS,
+    KEPT_S,
+    KEPT_SAMPLES,
+    NEW_FRAMES,
+    PROMPT_FRAMES,
+    finish,
+    recording,
+    request,
+)
 
 PROMPT = recording(1.5)
 
@@ -41,29 +55,57 @@ def test_rows_of_a_batch_differ_and_the_first_equals_a_run_alone(pipeline):
     assert not torch.equal(codes[1], codes[2])
 
 
-def test_prompt_tokens_are_kept(pipeline):
-    used = Waveform(PROMPT.samples[:16000])
+def test_prompt_tokens_are_kept_but_for_the_last_position(pipeline):
+    used = Waveform(PROMPT.samples[: PROMPT_FRAMES * SAMPLES_PER_FRAME])
     pcm = used.int16().float() / 32767.0
     levelled = pcm - pcm.mean()
     result = finish(pipeline.continue_prompt(PROMPT, request()))
     batch = (levelled * level_gain(levelled))[None]
     semantic, codes = pipeline.models.semantic.encode(batch)[0], pipeline.models.codec.encode(batch)[0]
     for one in result.continuations:
-        assert one.prompt_s == 1.0
-        assert torch.equal(one.semantic.ids[:25], semantic)
-        assert torch.equal(one.acoustic.codes[:50], codes)
+        assert one.prompt_s == KEPT_S
+        assert torch.equal(one.semantic.ids[:KEPT_POSITIONS], semantic[:KEPT_POSITIONS])
+        assert torch.equal(one.acoustic.codes[:KEPT_FRAMES], codes[:KEPT_FRAMES])
+
+
+@pytest.mark.parametrize("prompt_s", [MIN_PROMPT_S, 0.7, 1.0])
+def test_a_prompts_last_position_is_made_anew_and_the_whole_is_as_long_as_asked_for(pipeline, prompt_s):
+    positions = int(prompt_s * FRAME_RATE_HZ) // FRAMES_PER_SEMANTIC
+    kept, asked = FRAMES_PER_SEMANTIC * (positions - 1), request(prompt_s=prompt_s)
+    encoded = pipeline.encode(PROMPT, prompt_s)
+    assert encoded.semantic.shape == (positions,)
+    for one in finish(pipeline.continue_prompt(PROMPT, asked)).continuations:
+        assert one.receipt.prompt_frames == encoded.codes.shape[0] - FRAMES_PER_SEMANTIC == kept
+        assert one.prompt_s == kept / FRAME_RATE_HZ
+        assert torch.equal(one.semantic.ids[: positions - 1], encoded.semantic[:-1])
+        assert torch.equal(one.acoustic.codes[:kept], encoded.codes[:kept])
+        assert not torch.equal(one.acoustic.codes[kept : kept + FRAMES_PER_SEMANTIC], encoded.codes[kept:])
+        num_frames = encoded.codes.shape[0] + round(CONTINUATION_S * FRAME_RATE_HZ)
+        assert len(one.acoustic.codes) == one.receipt.num_frames == num_frames
+        assert one.waveform.samples.shape == (num_frames * SAMPLES_PER_FRAME,)
+        assert planned_frames(PROMPT, asked) == (kept, num_frames)
+
+
+def test_what_comes_in_the_prompts_last_position_is_heard_by_the_encoders_alone(pipeline):
+    """A run keeps neither its tokens nor its sound."""
+    kept = kept_prompt(PROMPT, 1.0)
+    assert torch.equal(kept.int16(), PROMPT.samples[:KEPT_SAMPLES].mul(32767.0).round().to(torch.int16))
+    heard = finish(pipeline.continue_prompt(PROMPT, request(prompt_part="original"))).continuations[0]
+    assert heard.receipt.prompt_sha256 == hash_waveform(kept)
+    last = slice(KEPT_SAMPLES, KEPT_SAMPLES + SAMPLES_PER_SEMANTIC)
+    assert not torch.allclose(heard.waveform.samples[last], PROMPT.samples[last], atol=1e-3)
 
 
 @pytest.mark.parametrize("layout", ["depth", "flattened"])
-@pytest.mark.parametrize(("continuation_s", "frames"), [(0.6, 30), (0.46, 23), (0.2, 10)])
+@pytest.mark.parametrize(("continuation_s", "frames"), [(0.6, 30), (0.46, 23), (0.2, 10)])  # after the prompt's end
 def test_length_is_exact_to_a_frame(pipeline, flattened, layout, continuation_s, frames):
     chosen = pipeline if layout == "depth" else flattened
     result = finish(chosen.continue_prompt(PROMPT, request(continuation_s=continuation_s)))
     for one in result.continuations:
-        assert one.acoustic.codes.shape == (50 + frames, 4)
+        assert one.acoustic.codes.shape == (PROMPT_FRAMES + frames, 4)
         assert one.semantic.ids.shape == (25 + -(-frames // 2),)
-        assert one.waveform.samples.shape == ((50 + frames) * 320,)
-        assert one.generated_part.samples.shape == (frames * 320,)
+        assert one.waveform.samples.shape == ((PROMPT_FRAMES + frames) * SAMPLES_PER_FRAME,)
+        assert one.generated_part.samples.shape == ((FRAMES_PER_SEMANTIC + frames) * SAMPLES_PER_FRAME,)
 
 
 def test_flattened_checkpoints_continue_generate_and_keep_the_prompt(flattened):
@@ -74,19 +116,19 @@ def test_flattened_checkpoints_continue_generate_and_keep_the_prompt(flattened):
 
 def test_a_recording_shorter_than_asked_for_is_used_whole(pipeline):
     result = finish(pipeline.continue_prompt(recording(0.7), request()))
-    assert result.continuations[0].prompt_s == pytest.approx(0.68)  # 17 positions of 40 ms
+    assert result.continuations[0].prompt_s == pytest.approx(0.64)  # 17 positions of 40 ms, the last made anew
 
 
 def test_other_sample_rates_are_converted(pipeline):
     result = finish(pipeline.continue_prompt(Waveform(recording(3.0).samples, 32_000), request()))
-    assert result.continuations[0].prompt_s == 1.0
+    assert result.continuations[0].prompt_s == KEPT_S
     assert result.continuations[0].waveform.sample_rate_hz == 16_000
 
 
 def test_loudness_comes_back(pipeline):
     quiet = finish(pipeline.continue_prompt(recording(1.5, gain=0.02), request()))
     loud = finish(pipeline.continue_prompt(recording(1.5, gain=0.2), request()))
-    powers = [one.continuations[0].waveform.samples[:16000].square().mean() for one in (quiet, loud)]
+    powers = [one.continuations[0].waveform.samples[:KEPT_SAMPLES].square().mean() for one in (quiet, loud)]
     assert powers[1] / powers[0] == pytest.approx(100.0, rel=0.3)
 
 
@@ -98,10 +140,10 @@ def test_output_stays_within_full_scale(pipeline):
 def test_prompt_part_original_is_the_recording_up_to_the_crossfade(pipeline):
     heard = finish(pipeline.continue_prompt(PROMPT, request(prompt_part="original"))).continuations[0].waveform.samples
     codec = finish(pipeline.continue_prompt(PROMPT, request(prompt_part="codec"))).continuations[0].waveform.samples
-    pcm = Waveform(PROMPT.samples[:16000]).int16().float() / 32767.0
-    start = 16000 - CROSSFADE_SAMPLES
+    pcm = Waveform(PROMPT.samples[:KEPT_SAMPLES]).int16().float() / 32767.0
+    start = KEPT_SAMPLES - CROSSFADE_SAMPLES
     assert torch.equal(heard[:start], pcm[:start])
-    assert torch.equal(heard[16000:], codec[16000:])
+    assert torch.equal(heard[KEPT_SAMPLES:], codec[KEPT_SAMPLES:])
     assert not torch.equal(codec[:start], pcm[:start])
 
 
@@ -125,7 +167,8 @@ def test_acoustic_generation_follows_the_sources_semantic_tokens(pipeline):
     whole = finish(pipeline.continue_prompt(source, request()))
     result = finish(pipeline.acoustic(source, request(continuation_s=1.0)))
     for one in result.continuations:
-        assert torch.equal(one.semantic.ids, whole.continuations[0].semantic.ids[:25])
+        assert torch.equal(one.semantic.ids[:KEPT_POSITIONS], whole.continuations[0].semantic.ids[:KEPT_POSITIONS])
+        assert torch.equal(one.semantic.ids, pipeline.encode(source).semantic)  # all of it: nothing follows
         assert set(one.receipt.stage_seeds) == {"coarse", "fine"}
         assert one.prompt_s == 0.0
     assert not torch.equal(result.continuations[0].acoustic.codes, result.continuations[1].acoustic.codes)
@@ -136,9 +179,10 @@ def test_acoustic_generation_with_a_voice_starts_with_it(pipeline):
     result = finish(pipeline.acoustic(source, request(continuation_s=1.0), voice))
     prompt = finish(pipeline.continue_prompt(voice, request())).continuations[0]
     one = result.continuations[0]
-    assert one.prompt_s == 1.0
-    assert one.acoustic.codes.shape == (100, 4)
-    assert torch.equal(one.acoustic.codes[:50], prompt.acoustic.codes[:50])
+    assert one.prompt_s == KEPT_S
+    assert one.acoustic.codes.shape == (KEPT_FRAMES + FRAME_RATE_HZ, 4)
+    assert torch.equal(one.semantic.ids[KEPT_POSITIONS:], pipeline.encode(source).semantic)
+    assert torch.equal(one.acoustic.codes[:KEPT_FRAMES], prompt.acoustic.codes[:KEPT_FRAMES])
 
 
 def test_long_runs_slide_over_the_trained_length(pipeline):
@@ -159,7 +203,8 @@ def test_events_come_at_least_every_five_steps_and_count_up(pipeline):
         total = {event.total for event in progress if event.stage == stage}
         assert done == sorted(done)
         assert {done[-1]} == total
-    assert len([event for event in progress if event.stage == "coarse"]) == 26
+    steps = 130 + FRAMES_PER_SEMANTIC
+    assert len([event for event in progress if event.stage == "coarse"]) == -(-steps // 5)
     assert all(event.tokens_per_s > 0 for event in progress if event.stage in ("semantic", "coarse", "fine"))
 
 
@@ -167,11 +212,11 @@ def test_chunks_add_up_to_the_new_tokens(pipeline):
     events = list(pipeline.continue_prompt(PROMPT, request(continuation_s=2.6)))
     result = events[-1]
     codes = torch.stack([one.acoustic.codes for one in result.continuations])
-    for stage, expected in {"coarse": codes[:, 50:, :2], "fine": codes[:, 50:, 2:]}.items():
+    for stage, expected in {"coarse": codes[:, KEPT_FRAMES:, :2], "fine": codes[:, KEPT_FRAMES:, 2:]}.items():
         chunks = [event for event in events if isinstance(event, Chunk) and event.stage == stage]
         assert torch.equal(torch.cat([chunk.tokens for chunk in chunks], dim=1), expected)
         starts = [chunk.start_step for chunk in chunks]
-        assert starts[0] == 50
+        assert starts[0] == KEPT_FRAMES
         assert all(b - a == chunk.tokens.shape[1] for a, b, chunk in zip(starts, starts[1:], chunks, strict=False))
 
 
@@ -199,10 +244,10 @@ def test_gradients_stay_on_for_the_caller_between_events(pipeline):
 
 def test_timings_count_steps_and_tokens(pipeline):
     result = finish(pipeline.continue_prompt(PROMPT, request()))
-    assert result.timings["coarse"].steps == 30
-    assert result.timings["coarse"].tokens == 30 * 2 * 2
+    assert result.timings["coarse"].steps == NEW_FRAMES
+    assert result.timings["coarse"].tokens == NEW_FRAMES * 2 * 2
     assert result.timings["decode"].seconds > 0
-    assert result.real_time_factor == pytest.approx(result.seconds / 0.6)
+    assert result.real_time_factor == pytest.approx(result.seconds / (NEW_FRAMES / FRAME_RATE_HZ))
 
 
 def test_the_verdict_is_on_the_generated_part_alone(pipeline, monkeypatch):
@@ -210,7 +255,7 @@ def test_the_verdict_is_on_the_generated_part_alone(pipeline, monkeypatch):
     judge = pipeline.models.detector.judge
     monkeypatch.setattr(pipeline.models.detector, "judge", lambda waveform: judged.append(waveform) or judge(waveform))
     result = finish(pipeline.continue_prompt(PROMPT, request()))
-    assert [waveform.samples.shape[0] for waveform in judged] == [30 * 320] * 2
+    assert [waveform.samples.shape[0] for waveform in judged] == [NEW_FRAMES * SAMPLES_PER_FRAME] * 2
     assert torch.equal(judged[0].samples, result.continuations[0].generated_part.samples)
     assert result.continuations[0].verdict.label in ("generated", "original", "uncertain", "withheld")
 

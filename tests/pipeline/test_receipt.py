@@ -8,12 +8,21 @@ import torch
 
 from audiolm.audio import files
 from audiolm.checkpoints.format import load_checkpoint
+from audiolm.config import SAMPLES_PER_FRAME
 from audiolm.errors import ReceiptError
 from audiolm.outputs import read_receipt, write_continuation
 from audiolm.pipeline import Pipeline, replay
 from audiolm.receipt import Receipt, derive_seed, hash_tokens, hash_waveform
 from audiolm.streams import AcousticTokens, SemanticTokens, Waveform
-from tests.pipeline.material import finish, recording, request
+from tests.pipeline.material import (
+    KEPT_FRAMES,
+    KEPT_SAMPLES,
+    NUM_FRAMES,
+    PROMPT_FRAMES,
+    finish,
+    recording,
+    request,
+)
 from tests.tiny import make_tiny_checkpoint
 
 PROMPT = recording(1.5)
@@ -35,8 +44,8 @@ def test_receipts_say_what_was_used(pipeline, result):
         assert set(receipt.components) == set(pipeline.models.info.components)
         assert receipt.row == row
         assert receipt.stage_seeds == {s: derive_seed(3, s, row) for s in ("semantic", "coarse", "fine")}
-        assert (receipt.prompt_frames, receipt.num_frames) == (50, 80)
-        assert receipt.prompt_sha256 == hash_waveform(Waveform(PROMPT.samples[:16000]))
+        assert (receipt.prompt_frames, receipt.num_frames) == (KEPT_FRAMES, NUM_FRAMES)
+        assert receipt.prompt_sha256 == hash_waveform(Waveform(PROMPT.samples[:KEPT_SAMPLES]))
         assert receipt.tokens_sha256 == hash_tokens(one.semantic, one.acoustic)
         assert receipt.versions["torch"] == torch.__version__
         assert receipt.request == request()
@@ -79,6 +88,14 @@ def test_replay_refuses_another_recording(pipeline, result):
         replay(pipeline, result.continuations[0].receipt, recording(1.5, seed=9))
     with pytest.raises(ReceiptError, match="prompt is none"):
         replay(pipeline, result.continuations[0].receipt, None)
+
+
+def test_replay_of_a_receipt_that_kept_all_of_the_prompt_names_what_differs(pipeline, result):
+    whole = hash_waveform(Waveform(PROMPT.samples[: PROMPT_FRAMES * SAMPLES_PER_FRAME]))
+    older = dataclasses.replace(result.continuations[0].receipt, prompt_frames=PROMPT_FRAMES, prompt_sha256=whole)
+    differs = f"number of frames kept of the prompt is {KEPT_FRAMES}, the receipt says {PROMPT_FRAMES}"
+    with pytest.raises(ReceiptError, match=differs):
+        replay(pipeline, Receipt.from_json(older.to_json()), PROMPT)
 
 
 def test_replay_refuses_another_checkpoint_and_names_its_parts(result, tmp_path):
@@ -143,7 +160,7 @@ def test_outputs_hold_audio_tokens_and_the_receipt_inside_and_beside(result, tmp
     written = write_continuation(one, tmp_path / "new", "name")
     assert written.whole.name == "name.wav"
     heard = files.read_waveform(written.whole)
-    assert heard.samples.shape == (80 * 320,)
+    assert heard.samples.shape == (NUM_FRAMES * SAMPLES_PER_FRAME,)
     assert (heard.int16().int() - one.waveform.int16().int()).abs().max() <= 1
     tokens = load_file(written.tokens)
     assert torch.equal(tokens["codes"].long(), one.acoustic.codes)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from audiolm.audio import files
+from audiolm.config import SAMPLES_PER_SEMANTIC
 from audiolm.events import Result, Sound
 from audiolm.pipeline import Pipeline
 from audiolm.request import ContinuationRequest
+from audiolm.streaming import CHUNK_SAMPLES, MAX_REST_SAMPLES
 from audiolm.streams import Waveform
 from tests.pipeline.material import finish, recording, request
 
@@ -33,6 +35,7 @@ def bare(pipeline) -> Pipeline:
         {"prompt_s": 3.0, "continuation_s": 3.0},  # windows begin at the prompt's end
         {"prompt_s": 0.72, "continuation_s": 1.0, "prompt_part": "original", "num_continuations": 3},
         {"continuation_s": 0.2, "num_continuations": 1},
+        {"prompt_s": 0.5, "continuation_s": 1.0, "num_continuations": 1},  # the shortest prompt
     ],
 )
 def test_a_streamed_run_equals_the_whole_one_sample_by_sample(bare, changes):
@@ -44,8 +47,16 @@ def test_a_streamed_run_equals_the_whole_one_sample_by_sample(bare, changes):
     for row, one in enumerate(result.continuations):
         chunks = [event for event in events if isinstance(event, Sound) and (event.row, event.stage) == (row, "fine")]
         assert [event.chunk for event in chunks] == list(range(chunks[0].num_chunks))
-        assert all(len(event.samples) == 16_000 for event in chunks[:-1])
+        assert all(len(event.samples) == CHUNK_SAMPLES for event in chunks[:-1])
+        assert len(chunks[-1].samples) <= CHUNK_SAMPLES + MAX_REST_SAMPLES
+        assert len(chunks) == 1 or len(chunks[-1].samples) > MAX_REST_SAMPLES
         assert torch.equal(torch.cat([event.samples for event in chunks]), one.generated_part.int16())
+
+
+def test_whole_seconds_are_heard_in_as_many_chunks(bare):
+    events, _ = streamed(bare, recording(1.2), request(continuation_s=2.0, num_continuations=1))
+    chunks = [event for event in events if isinstance(event, Sound) and event.stage == "fine"]
+    assert [len(event.samples) for event in chunks] == [CHUNK_SAMPLES, CHUNK_SAMPLES + SAMPLES_PER_SEMANTIC]
 
 
 def taking_turns(*runs) -> list[Result]:

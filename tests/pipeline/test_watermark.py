@@ -10,7 +10,7 @@ from audiolm import watermark
 from audiolm.checkpoints.format import load_checkpoint
 from audiolm.errors import WatermarkError
 from audiolm.pipeline import Pipeline, replay
-from tests.pipeline.material import finish, recording, request
+from tests.pipeline.material import KEPT_SAMPLES, finish, recording, request
 
 PROMPT = recording(1.5)
 LONG = request(continuation_s=3.0, num_continuations=1)
@@ -26,7 +26,7 @@ def plain(tiny_folder):
 def test_what_was_generated_is_marked_by_default_and_the_prompt_stays_as_it_is(pipeline, plain, prompt_part):
     asked = request(continuation_s=3.0, num_continuations=1, prompt_part=prompt_part)
     marked, bare = (finish(one.continue_prompt(PROMPT, asked)).continuations[0] for one in (pipeline, plain))
-    assert torch.equal(marked.waveform.samples[:16_000], bare.waveform.samples[:16_000])
+    assert torch.equal(marked.waveform.samples[:KEPT_SAMPLES], bare.waveform.samples[:KEPT_SAMPLES])
     assert torch.equal(marked.generated_part.samples, watermark.mark(bare.generated_part).samples)
     assert not torch.equal(marked.generated_part.samples, bare.generated_part.samples)
     assert marked.receipt.watermark == watermark.NAME == "resemble-perth 1.0.1"
