@@ -193,9 +193,11 @@ class Door:
 
     def _expect_run(self, visitor: Visitor, path: str, value: Any) -> None:
         """Sends away at once what the line has no place for: Gradio takes some 50 ms of one core to get to an event."""
-        begun = _RUN_IN_PATH.fullmatch(path)
-        event = begun[1] if begun else value.get("fn_index") if isinstance(value, dict) else None
-        if self._house.admission is None or not isinstance(event, int | str) or event not in self._house.run_events:
+        named, number = _RUN_IN_PATH.fullmatch(path), value.get("fn_index") if isinstance(value, dict) else None
+        if isinstance(number, str) and number.isdecimal():  # Gradio takes that too
+            number = int(number)
+        events = {named and named[1], number if isinstance(number, int | float) else None}
+        if self._house.admission is None or not events & self._house.run_events:
             return
         try:
             self._house.admission.expect(visitor)

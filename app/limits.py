@@ -89,7 +89,7 @@ class Admission:
         self._lock = threading.Lock()
         self._in_line: Counter[str] = Counter()  # by visitor
         self._in_line_by_address: Counter[str] = Counter()
-        self._expected: deque[tuple[float, str]] = deque()  # (when, visitor), let in and not in line yet
+        self._expected: deque[tuple[float, Visitor]] = deque()  # since when they are let in and not in line yet
         self._of_visitors = Allowance(limits.per_visitor, limits.window_s, clock)
         self._of_addresses = Allowance(limits.per_address, limits.window_s, clock)
         self._last_change = clock()
@@ -121,12 +121,13 @@ class Admission:
             count = len(self._expected) + self._in_line.total()
             if len(self._expected) >= MAX_EXPECTED and count >= self.limits.max_runs:
                 raise self._full(count)
-            self._expected.append((now, visitor.key))
+            self._refuse_address(visitor, sum(other.address == visitor.address for _, other in self._expected))
+            self._expected.append((now, visitor))
 
     def enter(self, visitor: Visitor) -> None:
         """Takes a place in the line, which `leave` must give back. Raises BusyError, which says when to come again."""
         with self._lock:
-            expected = next((each for each in self._expected if each[1] == visitor.key), None)
+            expected = next((each for each in self._expected if each[1].key == visitor.key), None)
             if expected is not None:
                 self._expected.remove(expected)
             self._refuse(visitor)
@@ -161,17 +162,21 @@ class Admission:
                 f"at most {limits.max_runs_of_visitor} runs of yours may be under way or waiting at once. "
                 "Please wait for one of them, or stop it"
             )
-        if 0 < limits.max_runs_of_address <= self._in_line_by_address[visitor.address]:
-            raise BusyError(
-                f"at most {limits.max_runs_of_address} runs from your address may be under way or waiting at once. "
-                f"Please try again in {spoken(self.estimate_s())}"
-            )
+        self._refuse_address(visitor)
         for share, key in ((self._of_visitors, visitor.key), (self._of_addresses, visitor.address)):
             if wait_s := share.wait_s(key):
                 raise BusyError(
                     f"at most {share.amount:g} runs are taken from you in {share.window_s / 60:g} minutes. "
                     f"Please try again in {spoken(wait_s)}"
                 )
+
+    def _refuse_address(self, visitor: Visitor, num_expected: int = 0) -> None:
+        most = self.limits.max_runs_of_address
+        if 0 < most <= self._in_line_by_address[visitor.address] + num_expected:
+            raise BusyError(
+                f"at most {most} runs from your address may be under way or waiting at once. "
+                f"Please try again in {spoken(self.estimate_s())}"
+            )
 
     def _full(self, count: int) -> BusyError:
         return BusyError(

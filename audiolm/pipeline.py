@@ -84,7 +84,7 @@ class Encoded:
         """Without its last semantic position, which the encoders heard cut off.
 
         The stages have learnt from tokens with sound on either side: from such an end they go on with a jump. (Of 50
-        speech prompts 42 were continued without a seam with it, 48 without; acceptance row C7.)
+        speech prompts, continued for 2 s, 42 went on without a seam with it, 48 without; acceptance row C7.)
         """
         return Encoded(_without_end(self.pcm), self.gain, self.semantic[:-1], self.codes[:-FRAMES_PER_SEMANTIC])
 

@@ -59,7 +59,10 @@ def _int32_bytes(tokens: Tensor) -> bytes:
 
 def versions() -> dict[str, str]:
     """`numba`: of the compiled decoding steps, "none" where they are torch's."""
-    numba = metadata.version("numba") if find_spec("numba") else "none"
+    try:
+        numba = metadata.version("numba") if find_spec("numba") else "none"
+    except metadata.PackageNotFoundError:
+        numba = "none"
     own = {"audiolm": audiolm.__version__, "torch": torch.__version__}
     return own | {"numba": numba, "python": platform.python_version()}
 

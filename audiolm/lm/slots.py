@@ -92,7 +92,7 @@ class SlotBatch:
         where the tokens go; None where numba is missing. What it works on is shared with this object's tensors."""
         try:
             from audiolm.lm import kernels
-        except ImportError:
+        except (ImportError, OSError):  # OSError: LLVM's library is there and cannot be loaded
             return None
         positions, width = self._rotary[0].shape[0], self._states.shape[1]
         angles = rotary_angles(torch.arange(positions), self._steps.body.head_width)

@@ -167,7 +167,7 @@ class SemanticTask(Task):
 class CorpusMixture:
     """Crops over several corpora, each in proportion to its hours, without items shorter than `min_length` samples.
 
-    Raises DataError where phones are asked for and no corpus was aligned.
+    Raises DataError where phones are asked for and a corpus was not aligned.
     """
 
     def __init__(self, corpora: list[Corpus], min_length: int, with_phones: bool = False) -> None:

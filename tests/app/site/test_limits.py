@@ -67,6 +67,15 @@ def test_a_rush_is_bounded_before_it_reaches_the_line(clock):
     line.expect(OTHER)
 
 
+def test_requests_that_never_ask_for_a_place_shut_out_their_own_address_alone(clock):
+    line = admission(clock, max_runs=8, max_runs_of_address=6)
+    for _ in range(6):
+        line.expect(ONE)
+    with pytest.raises(BusyError, match="at most 6 runs from your address"):
+        line.expect(OTHER)  # another cookie, the same address
+    line.expect(Visitor("third", "elsewhere"))
+
+
 def test_one_visitor_cannot_take_the_whole_line(clock):
     line = admission(clock, max_runs=9, max_runs_of_visitor=1)
     line.enter(ONE)

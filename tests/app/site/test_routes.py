@@ -285,7 +285,13 @@ def test_runs_beyond_the_line_are_sent_away_at_the_door_with_an_estimate():
     for number in range(MAX_EXPECTED):
         path, value = ("queue/join", {"fn_index": 7}) if number % 2 else ("call/detect", {"data": []})
         assert ask(path, **value).status_code == 200
-    for refused in (ask("queue/join", fn_index=7), ask("call/v2/detect"), ask("call/detect", data=[])):
+    for refused in (
+        ask("queue/join", fn_index=7),
+        ask("queue/join", fn_index="7"),
+        ask("run/other", fn_index=7.0),
+        ask("call/v2/detect"),
+        ask("call/detect", data=[]),
+    ):
         assert refused.status_code == 429
         assert "no more are taken. Please try again in about" in refused.json()["detail"]
         assert int(refused.headers["retry-after"]) > 0
