@@ -177,6 +177,10 @@ class CorpusMixture:
             split: [[item for item in corpus.select(split=split) if item.length >= min_length] for corpus in corpora]
             for split in ("train", "valid")
         }
+        self.totals = {
+            split: torch.tensor([float(sum(item.length for item in chosen)) for chosen in items])
+            for split, items in self.items.items()
+        }
 
     def crops(self, split: str, length: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """[count, length] float32, short items zero-padded at their end, and their phones [count, length // 640].
@@ -191,8 +195,7 @@ class CorpusMixture:
         return torch.cat(crops), torch.stack(phones) if phones else None
 
     def _draw(self, split: str, length: int, count: int, generator: torch.Generator) -> list[tuple[int, Crop]]:
-        items = self.items[split]
-        totals = torch.tensor([float(sum(item.length for item in chosen)) for chosen in items])
+        items, totals = self.items[split], self.totals[split]
         if float(totals.sum()) == 0.0:
             raise DataError(f"no item of the split {split!r} is long enough")
         drawn = torch.multinomial(totals, count, replacement=True, generator=generator)
