@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -147,7 +146,7 @@ def parse(arguments: Sequence[str] | None = None, environment: Mapping[str, str]
         work=WorkLimits(
             max_runs=values.max_runs,
             max_runs_of_visitor=0 if alone else PUBLIC_RUNS_AT_ONCE,
-            max_runs_of_address=0 if alone else math.ceil(PUBLIC_SHARE_OF_ADDRESS * values.max_runs),
+            max_runs_of_address=0 if alone else max(1, int(PUBLIC_SHARE_OF_ADDRESS * values.max_runs)),
             per_visitor=per_visitor if values.runs_per_visitor is None else values.runs_per_visitor,
             per_address=per_address if values.runs_per_address is None else values.runs_per_address,
         ),

@@ -12,13 +12,22 @@ import gradio as gr
 
 from app.settings import ASSETS
 
-# Gradio runs this whenever it puts the component on the page, which may be before the module is there.
+# Gradio runs this whenever it puts the component on the page, which may be before the module is there. The element gets
+# a copy, since Gradio goes on changing its own, and only what is new: equal values come again and again during a run.
 ON_LOAD = """
 const shown = element.firstElementChild;
 shown.setAttribute("aria-label", props.label);
 shown.addEventListener("choose", (event) => trigger("select", event.detail));
-customElements.whenDefined(shown.localName).then(() => shown.show(props.value));
-watch("value", () => shown.show(props.value));
+let last;
+const show = async () => {
+  await customElements.whenDefined(shown.localName);
+  const value = JSON.stringify(props.value ?? null);
+  if (value === last) return;
+  last = value;
+  shown.show(JSON.parse(value));
+};
+show();
+watch("value", show);
 """
 
 

@@ -130,22 +130,43 @@ def follow(
     `events` checks what is asked for and begins the run; only then are the results of the run before `cleared`.
     `on_result` yields updates that show the result and returns the last line. Whatever is raised is refused in the
     page; `audio` is the upload whose place on the server the refusal leaves out. `stages` are the run's, in order.
+
+    Every update repeats what the ones before showed. Gradio sends differences, and its client works them into the very
+    object that the page was given: where a component is left out, its value is taken from a page too busy to have
+    shown it yet. What is repeated costs nothing on the way.
     """
-    status = _Status(stages)
+    status, shown = _Status(stages), {}
+
+    def with_all_before(updates: Updates) -> Updates:
+        shown.update(updates)
+        return dict(shown)
+
     try:
         with closing(events()) as run:
-            yield {controls.status: presenters.busy_html("Starting"), **cleared}
+            yield with_all_before({controls.status: presenters.busy_html("Starting"), **cleared})
             for event in run:
                 if isinstance(event, Course):
                     status.take(event)
                     at_once = live is not None and live.take(event)
                     if at_once or status.due():
-                        yield {controls.status: status.html(), **(live.updates() if live else {})}
+                        yield with_all_before({controls.status: status.html(), **(live.updates() if live else {})})
                 else:
-                    done = yield from on_result(event)
-                    yield controls.at_rest(presenters.notice_html(done, "done"))
+                    done = yield from _each(on_result(event), with_all_before)
+                    yield with_all_before(controls.at_rest(presenters.notice_html(done, "done")))
     except Exception as error:
-        yield controls.at_rest(refusal(error, audio))
+        yield with_all_before(controls.at_rest(refusal(error, audio)))
+
+
+def _each(
+    updates: Generator[Updates, None, str], change: Callable[[Updates], Updates]
+) -> Generator[Updates, None, str]:
+    """The generator with each of its updates changed; returns what it returns."""
+    while True:
+        try:
+            update = next(updates)
+        except StopIteration as end:
+            return end.value
+        yield change(update)
 
 
 class _Status:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import asyncio
 import runpy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import gradio as gr
 import pytest
 
-from app.results import Started
+from app.results import Loading, Started
 from app.schemas import (
     ABLATE_FIELDS,
     BOUNDS,
@@ -24,7 +25,7 @@ from app.ui.about_tab import without_front_matter
 from app.ui.api import EXAMPLE
 from app.ui.continue_tab import _Live
 from app.ui.media import uploaded_audio
-from app.ui.runner import ended
+from app.ui.runner import build_run_controls, ended, follow
 from app.ui.sessions import Recent
 from audiolm.request import ContinuationRequest
 
@@ -75,6 +76,29 @@ def test_every_run_of_the_page_can_be_stopped(page):
     runs = {n for n, fn in page.fns.items() if fn.concurrency_id == "model" and fn.api_visibility == "private"}
     assert {cancelled for fn in page.fns.values() for cancelled in fn.cancels} == runs
     assert len(runs) == 7 + BOUNDS["num_continuations"].maximum  # seven Start buttons, and each card's Inspect
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_update_of_a_run_leaves_out_what_the_ones_before_showed(fails):
+    def events():
+        yield Loading("speech")
+        yield "result"
+
+    def on_result(result):
+        yield {"heading": result}
+        if fails:
+            raise RuntimeError
+        yield {"picture": "its picture"}
+        return "Done."
+
+    with gr.Blocks():
+        controls = build_run_controls("Begin", "begin")
+    updates = list(follow(controls, events, on_result, {"heading": None}))
+    for before, update in pairwise(updates):
+        assert set(before) <= set(update)
+    assert updates[0]["heading"] is None
+    assert updates[-1]["heading"] == "result"
+    assert ("Done." in updates[-1][controls.status]) is not fails
 
 
 def test_only_a_run_that_was_stopped_is_called_stopped():

@@ -106,7 +106,11 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
 
 def visit(loaded: Loaded, recording: Path, seen: Seen, until: float, pause_s: float) -> None:
     """One visitor: runs one after the other; where it is refused, it waits for a while as a person would."""
-    client = Client(loaded.url, headers={"Cookie": f"{COOKIE}={new_token()}"}, verbose=False)
+    try:
+        client = Client(loaded.url, headers={"Cookie": f"{COOKIE}={new_token()}"}, verbose=False)
+    except Exception as error:
+        seen.lost.append(f"did not get in: {error!r}"[:200])
+        return
     while True:
         began = time.monotonic()
         try:
@@ -117,10 +121,11 @@ def visit(loaded: Loaded, recording: Path, seen: Seen, until: float, pause_s: fl
             assert soundfile.info(files[0]).duration == pytest.approx(4.0, abs=0.1)
             seen.done_s.append(time.monotonic() - began)
         except Exception as error:
-            if BUSY.search(str(error)):
+            told = error.response.text if isinstance(error, httpx.HTTPStatusError) else str(error)
+            if BUSY.search(told):
                 seen.refused_s.append(time.monotonic() - began)
             else:
-                seen.lost.append(repr(error)[:200])
+                seen.lost.append(f"{error!r} {told}"[:200])
         if time.monotonic() > until:
             break
         time.sleep(random.uniform(0.5, 1.5) * pause_s)

@@ -90,7 +90,6 @@ def test_a_clip_is_inspected_and_its_tokens_are_looked_up_and_heard(page, record
     expect(page.locator("#dictionary")).to_contain_text("in 2 open clips", timeout=RUN_MS)
 
 
-@pytest.mark.long  # on busy cores the timeline now and then says that it could not be read; why is not known yet
 def test_a_continuation_is_handed_over_with_its_own_tokens(page, recording):
     page.get_by_role("tab", name="Continue").click()
     upload(page, recording, "#prompt")
