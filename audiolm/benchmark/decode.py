@@ -19,7 +19,7 @@ from audiolm.nn.packing import unpack_rows
 LARGE = {"coarse, 0.1 B": 8, "coarse, 0.3 B": 24}
 """Layers."""
 LARGE_STEP = -47  # 2 ** (-47 / 4) times uniform integers: a deviation of 0.02
-TWINS = ("float32", "uncached")
+TWINS = ("float32", "compiled", "uncached")
 OFF_THE_GRID = 1.0001  # times this, weights are no longer what int8 holds: the float32 twin
 
 
@@ -28,34 +28,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 16], help="decoded side by side")
     parser.add_argument("--length", type=int, default=250, help="steps before those that are timed")
     parser.add_argument("--peers", action="store_true", help="other software too, at 400 frames (8 s)")
+    parser.add_argument("--compiled", action="store_true", help="also the float32 twin compiled by torch (inductor)")
     parser.add_argument("--large", action="store_true", help="also coarse stages of 0.1 B and 0.3 B random weights")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
+    twins = tuple(twin for twin in TWINS if args.compiled or twin != "compiled")
     models = dict(registry.load(args.checkpoint, None, torch.device("cpu")).stages)
     rows = [
-        _figures(stage, models[stage], num_rows, min(args.length, models[stage].config.max_steps // 2), args.runs)
-        for stage in STAGES
+        _figures(stage, model, num_rows, min(args.length, model.config.max_steps // 2), args.runs, twins)
+        for stage, model in ((stage, models[stage]) for stage in STAGES)
         for num_rows in args.rows
     ]
     if args.large:
         for name, num_layers in LARGE.items():
             model = large_model(num_layers)
-            rows += [_figures(name, model, num_rows, args.length, args.runs, twins=False) for num_rows in (1, 4)]
+            rows += [_figures(name, model, num_rows, args.length, args.runs, ()) for num_rows in (1, 4)]
     peers = _against_peers(models["coarse"], args.runs) if args.peers else []
     return {"steps": rows, "peers": peers}
 
 
-def _figures(name: str, model: StageModel, num_rows: int, length: int, runs: int, twins: bool = True) -> dict[str, Any]:
+def _figures(
+    name: str, model: StageModel, num_rows: int, length: int, runs: int, twins: tuple[str, ...]
+) -> dict[str, Any]:
     """Milliseconds of a step of `num_rows` rows after `length` steps, and the same of the floor and of the twins."""
     batch, step = stepping(model, num_rows, length)
     works: dict[str, Callable[[], object]] = {
         "step": step,
         "floor": reading(batch.bytes_read(length), torch.device("cpu")),
     }
-    if twins:
-        works["float32"] = stepping(_off_the_grid(model), num_rows, length)[1]
-        works["uncached"] = _uncached(model, num_rows, length)
+    make = {
+        "float32": lambda: stepping(_off_the_grid(model), num_rows, length)[1],
+        "compiled": lambda: stepping(_off_the_grid(model), num_rows, length, compiled=True)[1],
+        "uncached": lambda: _uncached(model, num_rows, length),
+    }
+    works |= {twin: make[twin]() for twin in twins}
     times = {name: each.median_s * 1e3 for name, each in interleaved(works, runs).items()}
     return {
         "stage": name,
@@ -76,10 +83,12 @@ def _off_the_grid(model: StageModel) -> StageModel:
     return twin
 
 
-def stepping(model: StageModel, num_rows: int, length: int) -> tuple[SlotBatch, Callable[[], object]]:
+def stepping(
+    model: StageModel, num_rows: int, length: int, compiled: bool = False
+) -> tuple[SlotBatch, Callable[[], object]]:
     """A batch whose rows are `length` steps long, and the work of a step there, over and over."""
     config = model.config
-    batch = SlotBatch(model, num_rows, config.max_steps)
+    batch = SlotBatch(model, num_rows, config.max_steps, compiled=compiled)
     prompt = torch.stack([torch.randint(size, (length,)) for size in config.levels], dim=1)
     num_condition = -(-config.max_steps // config.condition_stride)
     known = [torch.randint(size, (num_condition,)) for size in config.condition_levels]
@@ -161,13 +170,14 @@ def _times(row: dict[str, Any], twin: str) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    head = f"{'stage':14} rows  MB read  step ms  floor ms  of floor  float32  uncached  tokens/s"
+    head = f"{'stage':14} rows  MB read  step ms  floor ms  of floor  float32  compiled  uncached  tokens/s"
     lines = [head]
     for row in result["steps"]:
         lines.append(
             f"{row['stage']:14} {row['rows']:4d} {row['megabytes_read']:8.1f} {row['step_ms']:8.2f} "
             f"{row['floor_ms']:9.2f} {row['share_of_floor']:9.0%} "
-            f"{_times(row, 'float32'):>8} {_times(row, 'uncached'):>9} {row['tokens_per_s']:9.0f}"
+            f"{_times(row, 'float32'):>8} {_times(row, 'compiled'):>9} {_times(row, 'uncached'):>9} "
+            f"{row['tokens_per_s']:9.0f}"
         )
     for row in result["peers"]:
         lines.append(
