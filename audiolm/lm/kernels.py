@@ -4,9 +4,10 @@ Written out because a step at the embedded sizes is a few hundred operations of 
 starting them takes most. Shapes: D the body's width, H its heads, W = D / H, F its feed-forward width, P positions, C
 places of the cache, E the depth head's width, V_l a level's vocabulary, N rows of this step, B slots.
 
-Products are exact: a row's activations are rounded to 16-bit integers with one scale, weights are int8, sums int32.
-Each row is worked out for itself, so that it has the same bits alone and beside others, and whatever the
-processor's vectors are, a product has the same.
+Sums of products are exact, and so the same on every processor: a row's activations are rounded to 16-bit integers with
+one scale, weights are int8, sums over up to SLICE columns int32. All else is float32, in the order and by the
+instructions that suit the processor's vectors: another kind of processor may round it otherwise. On one processor a row
+has the same bits alone and beside others, since each is worked out for itself.
 
 Weights lie in two arrays in the order in which a step reads them, matrices in `values`, the rest in `reals` (see
 `packed_weights`): memory is then read straight on, which is what makes it fast.
@@ -14,7 +15,9 @@ Weights lie in two arrays in the order in which a step reads them, matrices in `
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -39,15 +42,21 @@ CHUNK = 32  # ids whose shares are added up before the one that is drawn is look
 SLICE = 1024  # columns that rows are multiplied with before the next ones: theirs stay in the cache nearest by
 
 
-def _lanes() -> int:
-    """32-bit numbers in a vector: 512 bits where the processor has such, else 256, which LLVM splits if need be."""
+def _features() -> str:
+    """What numba compiles for, as LLVM writes it; nothing where LLVM does not know."""
+    if numba.config.CPU_FEATURES is not None:
+        return numba.config.CPU_FEATURES
     try:
-        return 16 if get_host_cpu_features().get("avx512bw") else 8
-    except RuntimeError:  # LLVM does not know
-        return 8
+        return get_host_cpu_features().flatten()
+    except RuntimeError:
+        return ""
 
 
-LANES = _lanes()
+LANES = 16 if "+avx512bw" in _features() else 8  # 32-bit numbers in a vector, which LLVM splits if need be
+HAS_FLOAT16 = "+f16c" in _features() or platform.machine().lower() in ("aarch64", "arm64")
+KEPT_AS = torch.float16 if HAS_FLOAT16 else torch.float32  # keys and values
+NUMBER = ir.IntType(32)
+PLACES = 8  # of the cache that are looked at side by side, and divide what it is allotted in
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 inner = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
@@ -70,7 +79,7 @@ class Slots(NamedTuple):
 
     cosines: np.ndarray  # [P, W / 2]
     sines: np.ndarray
-    cache: np.ndarray  # [layers, 2, B, C, D], keys and values
+    cache: np.ndarray  # [layers, 2, B, C, D], keys and values: KEPT_AS, float16 as int16 of the same bits
     ids: np.ndarray  # int64 [B, L], of `inputs`
     states: np.ndarray  # [B, D]
     known: np.ndarray  # [B, steps, D], or of no step
@@ -100,6 +109,89 @@ def _from_bits(typing_context, value):
     return types.float32(types.int32), generate
 
 
+def _given(context, builder, signature, arguments):
+    """An intrinsic's arguments, arrays with their parts by name."""
+    for kind, each in zip(signature.args, arguments, strict=True):
+        yield context.make_array(kind)(context, builder, value=each) if isinstance(kind, types.Array) else each
+
+
+def _vector_at(builder, array, index, length):
+    """A pointer to `length` numbers of an array, from the one at `index` of all on."""
+    place = builder.gep(array.data, [index])
+    return builder.bitcast(place, ir.VectorType(place.type.pointee, length).as_pointer())
+
+
+def _repeated(builder, array, index, length):
+    """A vector of one number of an array, over and over."""
+    found = builder.load(_vector_at(builder, array, index, 1), align=4)
+    return builder.shuffle_vector(found, found, ir.Constant(ir.VectorType(NUMBER, length), None))
+
+
+def _sum(builder, first, second):
+    return (builder.fadd if isinstance(first.type.element, ir.FloatType) else builder.add)(first, second)
+
+
+def _chosen(builder, first, second, places):
+    mask = ir.Constant(ir.VectorType(NUMBER, len(places)), places)
+    return builder.shuffle_vector(first, second, mask)
+
+
+def _halves_added(builder, vector):
+    """A vector -> one of half its length, the sums of neighbours."""
+    evens, odds = (_chosen(builder, vector, vector, list(range(odd, vector.type.count, 2))) for odd in (0, 1))
+    return _sum(builder, evens, odds)
+
+
+def _pairs_added(builder, first, second):
+    """Two vectors -> one: of every four numbers, the sums of two pairs in the first and of two in the second."""
+    count = first.type.count
+    evens, odds = (
+        [start + each + odd for start in range(0, count, 4) for each in (0, 2, count, count + 2)] for odd in (0, 1)
+    )
+    return _sum(builder, *(_chosen(builder, first, second, places) for places in (evens, odds)))
+
+
+def _four_sums(builder, vectors):
+    """Four vectors -> one of their sums."""
+    found = _pairs_added(builder, *(_pairs_added(builder, *pair) for pair in (vectors[:2], vectors[2:])))
+    while (count := found.type.count) > 4:
+        found = _sum(builder, *(_chosen(builder, found, found, list(half)) for half in np.split(np.arange(count), 2)))
+    return found
+
+
+@intrinsic
+def _kept(typing_context, array, value):
+    """float32 -> what an array of keys or values keeps of it: itself, or as int16 the bits of the nearest float16."""
+
+    def generate(context, builder, signature, arguments):
+        if signature.return_type == types.float32:
+            return arguments[1]
+        return builder.bitcast(builder.fptrunc(arguments[1], ir.HalfType()), ir.IntType(16))
+
+    return array.dtype(array, types.float32), generate
+
+
+@intrinsic
+def _real(typing_context, value):
+    """What `_kept` gives -> float32."""
+
+    def generate(context, builder, signature, arguments):
+        if signature.args[0] == types.float32:
+            return arguments[0]
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(value), generate
+
+
+def _reals_at(builder, array, index):
+    """LANES numbers of keys or values, as float32."""
+    found, reals = builder.load(_vector_at(builder, array, index, LANES), align=2), ir.FloatType()
+    if found.type.element == reals:
+        return found
+    halves = builder.bitcast(found, ir.VectorType(ir.HalfType(), LANES))
+    return builder.fpext(halves, ir.VectorType(reals, LANES))
+
+
 def _products_of(rows):
     """A function that adds to out[row : row + rows, output : output + 4] the products of x [N, K] int16, of its columns
     `first` to `last`, times `scales` [N], and the four outputs that lie at values[at], times their `steps`.
@@ -107,61 +199,35 @@ def _products_of(rows):
     As vectors of products whose neighbours are added: what processors have an instruction for (vpdpwssd, vpmaddwd),
     and what LLVM does not find in a loop over numbers.
     """
-    number = ir.IntType(32)
-    wide, sums = ir.VectorType(number, 2 * LANES), ir.VectorType(number, LANES)
+    wide, sums = ir.VectorType(NUMBER, 2 * LANES), ir.VectorType(NUMBER, LANES)
 
-    def neighbours_added(builder, first, second, length):
-        """Two vectors -> one of `length`, the sums of neighbours in the first and then in the second."""
-        masks = (ir.Constant(ir.VectorType(number, length), list(range(odd, 2 * length, 2))) for odd in (0, 1))
-        return builder.add(*(builder.shuffle_vector(first, second, mask) for mask in masks))
+    def widened(builder, array, index):
+        return builder.sext(builder.load(_vector_at(builder, array, index, 2 * LANES), align=1), wide)
 
-    def halved(builder, vector):
-        nothing = ir.Constant(vector.type, ir.Undefined)
-        return neighbours_added(builder, vector, nothing, vector.type.count // 2)
-
-    def as_vector(builder, place, length):
-        return builder.bitcast(place, ir.VectorType(place.type.pointee, length).as_pointer())
-
-    def four_sums(builder, vectors):
-        """Four vectors -> one of their sums."""
-        both = [neighbours_added(builder, *pair, LANES) for pair in (vectors[:2], vectors[2:])]
-        found = neighbours_added(builder, *both, LANES)
-        while found.type.count > 4:
-            found = halved(builder, found)
-        return found
-
-    def generate(context, builder, signature, arguments):
-        kinds = zip(signature.args, arguments, strict=True)
-        values, at, x, scales, steps, out, row, output, first, last = (
-            context.make_array(kind)(context, builder, value=each) if isinstance(kind, types.Array) else each
-            for kind, each in kinds
-        )
-        size = at.type
-        rows_here = [builder.add(row, size(each)) for each in range(rows)]
-        width, outputs = (builder.extract_value(array.shape, 1) for array in (x, out))
+    def totals_of(builder, values, at, x, rows_here, first, last):
+        """Four vectors a row, whose numbers add up to its products."""
+        size, width = at.type, builder.extract_value(x.shape, 1)
         totals = [cgutils.alloca_once_value(builder, ir.Constant(sums, None)) for _ in range(4 * rows)]
-
-        def load(place):
-            return builder.sext(builder.load(as_vector(builder, place, 2 * LANES), align=1), wide)
-
         with cgutils.for_range_slice(builder, first, last, size(2 * LANES), size) as (index, _):
-            places = (builder.add(builder.mul(width, each), index) for each in rows_here)
-            own = [load(builder.gep(x.data, [place])) for place in places]
+            own = [widened(builder, x, builder.add(builder.mul(width, each), index)) for each in rows_here]
             place = builder.add(at, builder.mul(builder.sub(index, first), size(4)))
             for each in range(4):
-                weight = load(builder.gep(values.data, [builder.add(place, size(2 * LANES * each))]))
+                weight = widened(builder, values, builder.add(place, size(2 * LANES * each)))
                 for total, other in zip(totals[each::4], own, strict=True):
-                    products = halved(builder, builder.mul(weight, other))
+                    products = _halves_added(builder, builder.mul(weight, other))
                     builder.store(builder.add(builder.load(total), products), total)
-        four_steps = builder.load(as_vector(builder, builder.gep(steps.data, [output]), 4), align=4)
+        return [builder.load(total) for total in totals]
+
+    def generate(context, builder, signature, arguments):
+        values, at, x, scales, steps, out, row, output, first, last = _given(context, builder, signature, arguments)
+        rows_here = [builder.add(row, row.type(each)) for each in range(rows)]
+        totals, outputs = totals_of(builder, values, at, x, rows_here, first, last), builder.extract_value(out.shape, 1)
+        four_steps = builder.load(_vector_at(builder, steps, output, 4), align=4)
         for each, here in enumerate(rows_here):
-            exact = four_sums(builder, [builder.load(total) for total in totals[4 * each : 4 * each + 4]])
-            scale = builder.load(builder.gep(scales.data, [here]))
-            scale = builder.insert_element(ir.Constant(four_steps.type, ir.Undefined), scale, number(0))
-            scale = builder.shuffle_vector(scale, scale, ir.Constant(ir.VectorType(number, 4), None))
-            place = builder.gep(out.data, [builder.add(builder.mul(outputs, here), output)])
-            place = as_vector(builder, place, 4)
-            product = builder.fmul(builder.sitofp(exact, four_steps.type), builder.fmul(scale, four_steps))
+            exact = _four_sums(builder, totals[4 * each : 4 * each + 4])
+            scaled = builder.fmul(_repeated(builder, scales, here, 4), four_steps)
+            product = builder.fmul(builder.sitofp(exact, four_steps.type), scaled)
+            place = _vector_at(builder, out, builder.add(builder.mul(outputs, here), output), 4)
             builder.store(builder.fadd(builder.load(place, align=4), product), place, align=4)
         return context.get_dummy_value()
 
@@ -173,6 +239,57 @@ def _products_of(rows):
 
 
 _multiply_one, _multiply_two, _multiply_four = _products_of(1), _products_of(2), _products_of(4)
+
+
+def _added_product(builder, total, first, second):
+    flags = ("contract",)
+    return builder.fadd(total, builder.fmul(first, second, flags=flags), flags=flags)
+
+
+@intrinsic
+def _score_vectors(typing_context, queries, keys, scores, head, place, start, end):
+    """scores[head, place : place + PLACES] of queries [D] and keys [C, D], of their columns `start` to `end`."""
+
+    def generate(context, builder, signature, arguments):
+        queries, keys, scores, head, place, start, end = _given(context, builder, signature, arguments)
+        size, (width, places) = place.type, (builder.extract_value(each.shape, 1) for each in (keys, scores))
+        firsts = [builder.mul(width, builder.add(place, size(each))) for each in range(PLACES)]
+        nothing = ir.Constant(ir.VectorType(ir.FloatType(), LANES), None)
+        totals = [cgutils.alloca_once_value(builder, nothing) for _ in firsts]
+        with cgutils.for_range_slice(builder, start, end, size(LANES), size) as (index, _):
+            query = builder.load(_vector_at(builder, queries, index, LANES), align=4)
+            for total, first in zip(totals, firsts, strict=True):
+                key = _reals_at(builder, keys, builder.add(first, index))
+                builder.store(_added_product(builder, builder.load(total), query, key), total)
+        first = builder.add(builder.mul(places, head), place)
+        for each in range(0, PLACES, 4):
+            found = _four_sums(builder, [builder.load(total) for total in totals[each : each + 4]])
+            builder.store(found, _vector_at(builder, scores, builder.add(first, size(each)), 4), align=4)
+        return context.get_dummy_value()
+
+    return types.void(queries, keys, scores, *[types.intp] * 4), generate
+
+
+@intrinsic
+def _blend_vectors(typing_context, values, shares, out, head, place, start, end):
+    """Adds values [C, D] of places `place` to `place + PLACES`, by shares[head], to columns `start` to `end` of out."""
+
+    def generate(context, builder, signature, arguments):
+        values, shares, out, head, place, start, end = _given(context, builder, signature, arguments)
+        size, (width, places) = place.type, (builder.extract_value(each.shape, 1) for each in (values, shares))
+        firsts = [builder.mul(width, builder.add(place, size(each))) for each in range(PLACES)]
+        first_share = builder.add(builder.mul(places, head), place)
+        own = [_repeated(builder, shares, builder.add(first_share, size(each)), LANES) for each in range(PLACES)]
+        with cgutils.for_range_slice(builder, start, end, size(LANES), size) as (index, _):
+            target = _vector_at(builder, out, index, LANES)
+            total = builder.load(target, align=4)
+            for share, first in zip(own, firsts, strict=True):
+                value = _reals_at(builder, values, builder.add(first, index))
+                total = _added_product(builder, total, share, value)
+            builder.store(total, target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(values, shares, out, *[types.intp] * 4), generate
 
 
 @inner
@@ -297,25 +414,28 @@ def soften(scores, count):
 
 @inner
 def score(queries, keys, scores, place):
-    """queries [D] by keys [D] -> scores[:, place]."""
+    """queries [D] by keys [C, D] of PLACES places -> scores[:, place : place + PLACES]."""
     width = queries.shape[0] // scores.shape[0]
     for head in range(scores.shape[0]):
-        start, total = head * width, np.float32(0.0)
-        for i in range(width):
-            total += queries[start + i] * keys[start + i]
-        scores[head, place] = total
+        start, end = head * width, (head + 1) * width
+        rest = end - width % LANES
+        _score_vectors(queries, keys, scores, head, place, start, rest)
+        for i in range(rest, end):
+            for each in range(place, place + PLACES):
+                scores[head, each] += queries[i] * _real(keys[each, i])
 
 
 @inner
-def blend(first, second, shares, place, out):
-    """Adds values [D] of two places, by shares[:, place : place + 2], to out [D]."""
+def blend(values, shares, place, out):
+    """Adds values [C, D] of PLACES places, by shares[:, place : place + PLACES], to out [D]."""
     width = out.shape[0] // shares.shape[0]
     for head in range(shares.shape[0]):
         start, end = head * width, (head + 1) * width
-        own, one, other = out[start:end], first[start:end], second[start:end]
-        share_of_one, share_of_other = shares[head, place], shares[head, place + 1]
-        for i in range(width):
-            own[i] += share_of_one * one[i] + share_of_other * other[i]
+        rest = end - width % LANES
+        _blend_vectors(values, shares, out, head, place, start, rest)
+        for i in range(rest, end):
+            for each in range(place, place + PLACES):
+                out[i] += shares[head, each] * _real(values[each, i])
 
 
 @inner
@@ -328,29 +448,29 @@ def hide(scores, place):
 def attend(qkv, slots, layer, slot, position, queries, scores, out):
     """One row: qkv [3 D] at its position, into the cache and -> out [D]; queries [D] and scores [H, C] to work in.
 
-    Memory is read straight on, places by twos; what lies in those that do not count has no share.
+    Memory is read straight on, PLACES at a time; what lies in those that do not count has no share.
     """
     heads, places = scores.shape
     keys, values = slots.cache[layer, 0, slot], slots.cache[layer, 1, slot]
     width, own = out.shape[0], position % places
     cosines, sines, window = slots.cosines[position], slots.sines[position], slots.window
     turn(qkv[:width], cosines, sines, queries)
-    turn(qkv[width : 2 * width], cosines, sines, keys[own])
+    turn(qkv[width : 2 * width], cosines, sines, out)
     for i in range(width):
         queries[i] /= np.sqrt(np.float32(width // heads))
-        values[own, i] = qkv[2 * width + i]
+        keys[own, i], values[own, i] = _kept(keys, out[i]), _kept(values, qkv[2 * width + i])
         out[i] = np.float32(0.0)
-    seen = min(position + 2 & ~1, places)
-    for place in range(seen):
-        score(queries, keys[place], scores, place)
-    if position + 1 < seen:
-        hide(scores, position + 1)
+    seen = min(-(-(position + 1) // PLACES) * PLACES, places)
+    for place in range(0, seen, PLACES):
+        score(queries, keys, scores, place)
+    for place in range(position + 1, seen):
+        hide(scores, place)
     for age in range(window, places if position >= window else 0):
         hide(scores, (position - age) % places)
     for head in range(heads):
         queries[head] = np.float32(1.0) / soften(scores[head], seen)
-    for place in range(0, seen, 2):
-        blend(values[place], values[place + 1], scores, place, out)
+    for place in range(0, seen, PLACES):
+        blend(values, scores, place, out)
     for head in range(heads):
         for i in range(head * (width // heads), (head + 1) * (width // heads)):
             out[i] *= queries[head]
@@ -362,46 +482,85 @@ def add(x, more):
         x[i] += more[i]
 
 
+class Room(NamedTuple):
+    """What the N rows of a step are worked out in."""
+
+    integers: np.ndarray  # int16 [N, D]
+    fed_integers: np.ndarray  # int16 [N, F]
+    scales: np.ndarray  # [N]
+    normed: np.ndarray  # [D]
+    narrow: np.ndarray  # [N, D]
+    wide: np.ndarray  # [N, 3 D]
+    hidden: np.ndarray  # [N, F]
+    scores: np.ndarray  # [H, C]
+
+
+@inner
+def room_for(count, width, fed, heads, places):
+    return Room(
+        np.empty((count, width), np.int16),
+        np.empty((count, fed), np.int16),
+        np.empty(count, np.float32),
+        np.empty(width, np.float32),
+        np.empty((count, width), np.float32),
+        np.empty((count, 3 * width), np.float32),
+        np.empty((count, fed), np.float32),
+        np.empty((heads, places), np.float32),
+    )
+
+
+@inner
+def normalised(x, weight, room):
+    """x [N, D] -> their layer norms, as integers."""
+    for row in range(x.shape[0]):
+        normalise(x[row], weight, room.normed)
+        room.scales[row] = to_integers(room.normed, room.integers[row])
+
+
+@inner
+def add_attention(values, reals, slots, layer, chosen, positions, room, x):
+    """A block's first half: values and reals from its own on."""
+    count, width = x.shape
+    square = width * width
+    normalised(x, reals[:width], room)
+    multiply(values[: 3 * square], reals[width : 4 * width], room.integers, room.scales, room.wide)
+    for row in range(count):
+        attend(room.wide[row], slots, layer, chosen[row], positions[row], room.narrow[row], room.scores, room.normed)
+        room.scales[row] = to_integers(room.normed, room.integers[row])
+    multiply(values[3 * square : 4 * square], reals[4 * width : 5 * width], room.integers, room.scales, room.narrow)
+    for row in range(count):
+        add(x[row], room.narrow[row])
+
+
+@inner
+def add_feed_forward(values, reals, room, x):
+    """A block's second half: values and reals from its own on."""
+    (count, width), fed = x.shape, room.hidden.shape[1]
+    normalised(x, reals[:width], room)
+    multiply(values[: fed * width], reals[width : width + fed], room.integers, room.scales, room.hidden)
+    for row in range(count):
+        for i in range(fed):
+            room.hidden[row, i] = gelu(room.hidden[row, i])
+        room.scales[row] = to_integers(room.hidden[row], room.fed_integers[row])
+    steps = reals[width + fed : 2 * width + fed]
+    multiply(values[fed * width : 2 * fed * width], steps, room.fed_integers, room.scales, room.narrow)
+    for row in range(count):
+        add(x[row], room.narrow[row])
+
+
 @inner
 def body(weights, slots, chosen, positions, x):
     """x [N, D], inputs of slots `chosen` [N] at `positions` [N] -> their states, in `slots.states`."""
-    count, width = x.shape
-    matrices, reals, fed = weights.values, weights.reals, weights.feed_forward
-    integers, scales = np.empty((count, width), np.int16), np.empty(count, np.float32)
-    fed_integers, normed = np.empty((count, fed), np.int16), np.empty(width, np.float32)
-    wide, narrow = np.empty((count, 3 * width), np.float32), np.empty((count, width), np.float32)
-    hidden = np.empty((count, fed), np.float32)
-    scores = np.empty((weights.num_heads, slots.cache.shape[3]), np.float32)
+    (count, width), fed = x.shape, weights.feed_forward
+    room = room_for(count, width, fed, weights.num_heads, slots.cache.shape[3])
     at, real = 0, 0
     for layer in range(slots.cache.shape[0]):
-        for row in range(count):
-            normalise(x[row], reals[real : real + width], normed)
-            scales[row] = to_integers(normed, integers[row])
-        real += width
-        multiply(matrices[at : at + 3 * width * width], reals[real : real + 3 * width], integers, scales, wide)
-        at, real = at + 3 * width * width, real + 3 * width
-        for row in range(count):
-            attend(wide[row], slots, layer, chosen[row], positions[row], narrow[row], scores, normed)
-            scales[row] = to_integers(normed, integers[row])
-        multiply(matrices[at : at + width * width], reals[real : real + width], integers, scales, narrow)
-        at, real = at + width * width, real + width
-        for row in range(count):
-            add(x[row], narrow[row])
-            normalise(x[row], reals[real : real + width], normed)
-            scales[row] = to_integers(normed, integers[row])
-        real += width
-        multiply(matrices[at : at + fed * width], reals[real : real + fed], integers, scales, hidden)
-        at, real = at + fed * width, real + fed
-        for row in range(count):
-            for i in range(fed):
-                hidden[row, i] = gelu(hidden[row, i])
-            scales[row] = to_integers(hidden[row], fed_integers[row])
-        multiply(matrices[at : at + fed * width], reals[real : real + width], fed_integers, scales, narrow)
-        at, real = at + fed * width, real + width
-        for row in range(count):
-            add(x[row], narrow[row])
+        values, reals = weights.values[at:], weights.reals[real:]
+        add_attention(values, reals, slots, layer, chosen, positions, room, x)
+        add_feed_forward(values[4 * width * width :], reals[5 * width :], room, x)
+        at, real = at + 4 * width * width + 2 * fed * width, real + 7 * width + fed
     for row in range(count):
-        normalise(x[row], reals[real : real + width], slots.states[chosen[row]])
+        normalise(x[row], weights.reals[real : real + width], slots.states[chosen[row]])
 
 
 @inner
@@ -627,7 +786,7 @@ def weights_of(model: StepModel) -> Weights:
 
 
 def _kept_on_disk(function):
-    """Compiled at the first call of all, and kept beside this file or in the user's cache folder; where neither can be
+    """Compiled when it is made ready, and kept beside its file or in the user's cache folder; where neither can be
     written, compiled once a process."""
     try:
         return numba.njit(cache=True, **OPTIONS)(function)
@@ -635,12 +794,24 @@ def _kept_on_disk(function):
         return numba.njit(**OPTIONS)(function)
 
 
+def _made_ready(dispatcher, given):
+    """Compiled for what is given, or taken from the disk; what is wrong there costs no more than compiling again."""
+    try:
+        dispatcher.compile(tuple(numba.typeof(each) for each in given))
+    except Exception:  # the disk is full, or what it keeps is damaged: pickles, which may then raise anything
+        if not dispatcher.signatures:
+            with suppress(OSError):
+                dispatcher.recompile()  # nothing yet: it only forgets what is kept, for the next process
+            return numba.njit(**OPTIONS)(dispatcher.py_func)
+    return dispatcher
+
+
 _compiled = _kept_on_disk(step)
 
 
 def compiled_step(*given: Weights | Slots | np.ndarray) -> None:
     """`step`, compiled at the first call."""
-    try:
-        _compiled(*given)
-    except OSError:  # the disk is full: what was compiled is not kept, and has not been run
-        _compiled(*given)
+    global _compiled
+    if not _compiled.signatures:
+        _compiled = _made_ready(_compiled, given)
+    _compiled(*given)

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -34,6 +35,15 @@ class _Row:
     known: int = 0
 
 
+def _kernels() -> ModuleType | None:
+    """None where numba is missing."""
+    try:
+        from audiolm.lm import kernels
+    except (ImportError, OSError):  # OSError: LLVM's library is there and cannot be loaded
+        return None
+    return kernels
+
+
 class SlotBatch:
     """Decodes up to `num_slots` rows of a StageModel together, a step of every row that can take one at a time.
 
@@ -44,11 +54,12 @@ class SlotBatch:
     `max_steps`: prompt and new steps of a row; `num_condition`: its condition steps, where the layout reads those as
     positions of their own. `dtype`: as `StepModel`.
 
-    On a CPU a depth layout's step with int8 weights is one function, on one thread (`audiolm.lm.kernels`; where numba
-    is missing, torch's operations as elsewhere). With `compiled` the body is compiled by torch instead, at the first
-    step (some 30 s, and a C++ compiler on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots
-    and all places of the cache at every step, so that shapes never change. The CUDA path has been run on no CUDA device
-    yet: what is known of it is that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
+    On a CPU a depth layout's step with int8 weights is one function, on one thread, with keys and values of 16 bits
+    (`audiolm.lm.kernels`; where numba is missing, torch's operations as elsewhere). With `compiled` the body is
+    compiled by torch instead, at the first step (some 30 s, and a C++ compiler on a CPU), on CUDA into a graph; that,
+    and any device but a CPU, takes all slots and all places of the cache at every step, so that shapes never change.
+    The CUDA path has been run on no CUDA device yet: what is known of it is that its arithmetic, in bfloat16 and
+    compiled, was compared on a CPU.
     """
 
     def __init__(
@@ -71,15 +82,17 @@ class SlotBatch:
                 self._body_step = torch.compile(self._body_step, fullgraph=True, dynamic=False, mode=mode)
             rows = num_slots if self._steps.packed else -(-num_slots // EXACT_ROWS) * EXACT_ROWS
             positions = model.layout.num_positions(max_steps, 0 if self._depth else num_condition) + 1
-            self._allocate(rows, positions)
-            self._kernel = None if self._static or not (self._depth and self._steps.packed) else self._load_kernel()
+            kernels = _kernels() if self._depth and self._steps.packed and not self._static else None
+            self._allocate(rows, positions, None if kernels is None else kernels.KEPT_AS)
+            self._kernel = None if kernels is None else self._compiled_step(kernels)
         self._free = list(range(num_slots))
         self._rows: dict[int, _Row] = {}
 
-    def _allocate(self, rows: int, positions: int) -> None:
+    def _allocate(self, rows: int, positions: int, cached: torch.dtype | None) -> None:
+        """`cached`: of keys and values, where it is not the weights'."""
         steps, width = self._steps, self.model.config.transformer.width
         inputs = steps.inputs
-        self._cache = steps.body.init_cache(rows, positions)
+        self._cache = steps.body.init_cache(rows, positions, cached)
         self._rotary = steps.body.rotary(positions)
         self._sampling = RowSampling(rows, len(self.model.config.levels), inputs.device)
         self._index = torch.arange(rows, device=inputs.device)
@@ -87,19 +100,17 @@ class SlotBatch:
         self._states = inputs.new_zeros(rows, width)
         self._known = None if steps.mixer is None else inputs.new_zeros(rows, self.max_steps + steps.stride, width)
 
-    def _load_kernel(self) -> Callable[..., None] | None:
+    def _compiled_step(self, kernels: ModuleType) -> Callable[..., None]:
         """A function of unread slots, their positions and condition steps, ready slots, their uniform numbers and
-        where the tokens go; None where numba is missing. What it works on is shared with this object's tensors."""
-        try:
-            from audiolm.lm import kernels
-        except (ImportError, OSError):  # OSError: LLVM's library is there and cannot be loaded
-            return None
+        where the tokens go. What it works on is shared with this object's tensors."""
         positions, width = self._rotary[0].shape[0], self._states.shape[1]
         angles = rotary_angles(torch.arange(positions), self._steps.body.head_width)
         known = self._states.new_zeros(self.num_slots, 0, width) if self._known is None else self._known
         levels = self.model.config.levels
         logits = self._states.new_zeros(len(levels), self.num_slots, max(levels))
-        kept = (*angles, self._cache.whole.flatten(4), self._inputs, self._states, known)
+        cache = self._cache.whole.flatten(4)
+        cache = cache.view(torch.int16) if cache.dtype == torch.float16 else cache
+        kept = (*angles, cache, self._inputs, self._states, known)
         kept += (self._sampling.block, self._sampling.settings, logits)
         slots = kernels.Slots(*(each.numpy() for each in kept), self._cache.window)
         return partial(kernels.compiled_step, kernels.weights_of(self._steps), slots)

@@ -24,12 +24,19 @@ class SlotCache:
     window: int
 
     @classmethod
-    def allocate(cls, num_layers: int, shape: tuple[int, int, int, int], window: int | None, like: Tensor) -> SlotCache:
-        """shape = (B, H, positions a row may have, D / H); dtype and device are those of `like`."""
+    def allocate(
+        cls,
+        num_layers: int,
+        shape: tuple[int, int, int, int],
+        window: int | None,
+        like: Tensor,
+        dtype: torch.dtype | None = None,
+    ) -> SlotCache:
+        """shape = (B, H, positions a row may have, D / H); the device, and dtype where none is given, are `like`'s."""
         batch, heads, positions, width = shape
         kept = positions if window is None else min(positions, window)
         places = -(-kept // BLOCK) * BLOCK
-        whole = like.new_zeros(num_layers, 2, batch, places, heads, width)
+        whole = like.new_zeros(num_layers, 2, batch, places, heads, width, dtype=dtype)
         return cls(whole, positions if window is None else window)
 
     @property

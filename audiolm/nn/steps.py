@@ -66,10 +66,10 @@ class BodySteps:
     def matrices(self) -> list[Matrix]:
         return [each for block in self.blocks for each in (block.qkv, block.out, block.feed_in, block.feed_out)]
 
-    def init_cache(self, num_rows: int, num_positions: int) -> SlotCache:
-        """For rows of at most `num_positions` positions (of which only `window` are kept)."""
+    def init_cache(self, num_rows: int, num_positions: int, dtype: torch.dtype | None = None) -> SlotCache:
+        """For rows of at most `num_positions` positions, of which only `window` are kept; `dtype`: or the weights'."""
         shape = (num_rows, self.config.num_heads, num_positions, self.head_width)
-        return SlotCache.allocate(self.config.num_layers, shape, self.window, self.norm)
+        return SlotCache.allocate(self.config.num_layers, shape, self.window, self.norm, dtype)
 
     def rotary(self, num_positions: int) -> tuple[Tensor, Tensor]:
         """Factors by position, [P, 3, 1, D / H]: of queries, of keys, and 1 and 0 for values, which are not turned."""

@@ -1,8 +1,15 @@
 """The compiled step of packed weights against its slow twins."""
 
+import importlib
+import pickle
+import sys
+from pathlib import Path
+
 import numba
+import numpy as np
 import pytest
 import torch
+from numba.core.caching import IndexDataCacheFile
 
 from audiolm.checkpoints import registry
 from audiolm.config import SamplingConfig
@@ -30,11 +37,8 @@ def last_logits(batch, row):
     return [each[row, :size] for each, size in zip(all_levels, batch.model.config.levels, strict=True)]
 
 
-@pytest.mark.parametrize("crop_s", [None, 0.4, 1.28])  # 1.28 s: a window of the 64 places that the cache then has
-@pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
-def test_logits_are_nearly_those_of_the_uncached_model(stage, crop_s):
-    """What is known of a condition still comes through bfloat16."""
-    model = wide_model(stage, crop_s)
+def differences(model):
+    """Of three rows' logits from the uncached model's, at each level; they begin after 0, 1 and 7 steps."""
     prompt, condition = random_steps(model, 3, NUM_STEPS + 7)
     batch = SlotBatch(model, 3, NUM_STEPS + 7)
     lengths, made, found = (0, 1, 7), [], []
@@ -51,9 +55,28 @@ def test_logits_are_nearly_those_of_the_uncached_model(stage, crop_s):
         with torch.inference_mode():
             expected = model.logits(whole, known, tables)
         for level, each in enumerate(expected):
-            ours = torch.stack([step[row][level] for step in found])
             assert each[0, length:].std() > 0.5
-            assert (ours - each[0, length:]).abs().max() < (0.005 if condition is None else 0.05)
+            yield torch.stack([step[row][level] for step in found]) - each[0, length:]
+
+
+@pytest.mark.parametrize("crop_s", [None, 0.4, 1.28])  # 1.28 s: a window of the 64 places that the cache then has
+@pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
+def test_logits_are_nearly_those_of_the_uncached_model(stage, crop_s):
+    """What is known of a condition still comes through bfloat16."""
+    limit = 0.005 if stage == "semantic" else 0.05
+    assert all(each.abs().max() < limit for each in differences(wide_model(stage, crop_s)))
+
+
+@pytest.mark.parametrize("num_heads", [4, 8, 16])
+def test_heads_may_be_narrower_than_a_vector_or_no_whole_number_of_them(num_heads):
+    model = wide_model("semantic", width=96, num_heads=num_heads)
+    assert all(each.abs().max() < 0.005 for each in differences(model))
+
+
+@pytest.mark.long
+def test_processors_without_float16_keep_float32(monkeypatch):
+    monkeypatch.setattr(kernels, "KEPT_AS", torch.float32)
+    assert all(each.abs().max() < 0.0005 for each in differences(wide_model("semantic", 0.4)))
 
 
 SETTINGS = [
@@ -127,14 +150,47 @@ def test_what_cannot_be_kept_on_disk_is_compiled_all_the_same(monkeypatch):
     assert kernels._kept_on_disk(lambda: 3)() == 3
 
 
-def test_a_full_disk_fails_no_step(monkeypatch):
-    calls = []
+@pytest.fixture
+def one_more(tmp_path, monkeypatch):
+    """A function of a file of its own, which adds one."""
+    (tmp_path / "one_more.py").write_text("def one_more(numbers):\n    numbers[0] += 1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "one_more", raising=False)
+    return importlib.import_module("one_more").one_more
 
-    def first_call_fails(given):
-        calls.append(given)
-        if len(calls) == 1:
-            raise OSError("No space left on device")
 
-    monkeypatch.setattr(kernels, "_compiled", first_call_fails)
-    kernels.compiled_step("given")
-    assert calls == ["given", "given"]
+def called(monkeypatch, function):
+    """What a new process has of `function`, once called."""
+    monkeypatch.setattr(kernels, "_compiled", kernels._kept_on_disk(function))
+    numbers = np.zeros(1)
+    kernels.compiled_step(numbers)
+    assert numbers[0] == 1
+    return kernels._compiled.stats
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) * 2 // 3],
+    "garbage": lambda content: bytes(range(256)) * 8,
+    "another pickle": lambda content: pickle.dumps("numba"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_damaged_files_on_disk_fail_no_step_and_are_made_anew(monkeypatch, one_more, ending, damage):
+    kept_at = Path(called(monkeypatch, one_more).cache_path)
+    assert called(monkeypatch, one_more).cache_hits
+    (path,) = kept_at.glob(f"*one_more*.{ending}")
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    assert not called(monkeypatch, one_more).cache_hits
+    called(monkeypatch, one_more)
+    assert called(monkeypatch, one_more).cache_hits
+
+
+def test_a_full_disk_fails_no_step(monkeypatch, one_more):
+    def fails(*given):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "save", fails)
+    assert called(monkeypatch, one_more).cache_path  # where it would be kept: not compiled once more
