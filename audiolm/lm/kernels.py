@@ -59,6 +59,7 @@ NUMBER = ir.IntType(32)
 PLACES = 8  # of the cache that are looked at side by side, and divide what it is allotted in
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+AS_WRITTEN = ("nsz",)  # of what one row and four must round alike; numba would add the flags above where there are none
 inner = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
 
 
@@ -225,10 +226,11 @@ def _products_of(rows):
         four_steps = builder.load(_vector_at(builder, steps, output, 4), align=4)
         for each, here in enumerate(rows_here):
             exact = _four_sums(builder, totals[4 * each : 4 * each + 4])
-            scaled = builder.fmul(_repeated(builder, scales, here, 4), four_steps)
-            product = builder.fmul(builder.sitofp(exact, four_steps.type), scaled)
+            scaled = builder.fmul(_repeated(builder, scales, here, 4), four_steps, flags=AS_WRITTEN)
+            product = builder.fmul(builder.sitofp(exact, four_steps.type), scaled, flags=AS_WRITTEN)
             place = _vector_at(builder, out, builder.add(builder.mul(outputs, here), output), 4)
-            builder.store(builder.fadd(builder.load(place, align=4), product), place, align=4)
+            total = builder.fadd(builder.load(place, align=4), product, flags=AS_WRITTEN)
+            builder.store(total, place, align=4)
         return context.get_dummy_value()
 
     @intrinsic

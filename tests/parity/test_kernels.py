@@ -73,6 +73,26 @@ def test_heads_may_be_narrower_than_a_vector_or_no_whole_number_of_them(num_head
     assert all(each.abs().max() < 0.005 for each in differences(model))
 
 
+@pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
+def test_a_row_has_the_same_bits_alone_and_beside_others(stage):
+    """Rows are multiplied by fours, twos and ones: seven take all three."""
+    model = wide_model(stage)
+    prompt, condition = random_steps(model, 7, 40)
+
+    def logits(rows):
+        batch = SlotBatch(model, 7, 40)
+        for row in rows:
+            joined(batch, prompt[row, :9], None if condition is None else condition[row], row, 20)
+        for _ in range(20):
+            batch.step()
+            yield [last_logits(batch, place) for place in range(len(rows))]
+
+    together = list(logits(range(7)))
+    for row in range(7):
+        for step, (alone,) in enumerate(logits([row])):
+            assert all(map(torch.equal, alone, together[step][row]))
+
+
 @pytest.mark.long
 def test_processors_without_float16_keep_float32(monkeypatch):
     monkeypatch.setattr(kernels, "KEPT_AS", torch.float32)
