@@ -14,7 +14,14 @@ from audiolm.audio.spectra import log_mel
 from audiolm.config import SAMPLE_RATE_HZ, DetectorConfig
 from audiolm.detector.ear import Ear
 from audiolm.detector.scope import scope_distances
-from audiolm.detector.verdict import Verdict, after_boundary, make_verdict, probability_of, withheld_reason
+from audiolm.detector.verdict import (
+    Verdict,
+    after_boundary,
+    is_judged_after,
+    make_verdict,
+    probability_of,
+    withheld_reason,
+)
 from audiolm.errors import ConfigError
 from audiolm.streams import Waveform
 
@@ -172,15 +179,16 @@ class Detector(nn.Module):
     def judge(self, waveform: Waveform) -> Verdict:
         """The calibrated verdict on a recording of any rate and length.
 
-        Where an original seems to become generated, what comes after is judged. The verdict is withheld, with the
-        reason, for what the detector was not measured on or errs on too often: too short, near silent, clipped, not
-        finite, far from what it was calibrated on; and by a detector that has no error rates.
+        Where an original seems to become generated, what comes after is judged, if it is long enough. The verdict is
+        withheld, with the reason, for what the detector was not measured on or errs on too often: too short, near
+        silent, clipped, not finite, far from what it was calibrated on; and by a detector that has no error rates.
         """
         samples = _at_model_rate(waveform)
         whole = self._judge(samples)
-        if whole.boundary_s is None:
+        boundary_s, calibration = whole.boundary_s, self.config.calibration
+        if boundary_s is None or not is_judged_after(calibration, boundary_s, samples.shape[0] / SAMPLE_RATE_HZ):
             return whole
-        return after_boundary(whole, self._judge(samples[round(whole.boundary_s * SAMPLE_RATE_HZ) :]))
+        return after_boundary(whole, self._judge(samples[round(boundary_s * SAMPLE_RATE_HZ) :]))
 
     def _judge(self, samples: Tensor) -> Verdict:
         """samples [T] at 16 kHz, as one."""

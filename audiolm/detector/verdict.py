@@ -18,10 +18,10 @@ MIN_SOUND_S = 0.5
 MAX_CLIPPED_SHARE = 0.01
 MAX_WRONG_RATE = 0.014  # of the answers given to held-out clips of a length, for such clips to be answered: the paper's
 LEAST_PROBABILITY = 1e-9  # of a segment, so that its log odds are finite
-LARGEST_ODDS = 4.0  # log odds
+LARGEST_ODDS = 2.0  # log odds
 SEGMENTS_SEEN = 4
 MIN_SIDE = 4  # segments on either side of a boundary
-MIN_EVIDENCE = 2.0  # nats
+MIN_EVIDENCE = 1.0  # nats
 
 _WINDOW = SAMPLE_RATE_HZ // 20
 
@@ -38,8 +38,9 @@ class Verdict:
     `segment_times_s` (centres), are each of half a second: read their course, not their values.
 
     `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
-    place where an original becomes generated, None where the whole is of one kind or what lies after it is too short to
-    be judged; else that was judged, and label, probability, error rates and reason are its own. `scope_distance` says
+    place where an original becomes generated, None where the whole is of one kind. What lies after it was judged, and
+    label, probability, error rates and reason are its own, where it is long enough; else they are the whole's, and
+    there is no boundary in what is called original. `scope_distance` says
     how far the clip lies from those that the detector was calibrated on, None where that was not measured.
     """
 
@@ -77,8 +78,12 @@ def make_verdict(
     segments = torch.sigmoid(calibration.segment_scale * segment_logits.double() + calibration.segment_bias)
     probability = None if reason else float(probability_of(calibration, torch.tensor(clip_logit)))
     measured = calibration.rates_of(duration_s) or next(iter(calibration.by_length), None)
+    label = "withheld" if probability is None else label_of(calibration, probability)
+    boundary_s = None if reason else boundary_of(torch.logit(segments, LEAST_PROBABILITY))
+    if boundary_s is not None and label == "original" and not is_judged_after(calibration, boundary_s, duration_s):
+        boundary_s = None
     return Verdict(
-        label="withheld" if probability is None else label_of(calibration, probability),
+        label=label,
         probability=probability,
         threshold=calibration.threshold,
         false_positive_rate=measured and measured.false_positive_rate,
@@ -88,7 +93,7 @@ def make_verdict(
         reason=reason,
         segment_times_s=() if reason else tuple(SEGMENT_S * n for n in range(segments.shape[0])),
         segment_probabilities=() if reason else tuple(segments.tolist()),
-        boundary_s=None if reason else _named_boundary(calibration, duration_s, segments),
+        boundary_s=boundary_s,
         scope_distance=scope_distance,
         measured_s=measured and measured.seconds,
     )
@@ -114,12 +119,10 @@ def probability_of(calibration: DetectorCalibration, logits: Tensor) -> Tensor:
     return torch.sigmoid(calibration.scale * logits.double() + calibration.bias)
 
 
-def _named_boundary(calibration: DetectorCalibration, duration_s: float, segments: Tensor) -> float | None:
-    """The boundary in segment probabilities [N], None where what lies after it is shorter than what is answered."""
-    boundary_s, least_s = boundary_of(torch.logit(segments, LEAST_PROBABILITY)), shortest_answered_s(calibration)
-    if boundary_s is None or least_s is None or duration_s - boundary_s < least_s:
-        return None
-    return boundary_s
+def is_judged_after(calibration: DetectorCalibration, boundary_s: float, duration_s: float) -> bool:
+    """Whether what lies after a boundary is long enough to be judged by itself."""
+    least_s = shortest_answered_s(calibration)
+    return least_s is not None and duration_s - boundary_s >= least_s
 
 
 def boundary_of(log_odds: Tensor) -> float | None:

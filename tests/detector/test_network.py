@@ -247,7 +247,7 @@ def test_after_a_boundary_what_follows_is_judged():
 
 
 @pytest.mark.parametrize(("num_after", "named"), [(24_000, False), (60_000, False), (64_000, True)])
-def test_a_boundary_with_too_little_after_it_to_be_judged_is_not_named(num_after, named):
+def test_what_is_called_original_has_no_boundary_with_too_little_after_it_to_be_judged(num_after, named):
     quiet, loud = torch.full((56_000,), 0.1), torch.full((num_after,), 0.2)
     quiet[::2] *= -1
     loud[::2] *= -1
