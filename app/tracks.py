@@ -48,7 +48,7 @@ def in_words(waveform: Waveform, verdict: Verdict, with_saliency: bool, name: st
         least, most = (f"{scores[n]:.0%} at {verdict.segment_times_s[n]:.1f} s" for n in (low, high))
         sentences.append(f"Score over time: least {least}, most {most}")
     if verdict.boundary_s is not None:
-        sentences.append(f"Likely boundary at {verdict.boundary_s:.1f} s")
+        sentences.append(f"{verdict.boundary_name.capitalize()} at {verdict.boundary_s:.1f} s")
     return ". ".join(sentences)
 
 
@@ -57,10 +57,8 @@ def _caption(verdict: Verdict) -> str:
         return "No score over time: the verdict is withheld."
     if verdict.boundary_s is None:
         return f"No boundary: all of it, or all but an end too short to judge, seems to be of one kind. {COURSE_NOTE}"
-    return (
-        f"<strong>Likely boundary at {verdict.boundary_s:.1f} s</strong>: it sounds original before, generated after. "
-        f"{COURSE_NOTE}"
-    )
+    place = f"{verdict.boundary_name.capitalize()} at {verdict.boundary_s:.1f} s"
+    return f"<strong>{place}</strong>: it sounds original before, generated after. {COURSE_NOTE}"
 
 
 def _course(verdict: Verdict, duration_s: float) -> str:

@@ -60,6 +60,11 @@ class Verdict:
     scope_distance: float | None = None
     measured_s: float | None = None
 
+    @property
+    def boundary_name(self) -> str:
+        """How sure it is that the clip becomes generated there, in words."""
+        return "likely boundary" if self.label == "generated" else "possible boundary"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         values = dataclasses.asdict(self)

@@ -98,7 +98,7 @@ def score_figure(waveform: Waveform, verdict: Verdict, saliency: Tensor | None =
     if verdict.boundary_s is not None:
         _write(
             axes[0],
-            f"likely boundary {verdict.boundary_s:.1f} s",
+            f"{verdict.boundary_name} {verdict.boundary_s:.1f} s",
             (verdict.boundary_s, 1.0),
             (0, 3),
             "center",

@@ -163,6 +163,9 @@ def test_the_boundary_lies_at_its_time_in_spectrogram_and_course_and_is_told_in_
     alt = re.search(r'alt="([^"]+)"', html)[1]
     assert alt.startswith("Mel spectrogram of the clip, 2.0 s, coloured")
     assert "least 5% at 0.5 s, most 97% at 1.5 s. Likely boundary at 1.2 s" in alt
+    html = track_html(one.waveform, replace(one.verdict, label="uncertain"), one.saliency, "the clip")
+    assert "Possible boundary at 1.2 s" in html
+    assert "Likely" not in html
 
 
 def test_the_course_of_the_score_is_drawn_in_seconds_with_its_threshold():
