@@ -58,7 +58,8 @@ def _caption(verdict: Verdict) -> str:
     if verdict.boundary_s is None:
         return f"No boundary: all of it, or all but an end too short to judge, seems to be of one kind. {COURSE_NOTE}"
     place = f"{verdict.boundary_name.capitalize()} at {verdict.boundary_s:.1f} s"
-    return f"<strong>{place}</strong>: it sounds original before, generated after. {COURSE_NOTE}"
+    sounds = "sounds" if verdict.label == "generated" else "may be"
+    return f"<strong>{place}</strong>: it {sounds} original before, generated after. {COURSE_NOTE}"
 
 
 def _course(verdict: Verdict, duration_s: float) -> str:

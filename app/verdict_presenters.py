@@ -44,15 +44,14 @@ def verdict_html(verdict: Verdict | None) -> str:
 
 
 def headline(verdict: Verdict) -> str:
-    """ "Generated, 97 %", "Original, 99 %" (the probability of what is said), "Generated from 3.1 s on, 97 %" (of what
-    comes after the likely boundary, or of the whole where that is too short), "Uncertain, 55 % generated", "Withheld:
-    too short …"."""
+    """ "Generated, 97 %", "Original, 99 %" (the probability of what is said), "Generated from 3.1 s on, 97 %" (what
+    comes after the likely boundary was judged), "Uncertain, 55 % generated", "Withheld: too short …"."""
     probability = verdict.probability
     if probability is None:
         return f"Withheld: {verdict.reason}"
+    part = f" from {verdict.judged_from_s:.1f} s on" if verdict.judged_from_s else ""
     if verdict.label == "uncertain":
-        return f"Uncertain, {percent(probability)} generated"
-    part = "" if verdict.boundary_s is None else f" from {verdict.boundary_s:.1f} s on"
+        return f"Uncertain{part}, {percent(probability)} generated"
     sure = probability if verdict.label == "generated" else 1 - probability
     return f"{verdict.label.capitalize()}{part}, {percent(sure)}"
 

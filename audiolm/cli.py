@@ -315,7 +315,7 @@ def _sentence(verdict: Verdict) -> str:
     if verdict.probability is None:
         return f"detector: {verdict.label} ({verdict.reason})"
     positives, negatives = _percent(verdict.false_positive_rate), _percent(verdict.false_negative_rate)
-    part = "" if verdict.boundary_s is None else f" from {verdict.boundary_s:.1f} s on"
+    part = f" from {verdict.judged_from_s:.1f} s on" if verdict.judged_from_s else ""
     return (
         f"detector: {verdict.label}{part}, {verdict.probability:.2f} against a threshold of {verdict.threshold:.2f} "
         f"(errs on {positives} of originals, {negatives} of generated; {verdict.scope})"

@@ -133,7 +133,7 @@ def follow(
 
     Every update repeats what the ones before showed. Gradio sends differences, and its client works them into the very
     object that the page was given: where a component is left out, its value is taken from a page too busy to have
-    shown it yet. What is repeated costs nothing on the way.
+    shown it yet. What is repeated is sent again with the last message alone.
     """
     status, shown = _Status(stages), {}
 

@@ -38,10 +38,10 @@ class Verdict:
     `segment_times_s` (centres), are each of half a second: read their course, not their values.
 
     `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
-    place where an original becomes generated, None where the whole is of one kind. What lies after it was judged, and
-    label, probability, error rates and reason are its own, where it is long enough; else they are the whole's, and
-    there is no boundary in what is called original. `scope_distance` says
-    how far the clip lies from those that the detector was calibrated on, None where that was not measured.
+    place where an original becomes generated, None where the whole is of one kind. If what lies after it is long
+    enough, that alone was judged (`judged_from_s`), and label, probability, error rates and reason are its own; else
+    they are the whole's, and there is no boundary in what is called original. `scope_distance` says how far the clip
+    lies from those that the detector was calibrated on, None where that was not measured.
     """
 
     label: str
@@ -59,6 +59,7 @@ class Verdict:
     boundary_s: float | None = None
     scope_distance: float | None = None
     measured_s: float | None = None
+    judged_from_s: float = 0.0
 
     @property
     def boundary_name(self) -> str:
@@ -116,6 +117,7 @@ def after_boundary(whole: Verdict, part: Verdict) -> Verdict:
         return whole
     reason = part.reason and f"after the likely boundary at {whole.boundary_s:.1f} s: {part.reason}"
     kept = {name: getattr(whole, name) for name in ("segment_times_s", "segment_probabilities", "boundary_s")}
+    kept["judged_from_s"] = whole.boundary_s
     return dataclasses.replace(part, reason=reason, **({} if reason else kept))
 
 

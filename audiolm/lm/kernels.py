@@ -31,6 +31,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from audiolm.lm.steps import StepModel
+from audiolm.nn.cache import LARGEST_FLOAT16
 from audiolm.nn.packing import PackedMatrix
 
 LARGEST_INTEGER = 32767.0
@@ -460,7 +461,7 @@ def attend(qkv, slots, layer, slot, position, queries, scores, out):
     turn(qkv[width : 2 * width], cosines, sines, out)
     for i in range(width):
         queries[i] /= np.sqrt(np.float32(width // heads))
-        keys[own, i], values[own, i] = _kept(keys, out[i]), _kept(values, qkv[2 * width + i])
+        keys[own, i], values[own, i] = _kept(keys, limited(out[i])), _kept(values, limited(qkv[2 * width + i]))
         out[i] = np.float32(0.0)
     seen = min(-(-(position + 1) // PLACES) * PLACES, places)
     for place in range(0, seen, PLACES):
@@ -476,6 +477,12 @@ def attend(qkv, slots, layer, slot, position, queries, scores, out):
     for head in range(heads):
         for i in range(head * (width // heads), (head + 1) * (width // heads)):
             out[i] *= queries[head]
+
+
+@inner
+def limited(x):
+    """A number that float16 has: an infinity in the cache would outlive its row, since no share of it is 0."""
+    return min(max(x, np.float32(-LARGEST_FLOAT16)), np.float32(LARGEST_FLOAT16))
 
 
 @inner
@@ -797,7 +804,7 @@ def _kept_on_disk(function):
 
 
 def _made_ready(dispatcher, given):
-    """Compiled for what is given, or taken from the disk; what is wrong there costs no more than compiling again."""
+    """Compiled for what is given, or taken from the disk; what cannot be read there is compiled again."""
     try:
         dispatcher.compile(tuple(numba.typeof(each) for each in given))
     except Exception:  # the disk is full, or what it keeps is damaged: pickles, which may then raise anything

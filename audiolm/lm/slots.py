@@ -55,11 +55,11 @@ class SlotBatch:
     positions of their own. `dtype`: as `StepModel`.
 
     On a CPU a depth layout's step with int8 weights is one function, on one thread, with keys and values of 16 bits
-    (`audiolm.lm.kernels`; where numba is missing, torch's operations as elsewhere). With `compiled` the body is
-    compiled by torch instead, at the first step (some 30 s, and a C++ compiler on a CPU), on CUDA into a graph; that,
-    and any device but a CPU, takes all slots and all places of the cache at every step, so that shapes never change.
-    The CUDA path has been run on no CUDA device yet: what is known of it is that its arithmetic, in bfloat16 and
-    compiled, was compared on a CPU.
+    where the processor has such numbers (`audiolm.lm.kernels`; where numba is missing, torch's operations as
+    elsewhere). With `compiled` the body is compiled by torch instead, at the first step (some 30 s, and a C++ compiler
+    on a CPU), on CUDA into a graph; that, and any device but a CPU, takes all slots and all places of the cache at
+    every step, so that shapes never change. The CUDA path has been run on no CUDA device yet: what is known of it is
+    that its arithmetic, in bfloat16 and compiled, was compared on a CPU.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class SlotBatch:
 
     def bytes_read(self, length: int) -> int:
         """What a step reads when all slots hold rows of `length` positions: the weights once, and every row's cache."""
-        places = self._cache.num_visible(length)
+        places = min(length, self._cache.num_places)
         return self._steps.num_bytes + self._cache.whole[:, :, : self.num_slots, :places].nbytes
 
     # ---- inside

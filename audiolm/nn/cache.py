@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
+LARGEST_FLOAT16 = 65504.0
 """Places are allotted and looked at in whole blocks: on one CPU thread the sum over a row's keys then has the same bits
 however many blocks of masked places follow it."""
+LARGEST_FLOAT16 = 65504.0
 
 
 @dataclass
@@ -48,7 +50,10 @@ class SlotCache:
         count = keys_values[0].shape[2]
         kept = torch.arange(max(0, count - self.num_places), count, device=keys_values[0].device)
         for layer, known in zip(self.whole, keys_values, strict=True):
-            layer[:, slot, kept % self.num_places] = known[:, :, kept].transpose(1, 2).to(layer.dtype)
+            new = known[:, :, kept].transpose(1, 2)
+            if layer.dtype == torch.float16:  # an infinity would outlive its row: no share of it is 0
+                new = new.clamp(-LARGEST_FLOAT16, LARGEST_FLOAT16)
+            layer[:, slot, kept % self.num_places] = new.to(layer.dtype)
 
     def copy(self, source: int, target: int) -> None:
         self.whole[:, :, target] = self.whole[:, :, source]

@@ -38,7 +38,8 @@ def judged(settings, tmp_path_factory) -> Judged:
         (verdict(label="original", probability=0.031), "Original, 97 %"),
         (verdict(label="original", probability=0.0), "Original, over 99 %"),
         (verdict(label="uncertain", probability=0.55), "Uncertain, 55 % generated"),
-        (verdict(probability=0.968, boundary_s=3.125), "Generated from 3.1 s on, 97 %"),
+        (verdict(probability=0.968, boundary_s=3.125, judged_from_s=3.125), "Generated from 3.1 s on, 97 %"),
+        (verdict(probability=0.968, boundary_s=3.125), "Generated, 97 %"),
         (withheld("too short: 0.40 s"), "Withheld: too short: 0.40 s"),
     ],
 )

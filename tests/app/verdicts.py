@@ -34,7 +34,7 @@ def withheld(reason: str = "too short: 0.40 s", **changes) -> Verdict:
 def spliced() -> Verdict:
     """Of 2 s: original at first, then generated."""
     course = {"segment_times_s": (0.0, 0.5, 1.0, 1.5, 2.0), "segment_probabilities": (0.1, 0.05, 0.2, 0.97, 0.9)}
-    return verdict(boundary_s=1.25, **course)
+    return verdict(boundary_s=1.25, judged_from_s=1.25, **course)
 
 
 def heard(one: Verdict) -> Hearing:

@@ -239,6 +239,7 @@ def test_after_a_boundary_what_follows_is_judged():
     spliced = model.judge(Waveform(torch.cat([quiet, loud])))
     assert spliced.boundary_s == pytest.approx(3.5, abs=0.25)
     assert (spliced.label, len(spliced.segment_probabilities)) == ("generated", 35)
+    assert spliced.judged_from_s == spliced.boundary_s
     assert model.judge(Waveform(quiet)).boundary_s is None
     quiet[1] = 0.9
     held = model.judge(Waveform(torch.cat([quiet, loud.abs()])))
@@ -257,6 +258,15 @@ def test_what_is_called_original_has_no_boundary_with_too_little_after_it_to_be_
     assert len(found.segment_probabilities) == (56_000 + num_after) // 4_000 + 1
 
 
+def test_what_is_not_called_original_has_a_boundary_however_little_follows():
+    quiet, loud = torch.full((24_000,), 0.1), torch.full((60_000,), 0.2)
+    quiet[::2] *= -1
+    loud[::2] *= -1
+    found = MostlyOne(calibration=UNRELIABLE_AT_1_S).judge(Waveform(torch.cat([quiet, loud])))
+    assert found.boundary_s == pytest.approx(1.5, abs=0.25)
+    assert (found.label, found.boundary_name, found.judged_from_s) == ("generated", "likely boundary", 0.0)
+
+
 class TwoSounds(Detector):
     """Takes what is louder than 0.15 for generated, and a clip for what most of it is."""
 
@@ -272,3 +282,11 @@ class TwoSounds(Detector):
         segments = torch.where(level > 0.15, 4.0, -4.0)[None]
         early = segments[:, : -(-segments.shape[1] // 3)]
         return [Reading(segments, early.mean(dim=1), segments)]
+
+
+class MostlyOne(TwoSounds):
+    """Takes a clip for what all of it is on the whole."""
+
+    def read(self, views):
+        (reading,) = super().read(views)
+        return [Reading(reading.segments, reading.segments.mean(dim=1), reading.pooled)]

@@ -109,7 +109,7 @@ def visit(loaded: Loaded, recording: Path, seen: Seen, until: float, pause_s: fl
     try:
         client = Client(loaded.url, headers={"Cookie": f"{COOKIE}={new_token()}"}, verbose=False)
     except Exception as error:
-        seen.lost.append(f"did not get in: {error!r}"[:200])
+        seen.lost.append(f"did not get in: {_told(error)}"[:200])
         return
     while True:
         began = time.monotonic()
@@ -121,15 +121,20 @@ def visit(loaded: Loaded, recording: Path, seen: Seen, until: float, pause_s: fl
             assert soundfile.info(files[0]).duration == pytest.approx(4.0, abs=0.1)
             seen.done_s.append(time.monotonic() - began)
         except Exception as error:
-            told = error.response.text if isinstance(error, httpx.HTTPStatusError) else str(error)
-            if BUSY.search(told):
+            if BUSY.search(_told(error)):
                 seen.refused_s.append(time.monotonic() - began)
             else:
-                seen.lost.append(f"{error!r} {told}"[:200])
+                seen.lost.append(_told(error)[:200])
         if time.monotonic() > until:
             break
         time.sleep(random.uniform(0.5, 1.5) * pause_s)
     client.close()
+
+
+def _told(error: Exception) -> str:
+    """With the server's words, where they were read: a file's answer is not."""
+    is_read = isinstance(error, httpx.HTTPStatusError) and error.response.is_stream_consumed
+    return f"{error!r} {error.response.text}" if is_read else repr(error)
 
 
 def all_visit(loaded: Loaded, folder: Path, seconds: float, pause_s: float) -> Seen:

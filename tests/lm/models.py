@@ -39,11 +39,13 @@ def stage_model(stage: str, layout: str, crop_s: float | None = None) -> StageMo
     return model.eval()
 
 
-def wide_model(stage: str, crop_s: float | None = None, width: int = 64, num_heads: int = 2) -> StageModel:
+def wide_model(
+    stage: str, crop_s: float | None = None, width: int = 64, num_heads: int = 2, feed_forward: int = 96
+) -> StageModel:
     """A depth model whose matrices can be int8: all sizes are multiples of 32, and are what a checkpoint stores."""
     torch.manual_seed(0)
     sizes = {"codebook_size": 32, "num_coarse_levels": 2, "num_fine_levels": 3, "num_clusters": 64}
-    transformer = TransformerConfig(width=width, num_layers=2, num_heads=num_heads, feed_forward=96)
+    transformer = TransformerConfig(width=width, num_layers=2, num_heads=num_heads, feed_forward=feed_forward)
     config = default_config(
         stage, "depth", **sizes, feature_dimension=4, depth_width=32, crop_s=crop_s, transformer=transformer
     )

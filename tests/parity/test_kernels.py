@@ -73,10 +73,10 @@ def test_heads_may_be_narrower_than_a_vector_or_no_whole_number_of_them(num_head
     assert all(each.abs().max() < 0.005 for each in differences(model))
 
 
-@pytest.mark.parametrize("stage", ["semantic", "coarse", "fine"])
-def test_a_row_has_the_same_bits_alone_and_beside_others(stage):
-    """Rows are multiplied by fours, twos and ones: seven take all three."""
-    model = wide_model(stage)
+@pytest.mark.parametrize(("stage", "feed_forward"), [("semantic", 1056), ("coarse", 96), ("fine", 96)])
+def test_a_row_has_the_same_bits_alone_and_beside_others(stage, feed_forward):
+    """Rows are multiplied by fours, twos and ones: seven take all three. 1056 columns are added up in two parts."""
+    model = wide_model(stage, feed_forward=feed_forward)
     prompt, condition = random_steps(model, 7, 40)
 
     def logits(rows):
@@ -91,6 +91,30 @@ def test_a_row_has_the_same_bits_alone_and_beside_others(stage):
     for row in range(7):
         for step, (alone,) in enumerate(logits([row])):
             assert all(map(torch.equal, alone, together[step][row]))
+
+
+def test_more_columns_than_are_added_up_at_once_are_all_counted():
+    assert all(each.abs().max() < 0.01 for each in differences(wide_model("semantic", feed_forward=1056)))
+
+
+def test_a_row_that_overflows_float16_leaves_the_next_one_in_its_slot_alone():
+    model = wide_model("semantic")
+    prompt, _ = random_steps(model, 2, 40)
+
+    def logits(batch):
+        slot = joined(batch, prompt[1, :1], None, 1, 3)
+        for _ in range(3):
+            batch.step()
+        return [each.clone() for each in last_logits(batch, 0)], slot
+
+    expected, _ = logits(SlotBatch(model, 1, 40))
+    batch = SlotBatch(model, 1, 40)
+    slot = joined(batch, prompt[0, :9], None, 0, 3)
+    with torch.inference_mode():
+        batch._cache.fill(slot, [torch.full((2, 2, 9, 32), 1e9)] * 2)
+    batch.leave(slot)
+    found, _ = logits(batch)
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.long
