@@ -135,38 +135,38 @@ def follow(
     object that the page was given: where a component is left out, its value is taken from a page too busy to have
     shown it yet. What is repeated is sent again with the last message alone.
     """
-    status, shown = _Status(stages), {}
+    shown: Updates = {}
+    with closing(_updates(controls, events, on_result, cleared, live, audio, stages)) as updates:
+        for update in updates:
+            shown.update(update)
+            yield dict(shown)
 
-    def with_all_before(updates: Updates) -> Updates:
-        shown.update(updates)
-        return dict(shown)
 
+def _updates(
+    controls: RunControls,
+    events: Callable[[], Iterator[Any]],
+    on_result: Callable[[Any], Generator[Updates, None, str]],
+    cleared: Updates,
+    live: Live | None,
+    audio: str | None,
+    stages: Sequence[str],
+) -> Generator[Updates]:
+    """What changes with each update of `follow`."""
+    status = _Status(stages)
     try:
         with closing(events()) as run:
-            yield with_all_before({controls.status: presenters.busy_html("Starting"), **cleared})
+            yield {controls.status: presenters.busy_html("Starting"), **cleared}
             for event in run:
                 if isinstance(event, Course):
                     status.take(event)
                     at_once = live is not None and live.take(event)
                     if at_once or status.due():
-                        yield with_all_before({controls.status: status.html(), **(live.updates() if live else {})})
+                        yield {controls.status: status.html(), **(live.updates() if live else {})}
                 else:
-                    done = yield from _each(on_result(event), with_all_before)
-                    yield with_all_before(controls.at_rest(presenters.notice_html(done, "done")))
+                    done = yield from on_result(event)
+                    yield controls.at_rest(presenters.notice_html(done, "done"))
     except Exception as error:
-        yield with_all_before(controls.at_rest(refusal(error, audio)))
-
-
-def _each(
-    updates: Generator[Updates, None, str], change: Callable[[Updates], Updates]
-) -> Generator[Updates, None, str]:
-    """The generator with each of its updates changed; returns what it returns."""
-    while True:
-        try:
-            update = next(updates)
-        except StopIteration as end:
-            return end.value
-        yield change(update)
+        yield controls.at_rest(refusal(error, audio))
 
 
 class _Status:

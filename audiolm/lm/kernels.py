@@ -25,8 +25,8 @@ import numba
 import numpy as np
 import torch
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba.core import cgutils, types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -43,18 +43,10 @@ CHUNK = 32  # ids whose shares are added up before the one that is drawn is look
 SLICE = 1024  # columns that rows are multiplied with before the next ones: theirs stay in the cache nearest by
 
 
-def _features() -> str:
-    """What numba compiles for, as LLVM writes it; nothing where LLVM does not know."""
-    if numba.config.CPU_FEATURES is not None:
-        return numba.config.CPU_FEATURES
-    try:
-        return get_host_cpu_features().flatten()
-    except RuntimeError:
-        return ""
-
-
-LANES = 16 if "+avx512bw" in _features() else 8  # 32-bit numbers in a vector, which LLVM splits if need be
-HAS_FLOAT16 = "+f16c" in _features() or platform.machine().lower() in ("aarch64", "arm64")
+FEATURES = get_host_cpu_features() if numba.config.CPU_FEATURES is None else numba.config.CPU_FEATURES
+"""What numba compiles for, as LLVM writes it."""
+LANES = 16 if "+avx512bw" in FEATURES else 8  # 32-bit numbers in a vector, which LLVM splits if need be
+HAS_FLOAT16 = "+f16c" in FEATURES or platform.machine().lower() in ("aarch64", "arm64")
 KEPT_AS = torch.float16 if HAS_FLOAT16 else torch.float32  # keys and values
 NUMBER = ir.IntType(32)
 PLACES = 8  # of the cache that are looked at side by side, and divide what it is allotted in
@@ -121,6 +113,16 @@ def _vector_at(builder, array, index, length):
     """A pointer to `length` numbers of an array, from the one at `index` of all on."""
     place = builder.gep(array.data, [index])
     return builder.bitcast(place, ir.VectorType(place.type.pointee, length).as_pointer())
+
+
+def _index(builder, array, row, column):
+    """Where an element of an array [N, D] lies among all."""
+    return builder.add(builder.mul(builder.extract_value(array.shape, 1), row), column)
+
+
+def _following(builder, first, count):
+    """`count` numbers from `first` on."""
+    return [builder.add(first, first.type(each)) for each in range(count)]
 
 
 def _repeated(builder, array, index, length):
@@ -208,10 +210,10 @@ def _products_of(rows):
 
     def totals_of(builder, values, at, x, rows_here, first, last):
         """Four vectors a row, whose numbers add up to its products."""
-        size, width = at.type, builder.extract_value(x.shape, 1)
+        size = at.type
         totals = [cgutils.alloca_once_value(builder, ir.Constant(sums, None)) for _ in range(4 * rows)]
         with cgutils.for_range_slice(builder, first, last, size(2 * LANES), size) as (index, _):
-            own = [widened(builder, x, builder.add(builder.mul(width, each), index)) for each in rows_here]
+            own = [widened(builder, x, _index(builder, x, each, index)) for each in rows_here]
             place = builder.add(at, builder.mul(builder.sub(index, first), size(4)))
             for each in range(4):
                 weight = widened(builder, values, builder.add(place, size(2 * LANES * each)))
@@ -222,14 +224,14 @@ def _products_of(rows):
 
     def generate(context, builder, signature, arguments):
         values, at, x, scales, steps, out, row, output, first, last = _given(context, builder, signature, arguments)
-        rows_here = [builder.add(row, row.type(each)) for each in range(rows)]
-        totals, outputs = totals_of(builder, values, at, x, rows_here, first, last), builder.extract_value(out.shape, 1)
+        rows_here = _following(builder, row, rows)
+        totals = totals_of(builder, values, at, x, rows_here, first, last)
         four_steps = builder.load(_vector_at(builder, steps, output, 4), align=4)
         for each, here in enumerate(rows_here):
             exact = _four_sums(builder, totals[4 * each : 4 * each + 4])
             scaled = builder.fmul(_repeated(builder, scales, here, 4), four_steps, flags=AS_WRITTEN)
             product = builder.fmul(builder.sitofp(exact, four_steps.type), scaled, flags=AS_WRITTEN)
-            place = _vector_at(builder, out, builder.add(builder.mul(outputs, here), output), 4)
+            place = _vector_at(builder, out, _index(builder, out, here, output), 4)
             total = builder.fadd(builder.load(place, align=4), product, flags=AS_WRITTEN)
             builder.store(total, place, align=4)
         return context.get_dummy_value()
@@ -255,19 +257,18 @@ def _score_vectors(typing_context, queries, keys, scores, head, place, start, en
 
     def generate(context, builder, signature, arguments):
         queries, keys, scores, head, place, start, end = _given(context, builder, signature, arguments)
-        size, (width, places) = place.type, (builder.extract_value(each.shape, 1) for each in (keys, scores))
-        firsts = [builder.mul(width, builder.add(place, size(each))) for each in range(PLACES)]
+        size, seen = place.type, _following(builder, place, PLACES)
         nothing = ir.Constant(ir.VectorType(ir.FloatType(), LANES), None)
-        totals = [cgutils.alloca_once_value(builder, nothing) for _ in firsts]
+        totals = [cgutils.alloca_once_value(builder, nothing) for _ in seen]
         with cgutils.for_range_slice(builder, start, end, size(LANES), size) as (index, _):
             query = builder.load(_vector_at(builder, queries, index, LANES), align=4)
-            for total, first in zip(totals, firsts, strict=True):
-                key = _reals_at(builder, keys, builder.add(first, index))
+            for total, each in zip(totals, seen, strict=True):
+                key = _reals_at(builder, keys, _index(builder, keys, each, index))
                 builder.store(_added_product(builder, builder.load(total), query, key), total)
-        first = builder.add(builder.mul(places, head), place)
-        for each in range(0, PLACES, 4):
-            found = _four_sums(builder, [builder.load(total) for total in totals[each : each + 4]])
-            builder.store(found, _vector_at(builder, scores, builder.add(first, size(each)), 4), align=4)
+        for four in range(0, PLACES, 4):
+            found = _four_sums(builder, [builder.load(total) for total in totals[four : four + 4]])
+            target = _vector_at(builder, scores, _index(builder, scores, head, seen[four]), 4)
+            builder.store(found, target, align=4)
         return context.get_dummy_value()
 
     return types.void(queries, keys, scores, *[types.intp] * 4), generate
@@ -279,15 +280,13 @@ def _blend_vectors(typing_context, values, shares, out, head, place, start, end)
 
     def generate(context, builder, signature, arguments):
         values, shares, out, head, place, start, end = _given(context, builder, signature, arguments)
-        size, (width, places) = place.type, (builder.extract_value(each.shape, 1) for each in (values, shares))
-        firsts = [builder.mul(width, builder.add(place, size(each))) for each in range(PLACES)]
-        first_share = builder.add(builder.mul(places, head), place)
-        own = [_repeated(builder, shares, builder.add(first_share, size(each)), LANES) for each in range(PLACES)]
+        size, seen = place.type, _following(builder, place, PLACES)
+        own = [_repeated(builder, shares, _index(builder, shares, head, each), LANES) for each in seen]
         with cgutils.for_range_slice(builder, start, end, size(LANES), size) as (index, _):
             target = _vector_at(builder, out, index, LANES)
             total = builder.load(target, align=4)
-            for share, first in zip(own, firsts, strict=True):
-                value = _reals_at(builder, values, builder.add(first, index))
+            for share, each in zip(own, seen, strict=True):
+                value = _reals_at(builder, values, _index(builder, values, each, index))
                 total = _added_product(builder, total, share, value)
             builder.store(total, target, align=4)
         return context.get_dummy_value()

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 64
-LARGEST_FLOAT16 = 65504.0
 """Places are allotted and looked at in whole blocks: on one CPU thread the sum over a row's keys then has the same bits
 however many blocks of masked places follow it."""
-LARGEST_FLOAT16 = 65504.0
+LARGEST_FLOAT16 = torch.finfo(torch.float16).max
 
 
 @dataclass
