@@ -67,26 +67,26 @@ class Listener:
 
     def _window(self, waveforms: Tensor) -> Tensor:
         """[B, T] -> [B, S, D]."""
-        features = self.semantic.features(waveforms)
-        codes, fit = self._coded(waveforms)
+        with torch.autocast(waveforms.device.type, torch.bfloat16):
+            features = self.semantic.features(waveforms).float()
+            residual = self.codec.encoder(waveforms).mT.float()
+        codes, fit = self._coded(residual)
         semantic, distances = assign(features, self.semantic.centroids)
         num_coarse, num_fine = (len(self.stages[name].config.levels) for name in ("coarse", "fine"))
         coarse, fine = codes[:, :, :num_coarse], codes[:, :, num_coarse : num_coarse + num_fine]
         windows = _Windows.over(codes.shape[1], self.stages["fine"].config.max_steps)
-        with torch.autocast(waveforms.device.type, torch.bfloat16):
-            parts = [
-                self._semantic(semantic),
-                _by_position(self._figures("coarse", coarse, semantic[:, :, None])),
-                _by_position(windows.join(self._figures("fine", windows.cut(fine), windows.cut(coarse)))),
-                _by_position(fit),
-                distances[:, :, None],
-                features,
-            ]
+        parts = [
+            self._semantic(semantic),
+            _by_position(self._figures("coarse", coarse, semantic[:, :, None])),
+            _by_position(windows.join(self._figures("fine", windows.cut(fine), windows.cut(coarse)))),
+            _by_position(fit),
+            distances[:, :, None],
+            features,
+        ]
         return torch.cat(parts, dim=2)
 
-    def _coded(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, T] -> the codec's (codes [B, F, Q], how well they fit [B, F, Q * FIT_FIGURES])."""
-        residual = self.codec.encoder(waveforms).mT.float()
+    def _coded(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """What the codec's encoder says [B, F, D] -> (codes [B, F, Q], how well they fit [B, F, Q * FIT_FIGURES])."""
         codes, figures = [], []
         for codebook in self.codec.codebooks().float():
             gains = residual @ codebook.T - 0.5 * codebook.square().sum(dim=-1)
@@ -111,11 +111,13 @@ class Listener:
 
     def _figures(self, stage: str, targets: Tensor, condition: Tensor | None) -> Tensor:
         """targets [B, N, L] -> [B, N, L * FIGURES] float32. What a stage's tables come to is computed once."""
-        if stage not in self._tables:
-            self._tables[stage] = self.stages[stage].tables()
+        with torch.autocast(targets.device.type, torch.bfloat16):
+            if stage not in self._tables:
+                self._tables[stage] = self.stages[stage].tables()
+            scores = self.stages[stage].logits(targets, condition, self._tables[stage])
         figures = []
-        for level, scores in enumerate(self.stages[stage].logits(targets, condition, self._tables[stage])):
-            log_p = scores.float().log_softmax(dim=-1)
+        for level, of_level in enumerate(scores):
+            log_p = of_level.float().log_softmax(dim=-1)
             own = log_p.gather(-1, targets[..., level, None])
             rank = (log_p > own).sum(dim=-1, dtype=torch.int32) + 1
             figures += [-own[..., 0], -torch.linalg.vecdot(log_p.exp(), log_p), rank.float().log()]
