@@ -67,8 +67,8 @@ class Listener:
 
     def _window(self, waveforms: Tensor) -> Tensor:
         """[B, T] -> [B, S, D]."""
+        features = self.semantic.features(waveforms)
         with torch.autocast(waveforms.device.type, torch.bfloat16):
-            features = self.semantic.features(waveforms).float()
             residual = self.codec.encoder(waveforms).mT.float()
         codes, fit = self._coded(residual)
         semantic, distances = assign(features, self.semantic.centroids)

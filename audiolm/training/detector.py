@@ -48,6 +48,7 @@ BATCH_ROWS = 32
 MASKS = 2
 MASKED_BANDS, MASKED_FRAMES = 10, 40  # at most, of a mask
 LEVEL_SPREAD, FIGURE_SPREAD = 0.15, 0.1  # nats; standard deviations
+LEAST_SPREAD = 0.01  # of a figure: views keep them in half precision, and what rounding moves says nothing
 
 Chosen = Callable[[dict[str, Any]], bool]
 
@@ -297,7 +298,7 @@ def fit_statistics(model: Detector, views: ViewSet) -> None:
     chosen = range(0, len(views.notes), step)
     frames = torch.cat([views.crop(index, 0, views.notes[index]["length"])[1] for index in chosen], dim=1)
     model.ear.mean.copy_(frames.mean(dim=1))
-    model.ear.std.copy_(frames.std(dim=1).clamp_min(1e-3))
+    model.ear.std.copy_(frames.std(dim=1).clamp_min(LEAST_SPREAD))
 
 
 def fit_clip_head(model: Detector, views: ViewSet) -> None:
