@@ -1,9 +1,9 @@
 """`python -m audiolm.training detector-views`: lets the detector's branches hear its pairs, once for all training.
 
-Every clip whole and as it is; for training then, turn by turn, crops of random lengths from random places, most of them
-after a random change (`data.degrading`), a quarter of them over the join of prompt and continuation; for calibration
-short crops, and whole clips after a change; for measuring crops of every short length. Both clips of a pair are cut and
-changed alike.
+Clips whole and as they are (of the training pairs some); for training then, turn by turn, crops of random lengths from
+random places, most of them after a random change (`data.degrading`), a quarter of them over the join of prompt and
+continuation; for calibration short crops, and whole clips after a change; for measuring crops of every short length.
+Both clips of a pair are cut and changed alike.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ CROP_S = (1.5, 2.0, 2.5, 3.5, 4.5, 6.0)  # half a second more than is kept: a ch
 HELD_OUT_CROP_S = (1.0, 2.0, 4.0)
 CUT_SAMPLES = SAMPLE_RATE_HZ // 2  # lengths are multiples of this
 SPLICED_SHARE = 0.25
+WHOLE_EVERY = 2  # of so many batches of training pairs, one is heard whole and as it is beside its crops
 UNCHANGED_EVERY = 4  # of so many batches of crops, one is only cut: away from the codec's own frames
 LEAST_PART_S = 1.0  # of a spliced crop, on either side of the join
 
@@ -135,7 +136,7 @@ def plan(pairs: PairSet, split: str, turns: int, batch_size: int) -> Iterator[Jo
     singles = [
         range(first, min(first + batch_size, pairs.num_unpaired)) for first in range(0, pairs.num_unpaired, batch_size)
     ]
-    yield from (Job(batch, 0, whole) for batch in rows)
+    yield from (Job(batch, 0, whole) for batch in rows[:: WHOLE_EVERY if train else 1])
     generator = torch.Generator().manual_seed(SPLITS.index(split))
     for index, batch in enumerate(singles):
         changed = train and index % 2 == 1

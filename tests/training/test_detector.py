@@ -239,7 +239,7 @@ def test_both_clips_of_a_pair_are_cut_and_changed_alike_and_some_over_the_join(v
     for note in notes:
         if note["kind"] != "unpaired":
             by_place.setdefault((note["turn"], note["row"]), []).append(note)
-    assert len(by_place) == 4 * 12
+    assert len(by_place) == 3 * 12 + 12 // detector_views.WHOLE_EVERY
     for (turn, _), (one, other) in by_place.items():
         assert (one["length"], one["change"]) == (other["length"], other["change"])
         assert {one["kind"], other["kind"]} in ({"generated", "original"}, {"spliced", "original"})
