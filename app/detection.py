@@ -45,7 +45,7 @@ def judge(pipeline: Pipeline, clip: Clip, folder: Path) -> Generator[Progress, N
 def _heard(pipeline: Pipeline, waveform: Waveform, path: Path, comment: str) -> Hearing:
     files.write_wav(path, waveform, comment)
     verdict = pipeline.detect(waveform)
-    saliency = None if verdict.probability is None else pipeline.saliency(waveform)
+    saliency = None if verdict.probability is None else pipeline.saliency(waveform, verdict.judged_from_s)
     return Hearing(waveform, path, verdict, saliency)
 
 

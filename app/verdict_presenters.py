@@ -18,7 +18,10 @@ from audiolm.intervals import wilson_interval
 from audiolm.receipt import Receipt
 from audiolm.watermark import MarkResult
 
-FOUND = "Other software uses this mark too: it says that a machine made some of this sound, not which one."
+FOUND = (
+    "Other software uses this mark too, and it is now and then found where there is none: it speaks for a machine "
+    "having made some of this sound, not for which one."
+)
 NOT_FOUND = "That proves nothing: a sound may never have been marked, or for a few seconds only, or have lost its mark."
 CONTROL = (
     "The recording encoded and decoded by the checkpoint's codec. The detector should hear generation and not the "

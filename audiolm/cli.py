@@ -316,9 +316,11 @@ def _sentence(verdict: Verdict) -> str:
         return f"detector: {verdict.label} ({verdict.reason})"
     positives, negatives = _percent(verdict.false_positive_rate), _percent(verdict.false_negative_rate)
     part = f" from {verdict.judged_from_s:.1f} s on" if verdict.judged_from_s else ""
+    boundary = "" if verdict.boundary_s is None else f"{verdict.boundary_name} at {verdict.boundary_s:.1f} s; "
     return (
         f"detector: {verdict.label}{part}, {verdict.probability:.2f} against a threshold of {verdict.threshold:.2f} "
-        f"(errs on {positives} of originals, {negatives} of generated; {verdict.scope})"
+        f"({boundary}errs on {positives} of {verdict.num_originals:,} originals, {negatives} of "
+        f"{verdict.num_generated:,} generated; {verdict.scope}; detector {verdict.model_sha256[:12]})"
     )
 
 

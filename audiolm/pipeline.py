@@ -230,11 +230,14 @@ class Pipeline:
             verdict = detector.judge(_at_model_rate(waveform))
         return replace(verdict, model_sha256=self._component_hashes()["detector"])
 
-    def saliency(self, waveform: Waveform) -> Tensor:
-        """[mels, frames] over all of it: what speaks for "generated" (positive) and against. Raises as `detect`."""
+    def saliency(self, waveform: Waveform, from_s: float = 0.0) -> Tensor:
+        """[mels, frames] over all of it: what speaks for "generated" (positive) and against, from `from_s` on.
+
+        Raises as `detect`.
+        """
         detector = self._detector()
         with _memory_errors():
-            return detector.saliency(_at_model_rate(waveform))[0]
+            return detector.saliency(_at_model_rate(waveform), from_s)[0]
 
     def check_watermark(self, waveform: Waveform) -> MarkResult:
         """Is there one in it, whichever checkpoint made it? Raises WatermarkError where its package is missing."""

@@ -27,12 +27,11 @@ RIDGE_STEPS = 60
 
 @dataclass(frozen=True)
 class Scored:
-    """What the branches said of N held-out clips: logits [N, K], their length in seconds, labels and groups [N]."""
+    """What the branches said of N held-out clips: logits [N, K], their length in seconds, labels [N]."""
 
     logits: Tensor
     seconds: Tensor
     labels: Tensor
-    groups: tuple[str, ...] = ()
 
 
 def shares(labels: Tensor) -> Tensor:
@@ -139,13 +138,14 @@ def length_rates(calibration: DetectorCalibration, scored: Scored, seconds: floa
     wrong = (probabilities >= calibration.threshold) != labels.bool()
     decided = (probabilities <= calibration.uncertain_low) | (probabilities >= calibration.uncertain_high)
     false_positives, false_negatives = error_rates(probabilities, labels, calibration.threshold)
+    counted = shares(labels)[decided]
     return LengthRates(
         seconds=seconds,
         false_positive_rate=false_positives,
         false_negative_rate=false_negatives,
         num_originals=int((labels == 0).sum()),
         num_generated=int((labels == 1).sum()),
-        wrong_rate=float(wrong[decided].double().mean()) if bool(decided.any()) else 0.0,
+        wrong_rate=float(counted @ wrong[decided].double() / counted.sum()) if bool(decided.any()) else 0.0,
         num_decided=int(decided.sum()),
     )
 

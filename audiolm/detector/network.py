@@ -198,17 +198,22 @@ class Detector(nn.Module):
         readings = self.read(self.view(samples[None].to(self.output.weight.device)))
         segments, clips = (x[0].double().cpu() for x in self.fused(readings, samples.shape[0]))
         distance, limit = None, self.config.scope_limit
-        if limit is not None and (distance := float(self.distances(readings)[0])) > limit:
+        if not bool(torch.isfinite(segments).all() & torch.isfinite(clips)):
+            return make_verdict(calibration, duration_s, torch.zeros(0), 0.0, "the models gave no finite answer")
+        if limit is not None and not (distance := float(self.distances(readings)[0])) <= limit:
             reason = f"unlike what it was measured on: distance {distance:.2f}, at most {limit:.2f} is accepted"
         return make_verdict(calibration, duration_s, segments, float(clips), reason, distance)
 
-    def saliency(self, waveform: Waveform) -> tuple[Tensor, Tensor]:
+    def saliency(self, waveform: Waveform, from_s: float = 0.0) -> tuple[Tensor, Tensor]:
         """What speaks for "generated" (positive) or against it: ([mels, frames], frame times [frames] in seconds).
 
         Gradient of the clip's logit times input, taken from the mean of each band and smoothed. What the ear adds has
-        no place in frequency: it is spread over the bands of a frame by their magnitude. Raises as `logits`.
+        no place in frequency: it is spread over the bands of a frame by their magnitude. What comes before `from_s` is
+        not looked at (`Verdict.judged_from_s`) and is zero. Raises as `logits`.
         """
         samples = _at_model_rate(waveform)[None].to(self.output.weight.device)
+        before = round(from_s * SAMPLE_RATE_HZ) // HOP_SAMPLES
+        samples = samples[:, before * HOP_SAMPLES :]
         with torch.no_grad():
             views = self.view(samples)
         with torch.enable_grad():
@@ -227,6 +232,7 @@ class Detector(nn.Module):
         kernel = (_SMOOTH_MELS, _SMOOTH_FRAMES)
         padding = (_SMOOTH_MELS // 2, _SMOOTH_FRAMES // 2)
         smooth = F.avg_pool2d(picture[None], kernel, stride=1, padding=padding, count_include_pad=False)[0]
+        smooth = F.pad(smooth, (before, 0))
         return smooth.cpu(), torch.arange(smooth.shape[1]) * HOP_SAMPLES / SAMPLE_RATE_HZ
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audiolm.config import SAMPLE_RATE_HZ, DetectorCalibration, DetectorConfig
+from audiolm.config import SAMPLE_RATE_HZ, DetectorCalibration, DetectorConfig, LengthRates
 
 SCOPE = "holds only for audio of these checkpoints"
 SEGMENT_S = 0.25
@@ -17,6 +17,7 @@ SOUND_DB = -60.0  # 50 ms windows above this level, relative to full scale, coun
 MIN_SOUND_S = 0.5
 MAX_CLIPPED_SHARE = 0.01
 MAX_WRONG_RATE = 0.014  # of the answers given to held-out clips of a length, for such clips to be answered: the paper's
+LEAST_DECIDED = 50  # such answers; fewer prove nothing
 LEAST_PROBABILITY = 1e-9  # of a segment, so that its log odds are finite
 LARGEST_ODDS = 2.0  # log odds
 SEGMENTS_SEEN = 4
@@ -33,9 +34,10 @@ class Verdict:
     `probability` is that of "generated", None where the verdict is withheld.
 
     At `threshold` the detector called `false_positive_rate` of `num_originals` held-out originals generated, and missed
-    `false_negative_rate` of `num_generated` generated clips; all had a length of `measured_s`, the clip's own or the
-    next one below that was measured. Segment probabilities, one every 0.25 s at
-    `segment_times_s` (centres), are each of half a second: read their course, not their values.
+    `false_negative_rate` of `num_generated` generated clips; all had a length of `measured_s`, the clip's own, the next
+    one below that was measured, or the shortest; none had been cut at a boundary that the detector named. Segment
+    probabilities, one every 0.25 s at `segment_times_s` (centres), are each of half a second: read their course, not
+    their values.
 
     `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
     place where an original becomes generated, None where the whole is of one kind. If what lies after it is long
@@ -177,8 +179,8 @@ def withheld_reason(samples: Tensor, config: DetectorConfig) -> str:
 
 
 def shortest_answered_s(calibration: DetectorCalibration) -> float | None:
-    """The length from which on too few answers were wrong to matter, None where the longest clips' are too many."""
-    bad = [place for place, rates in enumerate(calibration.by_length) if rates.wrong_rate > MAX_WRONG_RATE]
+    """The length from which on answers were given, and too few wrong to matter; None where the longest clips' fail."""
+    bad = [place for place, rates in enumerate(calibration.by_length) if not _is_reliable(rates)]
     good = calibration.by_length[bad[-1] + 1 if bad else 0 :]
     return good[0].seconds if good else None
 
@@ -191,16 +193,22 @@ def _length_reason(calibration: DetectorCalibration, duration_s: float) -> str:
     needed = "longer ones are judged no better" if from_s is None else f"at least {from_s:g} s are needed"
     if measured is None:
         return f"too short: {duration_s:.2f} s, {needed}"
-    worst = next(
-        rates
-        for rates in calibration.by_length
-        if rates.seconds >= measured.seconds and rates.wrong_rate > MAX_WRONG_RATE
-    )
+    worst = next(r for r in calibration.by_length if r.seconds >= measured.seconds and not _is_reliable(r))
+    if worst.num_decided < LEAST_DECIDED:
+        return (
+            f"hardly ever sure at this length: it answered {worst.num_decided:,} of "
+            f"{worst.num_originals + worst.num_generated:,} held-out clips of {worst.seconds:g} s, at least "
+            f"{LEAST_DECIDED:,} answers prove something; {needed}"
+        )
     return (
         f"not reliable at this length: of its answers to held-out clips of {worst.seconds:g} s, "
         f"{100 * worst.wrong_rate:.1f} % of {worst.num_decided:,} are wrong, at most "
         f"{100 * MAX_WRONG_RATE:g} % are accepted; {needed}"
     )
+
+
+def _is_reliable(rates: LengthRates) -> bool:
+    return rates.num_decided >= LEAST_DECIDED and rates.wrong_rate <= MAX_WRONG_RATE
 
 
 def sounding_s(waveforms: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build(args: argparse.Namespace) -> DetectorTask:
-    """Raises DataError where the folder lacks a split, ConfigError for impossible sizes."""
+    """Raises DataError where the folder lacks a split, ConfigError for impossible sizes, TrainingError where splits
+    share a speaker or piece."""
     made_for = made_for_of(PairSet(args.data, "train"))
     views = {split: ViewSet(args.data, split) for split in SPLITS}
+    _require_disjoint(views)
     config = DetectorConfig(
         num_mels=views["train"].num_mels,
         channels=tuple(args.channels),
@@ -95,6 +98,13 @@ def made_for_of(pairs: PairSet) -> dict[str, str]:
     if lacking := [name for name in MADE_FOR["detector"] if name not in made_for]:
         raise TrainingError(f"the pairs do not say which {', '.join(lacking)} made them; make them again")
     return {name: made_for[name] for name in MADE_FOR["detector"]}
+
+
+def _require_disjoint(views: dict[str, ViewSet]) -> None:
+    groups = {split: {note["group"] for note in of_split.notes} for split, of_split in views.items()}
+    for one, other in combinations(groups, 2):
+        if shared := sorted(groups[one] & groups[other]):
+            raise TrainingError(f"the splits {one} and {other} share speakers or pieces: {', '.join(shared[:5])}")
 
 
 @dataclass(frozen=True)
@@ -181,7 +191,7 @@ class DetectorTask(Task):
         calibration = calibrate(valid, test, float(valid.seconds.max()))
         scale, bias = fit_platt(*segments_of(model, self.views["valid"], is_whole))
         calibration = replace(calibration, segment_scale=scale, segment_bias=bias)
-        distances = scope_distances(pooled, model.scope_mean, model.scope_std, model.scope_map)
+        distances = scope_distances(pooled.to(self.device), model.scope_mean, model.scope_std, model.scope_map).cpu()
         limit = scope_limit(distances[scored.seconds >= (shortest_answered_s(calibration) or 0.0)])
         self.config = replace(model.config, calibration=calibration, scope_limit=limit)
         write_run(folder, self.component, model, self.config, made_for)
@@ -356,8 +366,7 @@ def score(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Scored, Tens
     if not order:
         raise TrainingError("there are no such views; make them with detector-views")
     seconds = torch.tensor([views.notes[index]["length"] / SAMPLE_RATE_HZ for index in order])
-    groups = tuple(views.notes[index]["group"] for index in order)
-    return Scored(torch.cat(logits), seconds, torch.cat(labels), groups), torch.cat(pooled)
+    return Scored(torch.cat(logits), seconds, torch.cat(labels)), torch.cat(pooled)
 
 
 @torch.no_grad()
@@ -386,8 +395,7 @@ def fuse(model: Detector, scored: Scored) -> Scored:
 def of_length(scored: Scored, seconds: float) -> Scored:
     """Those clips alone."""
     chosen = scored.seconds == seconds
-    groups = tuple(group for group, kept in zip(scored.groups, chosen.tolist(), strict=True) if kept)
-    return Scored(scored.logits[chosen], scored.seconds[chosen], scored.labels[chosen], groups)
+    return Scored(scored.logits[chosen], scored.seconds[chosen], scored.labels[chosen])
 
 
 def with_scope(model: Detector, views: ViewSet) -> Detector:

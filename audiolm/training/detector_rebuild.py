@@ -20,14 +20,14 @@ from typing import Any
 
 from audiolm.checkpoints.assemble import assemble
 from audiolm.checkpoints.format import CheckpointInfo, load_run, read_info
-from audiolm.checkpoints.pictures import read_pictures
+from audiolm.checkpoints.pictures import picture_names, read_picture
 from audiolm.errors import TrainingError
 from audiolm.training import detector_data, detector_views
 from audiolm.training.runs import read_state, write_run
 
 SHARES = {"pairs": 0.5, "views": 0.25, "training": 0.25}  # of the minutes; measuring comes on top
 UNJUDGED_ROWS = ("D11", "D13", "F")  # they say nothing of the score's worth
-SECTION = "Detector"
+SECTION, PICTURES = "Detector", "pictures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,11 +69,12 @@ def run(args: argparse.Namespace) -> None:
         options += ["--keep-best", "--average-decay", 0.99, "--seed", args.seed]
         options += ["--threads", args.threads, "--device", args.device]
         _call("audiolm.training", "detector", "--data", pairs, "--out", trained, *options)
+    withhold(trained, [])  # what an earlier run withheld is measured again
     info = _assemble(args, trained, read_info(args.checkpoint).card)
     report = _measure(args, pairs)
     missed = [] if args.keep_scores else missed_rows(report)
     withhold(trained, missed)
-    card = with_section(info.card, SECTION, (args.work / "figures.md").read_text(encoding="utf-8"))
+    card = with_section(info.card, SECTION, _figures(args.work))
     info = _assemble(args, trained, card)
     said = f"missed {', '.join(missed)}: scores are withheld" if missed else "scores are shown"
     print(f"{info.folder}  sha256 {info.sha256[:16]}; {said}")
@@ -125,6 +126,8 @@ def _is_measured(folder: Path) -> bool:
 
 def _assemble(args: argparse.Namespace, trained: Path, card: str) -> CheckpointInfo:
     base = read_info(args.checkpoint)
+    folders = [args.work / PICTURES, base.folder]
+    shown = {name: next((f for f in folders if (f / name).is_file()), base.folder) for name in picture_names(card)}
     return assemble(
         args.out,
         name=base.name,
@@ -133,7 +136,7 @@ def _assemble(args: argparse.Namespace, trained: Path, card: str) -> CheckpointI
         card=card,
         runs={"detector": trained},
         base=args.checkpoint,
-        pictures=read_pictures(base.folder, base.card),
+        pictures={name: read_picture(folder / name) for name, folder in shown.items()},
     )
 
 
@@ -142,10 +145,18 @@ def _measure(args: argparse.Namespace, pairs: Path) -> dict[str, Any]:
     figures = args.work / "figures.json"
     options: list[Any] = ["--checkpoint", args.out, "--pairs", pairs, "--work", args.work, "--json", figures]
     options += ["--markdown", args.work / "figures.md", "--threads", args.threads]
+    options += ["--facts", args.work / "facts.json", "--pictures", args.work / PICTURES]
     for name, folders in (("--data", args.data), ("--other", args.other)):
         options += [name, *folders] if folders else []
     _call("audiolm.evaluation", "detector", *options, *([] if args.items is None else ["--items", args.items]))
     return json.loads(figures.read_text(encoding="utf-8"))
+
+
+def _figures(work: Path) -> str:
+    """The body of the card's section: pictures with their captions, then all rows."""
+    pictures = json.loads((work / "facts.json").read_text(encoding="utf-8"))["pictures"]
+    shown = [f"![{one['caption']}]({one['file']})\n\n{one['caption']}" for one in pictures]
+    return "\n\n".join([*shown, (work / "figures.md").read_text(encoding="utf-8")])
 
 
 def _call(module: str, *arguments: Any) -> None:

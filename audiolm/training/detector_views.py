@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
         deadline = time.monotonic() + (60 * args.max_minutes if split == "train" else math.inf)
         for job in tqdm(jobs, desc=f"{split}, views", unit="batch"):
             clips, notes = job.clips(sets[split], args.seed + 1_000_003 * SPLITS.index(split))
+            if not len(clips):  # all of them near silence
+                continue
             heard = clips.to(device)
             writer.add(mel_frames(heard, NUM_MELS), listener(heard), notes)
             if time.monotonic() > deadline:

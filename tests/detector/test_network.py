@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -160,6 +162,15 @@ def test_what_is_unlike_the_calibration_clips_gets_no_score_but_its_distance():
     assert f"distance {far.scope_distance:.2f}, at most 4.00 is accepted" in far.reason
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_models_that_give_no_finite_answer_give_no_score(value):
+    model = listening(calibration=MEASURED)
+    model.ear.clip.bias.data.fill_(value)
+    verdict = model.judge(Waveform(noise(2.0)))
+    assert (verdict.label, verdict.probability) == ("withheld", None)
+    assert "no finite answer" in verdict.reason
+
+
 def test_a_detector_without_measured_error_rates_gives_no_score():
     verdict = detector().judge(Waveform(noise(2.0)))
     assert (verdict.label, verdict.probability) == ("withheld", None)
@@ -178,6 +189,10 @@ def test_saliency_shows_when_and_where_and_turns_with_the_answer():
     assert float(times[1] - times[0]) == 125 / 16_000
     assert bool(torch.isfinite(picture).all())
     assert float(picture.abs().max()) > 0
+    later = model.saliency(waveform, from_s=1.0)[0]
+    alone = model.saliency(Waveform(waveform.samples[16_000:]))[0]
+    assert (later.shape, float(later[:, :128].abs().max())) == (picture.shape, 0.0)
+    assert torch.equal(later[:, 128:], alone)  # what was judged, and nothing else
     model.weights.neg_()
     assert torch.allclose(model.saliency(waveform)[0], -picture, atol=1e-6)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from audiolm.config import DetectorCalibration, DetectorConfig, LengthRates
-from audiolm.detector.verdict import boundary_of, make_verdict, withheld_reason
+from audiolm.detector.verdict import LEAST_DECIDED, boundary_of, make_verdict, withheld_reason
 
 
 def odds(*parts: tuple[float, int]) -> torch.Tensor:
@@ -56,3 +56,12 @@ def test_a_verdict_has_the_error_rates_of_its_own_length():
     assert [one.measured_s for one in found] == [1.0, 1.0, 4.0]
     assert [one.false_negative_rate for one in found] == [0.02, 0.02, 0.005]
     assert [one.num_originals for one in found] == [300, 300, 200]
+
+
+def test_a_length_at_which_it_hardly_ever_answered_is_not_answered():
+    seldom = LengthRates(1.0, 0.1, 0.1, 300, 300, 0.0, LEAST_DECIDED - 1)
+    assert judged_for(2.0, seldom, rates(4.0, 0.0)) == (
+        f"hardly ever sure at this length: it answered {LEAST_DECIDED - 1} of 600 held-out clips of 1 s, at least "
+        f"{LEAST_DECIDED} answers prove something; at least 4 s are needed"
+    )
+    assert judged_for(4.0, seldom, rates(4.0, 0.0)) == ""

@@ -82,7 +82,7 @@ def test_a_recording_is_judged_beside_its_control(page, recording):
     assert "3.0 s judged in" in page.inner_text("#detect-status")
     for part in ("#detect-recording", "#detect-control"):
         said = page.inner_text(part)
-        for words in ("Detector: ", "Threshold 50.0 %", "of 4 originals called generated", "Detector ", "Score "):
+        for words in ("Detector: ", "Threshold 50.0 %", "of 400 originals called generated", "Detector ", "Score "):
             assert words in said
         assert "Holds only for audio of these checkpoints." in said
         assert "GENERATED" not in said

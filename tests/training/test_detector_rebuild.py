@@ -12,6 +12,7 @@ from tests.pipeline.material import recording
 from tests.tiny import make_tiny_checkpoint
 from tests.training.test_detector import token_cache
 
+PICTURE = b"\x89PNG\r\n\x1a\n"
 REPORT = {"rows": [{"row": "D1", "met": False}, {"row": "D2", "met": True}, {"row": "D8", "met": None}]}
 
 
@@ -30,7 +31,11 @@ def measured(monkeypatch):
 
     def measure(args, pairs):
         assert {split for split in SPLITS if (pairs / split).is_dir()} == set(SPLITS)
+        assert load_checkpoint(args.out).detector.config.withheld == ""  # or nothing could be measured
         (args.work / "figures.md").write_text("D1: half of it\n")
+        (args.work / "pictures").mkdir(exist_ok=True)
+        (args.work / "pictures/new.png").write_bytes(PICTURE)
+        (args.work / "facts.json").write_text(json.dumps({"pictures": [{"file": "new.png", "caption": "Errors."}]}))
         return REPORT
 
     monkeypatch.setattr(detector_data, "mark", lambda waveform: waveform)
@@ -39,16 +44,23 @@ def measured(monkeypatch):
 
 def test_one_command_makes_a_checkpoint_whose_detector_withholds_what_missed_its_targets(tmp_path, measured):
     checkpoint = make_tiny_checkpoint(tmp_path / "tiny").folder
+    with open(checkpoint / "README.md", "a") as card:
+        card.write("\n![Kept.](kept.png)\n\n## Detector\n\n![Old.](old.png)\n")
+    for name in ("kept.png", "old.png"):
+        (checkpoint / name).write_bytes(PICTURE)
     before = load_checkpoint(checkpoint)
     tokens = token_cache(tmp_path / "tokens", checkpoint)
     rebuild(checkpoint, tokens, tmp_path)
     after = load_checkpoint(tmp_path / "new")
     assert after.info.components["codec"].hash == before.info.components["codec"].hash
     assert after.info.components["detector"].hash != before.info.components["detector"].hash
-    assert "## Detector\n\nD1: half of it\n" in after.info.card
+    assert "## Detector\n\n![Errors.](new.png)\n\nErrors.\n\nD1: half of it\n" in after.info.card
+    assert {path.name for path in (tmp_path / "new").glob("*.png")} == {"kept.png", "new.png"}
     verdict = after.detector.judge(Waveform(recording(3.0).samples))
     assert (verdict.label, verdict.probability) == ("withheld", None)
     assert "missed its targets (D1)" in verdict.reason
+    rebuild(checkpoint, tokens, tmp_path)
+    assert load_checkpoint(tmp_path / "new").detector.config.withheld != ""
     trained = (tmp_path / "work/detector/weights.safetensors").stat().st_mtime_ns
     rebuild(checkpoint, tokens, tmp_path, "--keep-scores")
     again = load_checkpoint(tmp_path / "new")

@@ -15,7 +15,7 @@ from audiolm.evaluation.detection.scores import (
     minimum_cost,
 )
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import grouped_interval, mean_interval, normal_intervals
+from audiolm.evaluation.statistics import mean_interval, normal_intervals
 
 TITLE = "Calibration of the probability"
 TARGET = f"ECE ({NUM_BINS} bins) <= 0.03, whole clips"
@@ -50,6 +50,7 @@ def _error(judged: Judged, name: str) -> Figure:
     def statistic(weights: np.ndarray) -> float:
         return calibration_error(judged.probabilities, judged.generated, weights)
 
-    drawn = grouped_interval(statistic, judged.groups)
-    interval = normal_intervals(len(judged), lambda weights: np.array(statistic(weights)))[0]
-    return Figure(name, drawn.value, max(0.0, interval.low), interval.high, len(judged))
+    place = np.unique(judged.groups, return_inverse=True)[1]
+    interval = normal_intervals(int(place.max()) + 1, lambda weights: np.array(statistic(weights[place])))[0]
+    low = None if interval.low is None else max(0.0, interval.low)
+    return Figure(name, interval.value, low, interval.high, len(judged))
