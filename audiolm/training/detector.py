@@ -31,9 +31,9 @@ from audiolm.detector.calibration import (
     shares,
 )
 from audiolm.detector.ear import pool
-from audiolm.detector.network import EVIDENCE_S, SEGMENT_SAMPLES, Reading, Views, pooled_of
+from audiolm.detector.network import EVIDENCE_S, SEGMENT_SAMPLES, Views
 from audiolm.detector.scope import fit_scope, scope_distances, scope_limit
-from audiolm.detector.verdict import probability_of, shortest_answered_s
+from audiolm.detector.verdict import probability_of
 from audiolm.errors import TrainingError
 from audiolm.intervals import wilson_interval
 from audiolm.training.loop import Task
@@ -133,9 +133,8 @@ class DetectorTask(Task):
         self.made_for = made_for
         self.device = model.output.weight.device
         self.crops = Crops(views["train"])
-        if model.config.num_heard:
-            fit_statistics(model, views["train"])
-            fit_clip_head(model, views["train"])
+        fit_statistics(model, views["train"])
+        fit_clip_head(model, views["train"])
 
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)
@@ -156,7 +155,7 @@ class DetectorTask(Task):
 
     def validate(self) -> dict[str, float]:
         """On whole clips of the split valid as they are. `loss` is what is left once the logits are calibrated."""
-        scored, _ = score(self.model, self.views["valid"], is_whole)
+        scored = score(self.model, self.views["valid"], is_whole)
         weights, _ = fit_weights(scored, EVIDENCE_S)
         fused = scored.logits @ weights
         scale, bias = fit_platt(fused, scored.labels)
@@ -176,32 +175,27 @@ class DetectorTask(Task):
         All of it goes into the run, the figures also to `log.jsonl`; those of changed clips are of the split valid.
         """
         _, model, made_for = load_run(folder, self.device)
-        if model.config.num_heard:
-            fit_clip_head(model, self.views["train"])
-            fit_segment_head(model, self.views["train"])
+        fit_clip_head(model, self.views["train"])
+        fit_segment_head(model, self.views["train"])
         model = with_scope(model, self.views["train"])
         write_run(folder, self.component, model, model.config, made_for)
         model = load_run(folder, self.device)[1]  # the limit is taken with the values that ship
-        scored, pooled = score(model, self.views["valid"], lambda note: True)
-        if model.config.num_heard:
-            weights, growth = fit_weights(scored, EVIDENCE_S)
-            model.weights.copy_(weights)
-            model.growth.fill_(growth)
-        valid, test = (fuse(model, score(model, self.views[split], is_unchanged)[0]) for split in ("valid", "test"))
+        scored = score(model, self.views["valid"], lambda note: True)
+        weights, growth = fit_weights(scored, EVIDENCE_S)
+        model.weights.copy_(weights)
+        model.growth.fill_(growth)
+        valid, test = (fuse(model, score(model, self.views[split], is_unchanged)) for split in ("valid", "test"))
         calibration = calibrate(valid, test, float(valid.seconds.max()))
         scale, bias = fit_platt(*segments_of(model, self.views["valid"], is_whole))
         calibration = replace(calibration, segment_scale=scale, segment_bias=bias)
-        distances = scope_distances(pooled.to(self.device), model.scope_mean, model.scope_std, model.scope_map).cpu()
-        limit = scope_limit(distances[scored.seconds >= (shortest_answered_s(calibration) or 0.0)])
+        scope = (one.cpu() for one in (model.scope_mean, model.scope_std, model.scope_map))
+        limit = scope_limit(scope_distances(mean_figures(model, self.views["valid"]), *scope))
         self.config = replace(model.config, calibration=calibration, scope_limit=limit)
         write_run(folder, self.component, model, self.config, made_for)
-        figures = {"weight_mel": 1.0}
-        if model.config.num_heard:
-            figures = {"weight_mel": float(model.weights[0]), "weight_ear": float(model.weights[1])}
-            figures["growth"] = float(model.growth)
+        figures = {"weight_mel": float(weights[0]), "weight_ear": float(weights[1]), "growth": growth}
         for rates in calibration.by_length:
             figures |= {f"test_{rates.seconds:g}s_{name}": value for name, value in rates.to_dict().items()}
-        changed = fuse(model, score(model, self.views["valid"], is_changed)[0])
+        changed = fuse(model, score(model, self.views["valid"], is_changed))
         for name, scores in {
             "test_whole": of_length(test, float(test.seconds.max())),
             "valid_changed": changed,
@@ -345,28 +339,26 @@ def fit_segment_head(model: Detector, views: ViewSet) -> None:
 
 
 @torch.no_grad()
-def score(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Scored, Tensor]:
-    """What the branches say of the chosen views, none of them spliced, and what their distance is taken from [N, E]."""
+def score(model: Detector, views: ViewSet, chosen: Chosen) -> Scored:
+    """What the branches say of the chosen views, none of them spliced."""
     crops, device = Crops(views), model.output.weight.device
     by_length: dict[int, list[int]] = {}
     for index, note in enumerate(views.notes):
         if chosen(note) and note["kind"] != "spliced":
             by_length.setdefault(note["length"], []).append(index)
-    logits, pooled, labels, order = [], [], [], []
+    logits, labels, order = [], [], []
     for length, indices in by_length.items():
         for first in range(0, len(indices), BATCH_ROWS):
             some = indices[first : first + BATCH_ROWS]
             batch = crops.batch([(index, 0) for index in some], length)
             moved = Views(batch.views.mels.to(device), batch.views.figures.to(device), length)
-            readings: list[Reading] = model.read(moved)
-            logits.append(torch.stack([reading.clips for reading in readings], dim=1).double().cpu())
-            pooled.append(pooled_of(readings).cpu())
+            logits.append(torch.stack([reading.clips for reading in model.read(moved)], dim=1).double().cpu())
             labels.append(batch.labels.double())
             order += some
     if not order:
         raise TrainingError("there are no such views; make them with detector-views")
     seconds = torch.tensor([views.notes[index]["length"] / SAMPLE_RATE_HZ for index in order])
-    return Scored(torch.cat(logits), seconds, torch.cat(labels)), torch.cat(pooled)
+    return Scored(torch.cat(logits), seconds, torch.cat(labels))
 
 
 @torch.no_grad()
@@ -399,18 +391,25 @@ def of_length(scored: Scored, seconds: float) -> Scored:
 
 
 def with_scope(model: Detector, views: ViewSet) -> Detector:
-    """The same detector with the mean and the map of all the views of a split that are not spliced."""
-    if model.config.num_heard:
-        notes = enumerate(views.notes)
-        clips = (views.crop(n, 0, note["length"])[1] for n, note in notes if note["kind"] != "spliced")
-        deviations = (model.ear.deviations(clip.to(model.output.weight.device)[None]) for clip in clips)
-        pooled = torch.cat([one.mean(dim=2).cpu() for one in deviations])
-    else:
-        pooled = score(model, views, lambda note: True)[1]
-    wider = Detector(replace(model.config, scope_limit=1.0)).to(pooled.device).eval()
-    mean, std, mapping = fit_scope(pooled)
+    """The same detector with the mean and the map of the clips of a split."""
+    wider = Detector(replace(model.config, scope_limit=1.0)).eval()
+    mean, std, mapping = fit_scope(mean_figures(model, views))
     wider.load_state_dict({**model.state_dict(), "scope_mean": mean, "scope_std": std, "scope_map": mapping})
     return wider.to(model.output.weight.device).requires_grad_(False)
+
+
+@torch.no_grad()
+def mean_figures(model: Detector, views: ViewSet) -> Tensor:
+    """[N, D], what distances are taken from, of clips such as the error rates are measured on.
+
+    They are neither changed nor spliced, and at least half as long as the longest: the mean of a shorter clip scatters
+    more, and changes to the sound more still, until other synthesisers would pass.
+    """
+    least = max(note["length"] for note in views.notes) / 2
+    chosen = [n for n, note in enumerate(views.notes) if is_unchanged(note) and note["kind"] != "spliced"]
+    lengths = [(n, views.notes[n]["length"]) for n in chosen if views.notes[n]["length"] >= least]
+    clips = (views.crop(n, 0, length)[1].to(model.ear.mean.device) for n, length in lengths)
+    return torch.cat([model.ear.deviations(clip[None]).mean(dim=2).cpu() for clip in clips])
 
 
 def measure(config: DetectorConfig, scored: Scored) -> dict[str, float]:

@@ -308,7 +308,8 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     assert "answered 0 of 70" in shipped.judge(Waveform(generated)).reason  # and so it says nothing
     assert config["calibration"]["by_length"][1]["num_decided"] == 0
     sure = [config["calibration"]["by_length"][1] | {"num_decided": LEAST_DECIDED}]
-    shipped.config = DetectorConfig.from_dict(config | {"calibration": config["calibration"] | {"by_length": sure}})
+    calibration = config["calibration"] | {"by_length": sure}
+    shipped.config = DetectorConfig.from_dict(config | {"calibration": calibration, "scope_limit": 100.0})
     boundary = shipped.judge(Waveform(pairs.spliced(0)[0])).boundary_s
     assert boundary == pytest.approx(JOIN / 16_000, abs=0.5)
 
@@ -318,7 +319,7 @@ def test_the_ears_clip_logit_starts_as_a_regression(viewed):
     made_for = detector.made_for_of(PairSet(viewed, "train"))
     config = DetectorConfig(channels=(6, 8), num_heard=views["train"].num_figures, heard_width=8)
     task = detector.DetectorTask(Detector(config), views, made_for, batch_size=12)
-    scored, _ = detector.score(task.model.eval(), views["valid"], detector.is_whole)
+    scored = detector.score(task.model.eval(), views["valid"], detector.is_whole)
     ear = scored.logits[:, 1]
     assert float(ear[scored.labels == 1].min()) > float(ear[scored.labels == 0].max())
 
