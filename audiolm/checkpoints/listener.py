@@ -68,7 +68,7 @@ class Listener:
     def _window(self, waveforms: Tensor) -> Tensor:
         """[B, T] -> [B, S, D]."""
         features = self.semantic.features(waveforms)
-        with torch.autocast(waveforms.device.type, torch.bfloat16):
+        with _bfloat16(waveforms.device):
             residual = self.codec.encoder(waveforms).mT.float()
         codes, fit = self._coded(residual)
         semantic, distances = assign(features, self.semantic.centroids)
@@ -111,7 +111,7 @@ class Listener:
 
     def _figures(self, stage: str, targets: Tensor, condition: Tensor | None) -> Tensor:
         """targets [B, N, L] -> [B, N, L * FIGURES] float32. What a stage's tables come to is computed once."""
-        with torch.autocast(targets.device.type, torch.bfloat16):
+        with _bfloat16(targets.device):
             if stage not in self._tables:
                 self._tables[stage] = self.stages[stage].tables()
             scores = self.stages[stage].logits(targets, condition, self._tables[stage])
@@ -146,6 +146,12 @@ class _Windows:
         """[windows * B, size, ...] -> [B, total, ...]."""
         parts = zip(self.starts, x.chunk(len(self.starts)), strict=True)
         return torch.cat([part[:, n * self.size - start :] for n, (start, part) in enumerate(parts)], dim=1)
+
+
+def _bfloat16(device: torch.device) -> torch.autocast:
+    """Products in bfloat16, but for processors that have none: emulated, they would take many times as long."""
+    has_it = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_it)
 
 
 def _by_position(figures: Tensor) -> Tensor:

@@ -31,7 +31,10 @@ _FULL_SCALE = 32767.0
 
 @dataclass(frozen=True)
 class Item:
-    """One recording: `start` and `length` are samples in the audio file; `group` is its speaker or piece."""
+    """One recording: `start` and `length` are samples in the audio file; `group` is its speaker or piece.
+
+    `sex` is the speaker's as the source names it, "F" or "M"; "" where it does not.
+    """
 
     id: str
     start: int
@@ -43,17 +46,16 @@ class Item:
     fluent: bool
     sha256: str
     transcript: str | None = None
+    sex: str = ""
 
     @property
     def duration_s(self) -> float:
         return self.length / SAMPLE_RATE_HZ
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest line; `transcript` is left out where there is none."""
+        """The manifest line; `transcript` and `sex` are left out where they are not known."""
         values = dataclasses.asdict(self)
-        if self.transcript is None:
-            del values["transcript"]
-        return values
+        return {name: value for name, value in values.items() if value or name not in ("transcript", "sex")}
 
 
 @dataclass(frozen=True)
@@ -187,10 +189,11 @@ class CorpusWriter:
         return self
 
     def add(self, pcm: np.ndarray, *, id: str, group: str, split: str, source: str, licence: str, fluent: bool = True,
-            transcript: str | None = None, sha256: str | None = None) -> Item:  # fmt: skip
+            transcript: str | None = None, sex: str = "", sha256: str | None = None) -> Item:  # fmt: skip
         """Appends int16 samples [T]; `sha256` saves hashing them again where it is known."""
         item = Item(
-            id, self._num_samples, len(pcm), group, source, licence, split, fluent, sha256 or pcm_hash(pcm), transcript
+            *(id, self._num_samples, len(pcm), group, source, licence, split, fluent),
+            *(sha256 or pcm_hash(pcm), transcript, sex),
         )
         self._audio.write(np.ascontiguousarray(pcm, dtype=_PCM).tobytes())
         self._num_samples += len(pcm)

@@ -46,6 +46,7 @@ class Utterance:
     split: str
     fluent: bool
     transcript: str | None = None
+    sex: str = ""
 
 
 def is_valid_speaker(speaker: str) -> bool:
@@ -83,12 +84,27 @@ def _librispeech(folder: Path, pattern: str, source: str, test: bool) -> Iterato
         for line in path.read_text(encoding="utf-8").splitlines():
             key, _, text = line.partition(" ")
             transcripts[key] = text.strip()
+    sexes = _sexes_of_readers(folder)
     for path in folder.glob(pattern):
         reader = path.stem.split("-")[0]
-        split = "test" if test else _training_split(reader)
         yield Utterance(
-            path, f"libri-{path.stem}", f"libri-{reader}", source, CC_BY, split, True, transcripts.get(path.stem)
+            path,
+            f"libri-{path.stem}",
+            f"libri-{reader}",
+            source,
+            CC_BY,
+            "test" if test else _training_split(reader),
+            True,
+            transcripts.get(path.stem),
+            sexes.get(reader, ""),
         )
+
+
+def _sexes_of_readers(folder: Path) -> dict[str, str]:
+    """ "F" or "M" by reader, from LibriSpeech's own table where there is one."""
+    tables = [path.read_text(encoding="utf-8") for path in folder.rglob("SPEAKERS.TXT")]
+    rows = (line.split("|") for table in tables for line in table.splitlines() if not line.startswith(";"))
+    return {row[0].strip(): row[1].strip() for row in rows if len(row) > 1}
 
 
 def _resemblyzer(folder: Path) -> Iterator[Utterance]:
@@ -121,6 +137,11 @@ def _speechocean(folder: Path) -> Iterator[Utterance]:
         for line in path.read_text(encoding="utf-8").splitlines():
             key, _, text = line.partition("\t")
             transcripts[key] = text.strip()
+    sexes: dict[str, str] = {}
+    for path in folder.glob("*/spk2gender"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            speaker, _, letter = line.partition("\t")
+            sexes[speaker] = letter.strip().upper()
     licence = "free for any use"
     for path in folder.glob("WAVE/SPEAKER*/*.WAV"):
         speaker = path.parent.name.removeprefix("SPEAKER")
@@ -133,6 +154,7 @@ def _speechocean(folder: Path) -> Iterator[Utterance]:
             _training_split(speaker),
             False,
             transcripts.get(path.stem),
+            sexes.get(speaker, ""),
         )
 
 
@@ -236,6 +258,7 @@ def prepare(raw: Path, out: Path, num_processes: int) -> CorpusWriter:
                 licence=utterance.licence,
                 fluent=utterance.fluent,
                 transcript=utterance.transcript,
+                sex=utterance.sex,
                 sha256=digest,
             )
     return writer

@@ -37,6 +37,7 @@ def raw(tmp_path):
     valid = next(str(reader) for reader in range(1000) if is_valid_speaker(str(reader)))
     _write(clean / "19" / "1" / "19-1-0000.flac", _voice(1.0, 1))
     (clean / "19" / "1" / "19-1.trans.txt").write_text("19-1-0000 A WORD\n")
+    (clean.parent / "SPEAKERS.TXT").write_text(";ID  |SEX| NAME\n19   | F | Reader | of Books\n20   | M | Other\n")
     _write(clean / valid / "1" / f"{valid}-1-0000.flac", _voice(1.0, 2))
     samples = root / "deepspeaker" / "audio" / "LibriSpeechSamples" / "train-clean-100" / "19" / "1"
     _write(samples / "19-1-0000.flac", _voice(1.0, 1))  # repeats the first
@@ -53,6 +54,7 @@ def raw(tmp_path):
     for split in ("train", "test"):
         (root / "speechocean" / split).mkdir()
         (root / "speechocean" / split / "text").write_text("000010011\tWE\n")
+        (root / "speechocean" / split / "spk2gender").write_text("0001\tm\n")
     return root
 
 
@@ -83,6 +85,12 @@ def test_repeats_are_kept_once_and_only_fluent_sources_are_marked(raw, tmp_path)
     unfluent = {item.source for item in items.values() if not item.fluent}
     assert unfluent == {"kerstin", "picovoice", "speechocean762"}
     assert items["kathleen-a"].duration_s == pytest.approx(1.0, abs=0.5)
+
+
+def test_sexes_are_those_that_the_sources_name(raw, tmp_path):
+    speech.prepare(raw, tmp_path / "out", num_processes=1)
+    sexes = {item.group: item.sex for item in Corpus(tmp_path / "out").items}
+    assert (sexes["libri-19"], sexes["speechocean-0001"], sexes["libri-61"], sexes["lj"]) == ("F", "M", "", "")
 
 
 def test_a_missing_source_is_named(tmp_path):

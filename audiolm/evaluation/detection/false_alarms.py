@@ -15,7 +15,6 @@ from audiolm.data.corpus import Corpus, Item
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.detection.inputs import DetectionInputs
 from audiolm.evaluation.detection.judging import Clip, Judged, judge
-from audiolm.evaluation.detection.voice_pitch import HIGH_HZ, high_voices
 from audiolm.evaluation.report import Figure, RowReport
 from audiolm.evaluation.statistics import grouped_rate, rate_interval
 
@@ -53,8 +52,7 @@ def measure(inputs: DetectionInputs) -> RowReport:
     both = Judged.joined([found[kind] for kind in kinds])
     figures += _by_group(both, corpus)
     if inputs.domain == "speech":
-        figures += _by_voice(both, high_voices(corpus, places, round(CROP_S * SAMPLE_RATE_HZ)))
-    figures.append(Figure("by sex, age or accent", None, reason="not measured: the corpus names none of them"))
+        figures += _by_sex(both, corpus)
     return RowReport("D2", TITLE, TARGET, tuple(figures), met, _notes(found[UNTOUCHED], places), headlines=headlines)
 
 
@@ -162,10 +160,16 @@ def _by_group(both: Judged, corpus: Corpus) -> Iterator[Figure]:
             yield Figure.of(f"{source}: called generated", grouped_rate(part.called, part.groups))
 
 
-def _by_voice(both: Judged, is_high: dict[str, bool]) -> Iterator[Figure]:
-    for name, high in ((f"voices below {HIGH_HZ:g} Hz", False), (f"voices above {HIGH_HZ:g} Hz", True)):
-        part = both.where(np.array([is_high.get(group) is high for group in both.groups]))
-        yield Figure.computed(f"{name}: called generated", lambda part=part: grouped_rate(part.called, part.groups))
+def _by_sex(both: Judged, corpus: Corpus) -> Iterator[Figure]:
+    """Age and accent are named by none of the corpora of this domain's hold-out."""
+    sexes = {item.group: item.sex for item in corpus.items}
+    if not any(sexes[group] for group in both.groups):
+        yield Figure("by sex", None, reason="not measured: the corpus names none")
+        return
+    for name, sex in (("women", "F"), ("men", "M")):
+        part = both.where(np.array([sexes[group] == sex for group in both.groups]))
+        speakers = f"{name}'s voices ({len(set(part.groups))} speakers)"
+        yield Figure.computed(f"{speakers}: called generated", lambda part=part: grouped_rate(part.called, part.groups))
 
 
 def _notes(untouched: Judged, places: Sequence[tuple[Item, int]]) -> tuple[str, ...]:
