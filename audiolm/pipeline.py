@@ -30,6 +30,8 @@ from audiolm.config import (
     STAGES,
 )
 from audiolm.detector import Detector, Verdict
+from audiolm.detector.network import SEGMENT_SAMPLES
+from audiolm.detector.verdict import SEGMENT_S, segment_probabilities_of
 from audiolm.device import is_out_of_memory, pick_device
 from audiolm.errors import AudioTooShortError, CheckpointError, DeviceMemoryError, ReceiptError, RequestError
 from audiolm.events import Chunk, Continuation, Event, Progress, Result, StageTiming
@@ -399,15 +401,18 @@ class Pipeline:
         return marked
 
     def _judge(self, job: _Job, outputs: list[_Output], meter: Meter) -> Generator[Event, None, list[_Output]]:
-        """Verdicts on what was generated, never on the prompt."""
+        """Verdicts on what was generated, never on the prompt, whose scores over time stand before the others."""
         if self.models.detector is None:
             return outputs
         judged: list[_Output] = []
         for output in outputs:
             yield Progress("detect", len(judged), len(outputs), 0.0)
             with meter.measure():
-                generated = Waveform(output.waveform.samples[job.prompt_frames * SAMPLES_PER_FRAME :])
-                judged.append(replace(output, verdict=self.detect(generated)))
+                samples, join = output.waveform.samples, job.prompt_frames * SAMPLES_PER_FRAME
+                verdict = self.detect(Waveform(samples[join:]))
+                if join and verdict.segment_probabilities:
+                    verdict = _after_prompt(verdict, self._detector(), samples, join)
+                judged.append(replace(output, verdict=verdict))
         yield Progress("detect", len(judged), len(outputs), 0.0)
         return judged
 
@@ -498,6 +503,20 @@ def _marked_end(waveform: Waveform, first: int) -> Waveform:
     length = min(CROSSFADE_SAMPLES, change.shape[0])
     change[:length] *= torch.linspace(0.0, 1.0, length)  # its end is faded already
     return Waveform((waveform.samples[first:] + change).clamp(-1.0, 1.0))
+
+
+@torch.no_grad()
+def _after_prompt(verdict: Verdict, detector: Detector, samples: Tensor, join: int) -> Verdict:
+    """A verdict on what comes after sample `join` of samples [T], with the scores of what comes before."""
+    count, left_out = divmod(join, SEGMENT_SAMPLES)  # so that all are equally far apart
+    seen = samples[left_out : join + SAMPLE_RATE_HZ // 2]  # segments see half a second to either side
+    logits = detector.segment_logits(seen[None].to(detector.output.weight.device))[0, :count].cpu()
+    before = segment_probabilities_of(detector.config.calibration, logits).tolist()
+    return replace(
+        verdict,
+        segment_times_s=(*(SEGMENT_S * (n - count) for n in range(count)), *verdict.segment_times_s),
+        segment_probabilities=(*before, *verdict.segment_probabilities),
+    )
 
 
 def _of_the_clip(verdict: Verdict) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class Verdict:
     probabilities, one every 0.25 s at `segment_times_s` (centres), are each of half a second: read their course, not
     their values.
 
+    Beside a continuation they begin with those of its prompt, at times below 0: for the eye, since the prompt is not
+    judged.
+
     `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
     place where an original becomes generated, None where the whole is of one kind. If what lies after it is long
     enough, that alone was judged (`judged_from_s`), and label, probability, error rates and reason are its own; else
@@ -83,7 +86,7 @@ def make_verdict(
     scope_distance: float | None = None,
 ) -> Verdict:
     """segment_logits [N] and the clip's own logit -> the verdict; with a `reason` it is withheld."""
-    segments = torch.sigmoid(calibration.segment_scale * segment_logits.double() + calibration.segment_bias)
+    segments = segment_probabilities_of(calibration, segment_logits)
     probability = None if reason else float(probability_of(calibration, torch.tensor(clip_logit)))
     measured = calibration.rates_of(duration_s) or next(iter(calibration.by_length), None)
     label = "withheld" if probability is None else label_of(calibration, probability)
@@ -126,6 +129,11 @@ def after_boundary(whole: Verdict, part: Verdict) -> Verdict:
 def probability_of(calibration: DetectorCalibration, logits: Tensor) -> Tensor:
     """Logits of any shape -> calibrated probabilities, float64 (Platt scaling)."""
     return torch.sigmoid(calibration.scale * logits.double() + calibration.bias)
+
+
+def segment_probabilities_of(calibration: DetectorCalibration, logits: Tensor) -> Tensor:
+    """The same for logits of segments, which have a scaling of their own."""
+    return torch.sigmoid(calibration.segment_scale * logits.double() + calibration.segment_bias)
 
 
 def is_judged_after(calibration: DetectorCalibration, boundary_s: float, duration_s: float) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,7 +58,11 @@ def test_what_is_too_short_for_a_mark_has_none_in_its_receipt(pipeline, plain):
 
 def test_the_detector_judges_what_is_marked_and_the_receipt_keeps_its_verdict_without_segments(pipeline):
     one = finish(pipeline.continue_prompt(PROMPT, LONG)).continuations[0]
-    assert one.verdict == pipeline.detect(one.generated_part)
+    judged, prompt_steps = pipeline.detect(one.generated_part), int(one.prompt_s / 0.25)
+    assert one.verdict.segment_times_s == tuple(0.25 * n for n in range(-prompt_steps, len(judged.segment_times_s)))
+    assert one.verdict.segment_probabilities[prompt_steps:] == judged.segment_probabilities
+    lists = {name: getattr(judged, name) for name in ("segment_times_s", "segment_probabilities")}
+    assert replace(one.verdict, **lists) == judged, "the prompt is scored over time, never judged"
     kept = json.loads(one.receipt.to_json())["verdict"]
     assert kept == {name: value for name, value in one.verdict.to_dict().items() if not name.startswith("segment_")}
 
