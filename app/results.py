@@ -97,7 +97,7 @@ class Reconstructed:
 @dataclass(frozen=True)
 class Hearing:
     """A sound before the detector. `saliency` [mels, frames] says what in it spoke for "generated" (positive) and
-    against; None where the verdict is withheld."""
+    against, zero before the part that was judged; None where the verdict is withheld."""
 
     waveform: Waveform
     audio: Path

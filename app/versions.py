@@ -67,7 +67,8 @@ def revoice(pipeline: Pipeline, clip: Clip, voice: Waveform | None, request: Voi
     for number, one in enumerate(result.continuations, 1):
         name = f"{of_voice} {number}"
         path = _path(folder, number, name)
-        version = Version(name, Waveform(heard[number]), path, True, figures[number - 1], one.receipt, one.verdict)
+        verdict = one.verdict and one.verdict.without_prompt()
+        version = Version(name, Waveform(heard[number]), path, True, figures[number - 1], one.receipt, verdict)
         versions.append(_written(version))
     return Compared(pipeline.models.info, VOICES, tuple(versions), folder, notes=notes)
 

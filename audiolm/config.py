@@ -307,7 +307,8 @@ USUAL_SAMPLING = {
 class LengthRates(Config):
     """How a detector did on held-out clips of `seconds`: how often its threshold erred, and how often its answers did.
 
-    It answered `num_decided` of the clips with "generated" or "original", and `wrong_rate` of those wrongly.
+    It answered `num_decided` of the clips with "generated" or "original", and `wrong_rate` of those wrongly, both kinds
+    counted the same.
     """
 
     seconds: float

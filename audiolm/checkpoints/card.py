@@ -149,12 +149,17 @@ def _training(rows: list[dict[str, Any]]) -> str:
 
 
 def _campaign(text: str, pictures: list[dict[str, Any]]) -> list[str]:
-    """The section, or none; captions stand under their pictures too, where they can be read."""
+    """The section, or none."""
+    shown = shown_pictures(pictures)
+    return ["\n\n".join(part for part in ("## The campaign", text, *shown) if part)] if text or shown else []
+
+
+def shown_pictures(pictures: list[dict[str, Any]]) -> list[str]:
+    """Markdown of each; captions stand under their pictures too, where they can be read."""
     captions = [" ".join(re.sub(r"[\[\]]", "", row["caption"]).split()) for row in pictures]
-    shown = [
+    return [
         f"![{caption}]({Path(row['file']).name})\n\n{caption}" for row, caption in zip(pictures, captions, strict=True)
     ]
-    return ["\n\n".join(part for part in ("## The campaign", text, *shown) if part)] if text or shown else []
 
 
 def _figures(rows: list[dict[str, Any]]) -> str:

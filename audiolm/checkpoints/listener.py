@@ -149,8 +149,9 @@ class _Windows:
 
 
 def _bfloat16(device: torch.device) -> torch.autocast:
-    """Products in bfloat16, but for processors that have none: emulated, they would take many times as long."""
-    has_it = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    """Products in bfloat16, but on a CPU without oneDNN's: torch's own would take many times as long."""
+    mkldnn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    has_it = device.type != "cpu" or mkldnn
     return torch.autocast(device.type, torch.bfloat16, enabled=has_it)
 
 

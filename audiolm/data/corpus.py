@@ -27,6 +27,7 @@ MANIFEST_FILE = "manifest.jsonl"
 SPLITS = ("train", "valid", "test")
 _PCM = np.dtype("<i2")
 _FULL_SCALE = 32767.0
+_UNKNOWN = (("transcript", None), ("sex", ""))
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Item:
     def to_dict(self) -> dict[str, Any]:
         """The manifest line; `transcript` and `sex` are left out where they are not known."""
         values = dataclasses.asdict(self)
-        return {name: value for name, value in values.items() if value or name not in ("transcript", "sex")}
+        return {name: value for name, value in values.items() if (name, value) not in _UNKNOWN}
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,12 @@ class Verdict:
         """How sure it is that the clip becomes generated there, in words."""
         return "likely boundary" if self.label == "generated" else "possible boundary"
 
+    def without_prompt(self) -> Verdict:
+        """The same without the scores over time of a prompt."""
+        first = sum(time_s < 0 for time_s in self.segment_times_s)
+        lists = {name: getattr(self, name)[first:] for name in ("segment_times_s", "segment_probabilities")}
+        return dataclasses.replace(self, **lists)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         values = dataclasses.asdict(self)
@@ -194,7 +200,7 @@ def shortest_answered_s(calibration: DetectorCalibration) -> float | None:
 
 
 def _length_reason(calibration: DetectorCalibration, duration_s: float) -> str:
-    """Why clips of this length are not judged, or "": none was measured, or too many answers were wrong."""
+    """Why clips of this length are not judged, or "": none was measured, hardly any answered, or too many wrongly."""
     from_s, measured = shortest_answered_s(calibration), calibration.rates_of(duration_s)
     if from_s is not None and duration_s >= from_s:
         return ""
@@ -210,7 +216,7 @@ def _length_reason(calibration: DetectorCalibration, duration_s: float) -> str:
         )
     return (
         f"not reliable at this length: of its answers to held-out clips of {worst.seconds:g} s, "
-        f"{100 * worst.wrong_rate:.1f} % of {worst.num_decided:,} are wrong, at most "
+        f"{100 * worst.wrong_rate:.1f} % of {worst.num_decided:,} are wrong (both kinds count the same), at most "
         f"{100 * MAX_WRONG_RATE:g} % are accepted; {needed}"
     )
 

@@ -378,8 +378,6 @@ def segments_of(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Tensor
 
 def fuse(model: Detector, scored: Scored) -> Scored:
     """With the fused logits [N] in place of the branches' [N, K]."""
-    if scored.logits.shape[1] == 1:
-        return replace(scored, logits=scored.logits[:, 0])
     lengths = (scored.seconds.clamp_max(EVIDENCE_S) / EVIDENCE_S).double() ** float(model.growth)
     return replace(scored, logits=(scored.logits @ model.weights.double().cpu()) * lengths)
 
@@ -400,10 +398,10 @@ def with_scope(model: Detector, views: ViewSet) -> Detector:
 
 @torch.no_grad()
 def mean_figures(model: Detector, views: ViewSet) -> Tensor:
-    """[N, D], what distances are taken from, of clips such as the error rates are measured on.
+    """[N, D], what distances are taken from, of the clips that are neither changed nor spliced nor short.
 
-    They are neither changed nor spliced, and at least half as long as the longest: the mean of a shorter clip scatters
-    more, and changes to the sound more still, until other synthesisers would pass.
+    They are at least half as long as the longest: the mean of a shorter one scatters more, and what changes the sound
+    makes it scatter more still, until other synthesisers would pass. So changed and short clips are refused more often.
     """
     least = max(note["length"] for note in views.notes) / 2
     chosen = [n for n, note in enumerate(views.notes) if is_unchanged(note) and note["kind"] != "spliced"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from audiolm.checkpoints.assemble import assemble
+from audiolm.checkpoints.card import shown_pictures
 from audiolm.checkpoints.format import CheckpointInfo, load_run, read_info
 from audiolm.checkpoints.pictures import picture_names, read_picture
 from audiolm.errors import TrainingError
@@ -69,13 +70,14 @@ def run(args: argparse.Namespace) -> None:
         options += ["--keep-best", "--average-decay", 0.99, "--seed", args.seed]
         options += ["--threads", args.threads, "--device", args.device]
         _call("audiolm.training", "detector", "--data", pairs, "--out", trained, *options)
-    withhold(trained, [])  # what an earlier run withheld is measured again
-    info = _assemble(args, trained, read_info(args.checkpoint).card)
-    report = _measure(args, pairs)
+    withhold(trained, [])  # what an earlier run withheld is measured again,
+    measured = args.work / "checkpoint"  # and nobody sees a score before
+    info = _assemble(args, measured, trained, read_info(args.checkpoint).card)
+    report = _measure(args, measured, pairs)
     missed = [] if args.keep_scores else missed_rows(report)
     withhold(trained, missed)
     card = with_section(info.card, SECTION, _figures(args.work))
-    info = _assemble(args, trained, card)
+    info = _assemble(args, args.out, trained, card)
     said = f"missed {', '.join(missed)}: scores are withheld" if missed else "scores are shown"
     print(f"{info.folder}  sha256 {info.sha256[:16]}; {said}")
 
@@ -124,12 +126,12 @@ def _is_measured(folder: Path) -> bool:
     return load_run(folder)[1].config.calibration.by_length != ()
 
 
-def _assemble(args: argparse.Namespace, trained: Path, card: str) -> CheckpointInfo:
+def _assemble(args: argparse.Namespace, out: Path, trained: Path, card: str) -> CheckpointInfo:
     base = read_info(args.checkpoint)
     folders = [args.work / PICTURES, base.folder]
     shown = {name: next((f for f in folders if (f / name).is_file()), base.folder) for name in picture_names(card)}
     return assemble(
-        args.out,
+        out,
         name=base.name,
         domain=base.domain,
         summary=base.summary,
@@ -140,10 +142,10 @@ def _assemble(args: argparse.Namespace, trained: Path, card: str) -> CheckpointI
     )
 
 
-def _measure(args: argparse.Namespace, pairs: Path) -> dict[str, Any]:
+def _measure(args: argparse.Namespace, checkpoint: Path, pairs: Path) -> dict[str, Any]:
     """Runs the evaluation, which training does not import, as a command; its report."""
     figures = args.work / "figures.json"
-    options: list[Any] = ["--checkpoint", args.out, "--pairs", pairs, "--work", args.work, "--json", figures]
+    options: list[Any] = ["--checkpoint", checkpoint, "--pairs", pairs, "--work", args.work, "--json", figures]
     options += ["--markdown", args.work / "figures.md", "--threads", args.threads]
     options += ["--facts", args.work / "facts.json", "--pictures", args.work / PICTURES]
     for name, folders in (("--data", args.data), ("--other", args.other)):
@@ -154,8 +156,7 @@ def _measure(args: argparse.Namespace, pairs: Path) -> dict[str, Any]:
 
 def _figures(work: Path) -> str:
     """The body of the card's section: pictures with their captions, then all rows."""
-    pictures = json.loads((work / "facts.json").read_text(encoding="utf-8"))["pictures"]
-    shown = [f"![{one['caption']}]({one['file']})\n\n{one['caption']}" for one in pictures]
+    shown = shown_pictures(json.loads((work / "facts.json").read_text(encoding="utf-8"))["pictures"])
     return "\n\n".join([*shown, (work / "figures.md").read_text(encoding="utf-8")])
 
 

@@ -39,8 +39,8 @@ def test_lengths_at_which_answers_are_wrong_too_often_are_not_answered():
     lengths = rates(1.0, 0.05), rates(2.0, 0.02), rates(4.0, 0.01)
     assert judged_for(0.5, *lengths) == "too short: 0.50 s, at least 4 s are needed"
     assert judged_for(3.9, *lengths) == (
-        "not reliable at this length: of its answers to held-out clips of 2 s, 2.0 % of 500 are wrong, at most 1.4 % "
-        "are accepted; at least 4 s are needed"
+        "not reliable at this length: of its answers to held-out clips of 2 s, 2.0 % of 500 are wrong (both kinds "
+        "count the same), at most 1.4 % are accepted; at least 4 s are needed"
     )
     assert judged_for(4.0, *lengths) == judged_for(30.0, *lengths) == ""
     assert judged_for(9.0, rates(1.0, 0.05)).endswith("longer ones are judged no better")

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from audiolm.audio import files
 from audiolm.checkpoints.format import read_info
-from audiolm.cli import main
+from audiolm.cli import _sentence, main
+from audiolm.detector import Verdict
 from audiolm.outputs import read_receipt
 from tests.pipeline.material import recording
 
@@ -131,6 +132,14 @@ def test_detect_prints_the_verdict_with_its_scope(prompt, options, capsys):
     assert "label" in json.loads(capsys.readouterr().out)
     assert main(["detect", str(prompt), *options[:-2]]) == 0
     assert capsys.readouterr().out.startswith("detector: ")
+
+
+def test_what_a_score_is_worth_stands_beside_it():
+    verdict = Verdict("generated", 0.97, 0.5, 0.01, 0.02, 300, 1200, model_sha256="abcdef0123456789", boundary_s=2.5)
+    assert _sentence(verdict) == (
+        "detector: generated, 0.97 against a threshold of 0.50 (likely boundary at 2.5 s; errs on 1.0 % of 300 "
+        "originals, 2.0 % of 1,200 generated; holds only for audio of these checkpoints; detector abcdef012345)"
+    )
 
 
 def test_the_watermark_is_found_by_the_command_line_unless_it_was_switched_off(prompt, options, tmp_path, capsys):

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 
 from audiolm import watermark
 from audiolm.checkpoints.format import load_checkpoint
+from audiolm.detector.verdict import segment_probabilities_of
 from audiolm.errors import WatermarkError
 from audiolm.pipeline import Pipeline, replay
 from tests.pipeline.material import KEPT_SAMPLES, finish, recording, request
@@ -61,8 +61,11 @@ def test_the_detector_judges_what_is_marked_and_the_receipt_keeps_its_verdict_wi
     judged, prompt_steps = pipeline.detect(one.generated_part), int(one.prompt_s / 0.25)
     assert one.verdict.segment_times_s == tuple(0.25 * n for n in range(-prompt_steps, len(judged.segment_times_s)))
     assert one.verdict.segment_probabilities[prompt_steps:] == judged.segment_probabilities
-    lists = {name: getattr(judged, name) for name in ("segment_times_s", "segment_probabilities")}
-    assert replace(one.verdict, **lists) == judged, "the prompt is scored over time, never judged"
+    detector, join = pipeline.models.detector, round(one.prompt_s * 16_000)
+    alone = detector.segment_logits(one.waveform.samples[None, join % 4_000 : join + 8_000])[0, :prompt_steps]
+    expected = segment_probabilities_of(detector.config.calibration, alone)
+    assert one.verdict.segment_probabilities[:prompt_steps] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert one.verdict.without_prompt() == judged
     kept = json.loads(one.receipt.to_json())["verdict"]
     assert kept == {name: value for name, value in one.verdict.to_dict().items() if not name.startswith("segment_")}
 

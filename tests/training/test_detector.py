@@ -265,16 +265,21 @@ def test_views_are_made_once_and_only_with_the_models_that_made_the_pairs(viewed
         make_views(other, viewed)
 
 
-def test_silent_clips_are_not_listened_to(checkpoint, tmp_path):
+def test_silent_clips_are_not_listened_to_and_splits_must_not_share_speakers(checkpoint, tmp_path):
     components = load_checkpoint(checkpoint).info.components
     meta = {"length": LENGTH, "made_for": {name: components[name].hash for name in MADE_FOR["detector"]}}
-    noise = 0.1 * torch.randn(2, LENGTH, generator=torch.Generator().manual_seed(0))
-    noise[1] = 0.0
+    generated = 0.1 * torch.randn(3, LENGTH, generator=torch.Generator().manual_seed(0))
+    generated[1:] = 0.0
+    original = generated[[1, 0, 2]]
     for split in SPLITS:
-        PairWriter(tmp_path, split, meta).add(noise, noise.flip(0), [{"item": "a", "group": "a"}] * 2)
-    make_views(checkpoint, tmp_path, "--turns", "1")
+        PairWriter(tmp_path, split, meta).add(generated, original, [{"item": "a", "group": "a"}] * 3)
+    make_views(checkpoint, tmp_path, "--turns", "1", "--batch-size", "2")
     kinds = [(note["kind"], note["row"]) for note in ViewSet(tmp_path, "test").notes if note["turn"] == 0]
     assert kinds == [("generated", 0), ("original", 1)]
+    parser = ArgumentParser()
+    detector.add_arguments(parser)
+    with pytest.raises(TrainingError, match="train and valid share speakers or pieces: a"):
+        detector.build(parser.parse_args(["--data", str(tmp_path)]))
 
 
 def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_errors(viewed, checkpoint, tmp_path):

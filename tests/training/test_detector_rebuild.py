@@ -29,9 +29,9 @@ def rebuild(checkpoint: Path, tokens: Path, folder: Path, *options: str) -> None
 def measured(monkeypatch):
     """Stands in for the watermark and the evaluation, which have tests of their own."""
 
-    def measure(args, pairs):
+    def measure(args, checkpoint, pairs):
         assert {split for split in SPLITS if (pairs / split).is_dir()} == set(SPLITS)
-        assert load_checkpoint(args.out).detector.config.withheld == ""  # or nothing could be measured
+        assert load_checkpoint(checkpoint).detector.config.withheld == ""  # or nothing could be measured
         (args.work / "figures.md").write_text("D1: half of it\n")
         (args.work / "pictures").mkdir(exist_ok=True)
         (args.work / "pictures/new.png").write_bytes(PICTURE)
