@@ -79,8 +79,8 @@ EXAMPLE = (__doc__ or "").partition("\n\n")[2].strip()
 CONTINUE = (
     "Continues the start of a recording. Yields progress as {status: running, ...}; the last value is "
     "{status: done, checkpoint, seconds, continuations: [{verdict, watermark, receipt, ...}]} and, for each "
-    "continuation, four files: WAV, WAV of the continuation alone, tokens (safetensors), receipt (JSON). A verdict is on "
-    "what was generated, its times count from there, and its segments at times below 0 are the prompt's. All of it is "
+    "continuation, four files: WAV, WAV of the continuation alone, tokens (safetensors), receipt (JSON). A verdict is "
+    "on what was generated, its times count from there, and segments at times below 0 are the prompt's. All of it is "
     "generated audio and labelled so."
 )
 RECONSTRUCT = (
