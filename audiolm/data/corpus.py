@@ -193,8 +193,17 @@ class CorpusWriter:
             transcript: str | None = None, sex: str = "", sha256: str | None = None) -> Item:  # fmt: skip
         """Appends int16 samples [T]; `sha256` saves hashing them again where it is known."""
         item = Item(
-            *(id, self._num_samples, len(pcm), group, source, licence, split, fluent),
-            *(sha256 or pcm_hash(pcm), transcript, sex),
+            id=id,
+            start=self._num_samples,
+            length=len(pcm),
+            group=group,
+            source=source,
+            licence=licence,
+            split=split,
+            fluent=fluent,
+            sha256=sha256 or pcm_hash(pcm),
+            transcript=transcript,
+            sex=sex,
         )
         self._audio.write(np.ascontiguousarray(pcm, dtype=_PCM).tobytes())
         self._num_samples += len(pcm)

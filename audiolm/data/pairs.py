@@ -13,7 +13,8 @@ meta.json, and for each split (raw little-endian mono int16 at 16 kHz, all rows 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,14 @@ SPLITS = ("train", "valid", "test")
 META_FILE = "meta.json"
 KINDS = ("generated", "original")
 PAIRS, UNPAIRED = "rows", "unpaired"
+
+
+def shared_groups(groups: Mapping[str, Collection[str]]) -> str:
+    """What two splits have in common, as a sentence, of their speakers or pieces; "" where nothing."""
+    for one, other in combinations(groups, 2):
+        if shared := sorted(set(groups[one]) & set(groups[other])):
+            return f"the splits {one} and {other} share speakers or pieces: {', '.join(shared[:5])}"
+    return ""
 
 
 class PairWriter:

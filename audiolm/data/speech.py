@@ -11,7 +11,7 @@ import csv
 import hashlib
 import itertools
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +79,7 @@ def list_utterances(raw: Path) -> list[Utterance]:
 
 
 def _librispeech(folder: Path, pattern: str, source: str, test: bool) -> Iterator[Utterance]:
-    transcripts: dict[str, str] = {}
-    for path in folder.rglob("*.trans.txt"):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            key, _, text = line.partition(" ")
-            transcripts[key] = text.strip()
+    transcripts = _read_table(folder.rglob("*.trans.txt"), " ")
     sexes = _sexes_of_readers(folder)
     for path in folder.glob(pattern):
         reader = path.stem.split("-")[0]
@@ -98,6 +94,13 @@ def _librispeech(folder: Path, pattern: str, source: str, test: bool) -> Iterato
             transcripts.get(path.stem),
             sexes.get(reader, ""),
         )
+
+
+def _read_table(paths: Iterable[Path], separator: str) -> dict[str, str]:
+    """What stands behind the first separator of each line, by what stands before it."""
+    lines = (line for path in paths for line in path.read_text(encoding="utf-8").splitlines())
+    rows = (line.partition(separator) for line in lines)
+    return {key: text.strip() for key, _, text in rows}
 
 
 def _sexes_of_readers(folder: Path) -> dict[str, str]:
@@ -132,16 +135,8 @@ def _kathleen(folder: Path) -> Iterator[Utterance]:
 
 
 def _speechocean(folder: Path) -> Iterator[Utterance]:
-    transcripts: dict[str, str] = {}
-    for path in (folder / "train" / "text", folder / "test" / "text"):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            key, _, text = line.partition("\t")
-            transcripts[key] = text.strip()
-    sexes: dict[str, str] = {}
-    for path in folder.glob("*/spk2gender"):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            speaker, _, letter = line.partition("\t")
-            sexes[speaker] = letter.strip().upper()
+    transcripts = _read_table((folder / "train" / "text", folder / "test" / "text"), "\t")
+    sexes = _read_table(folder.glob("*/spk2gender"), "\t")
     licence = "free for any use"
     for path in folder.glob("WAVE/SPEAKER*/*.WAV"):
         speaker = path.parent.name.removeprefix("SPEAKER")
@@ -154,7 +149,7 @@ def _speechocean(folder: Path) -> Iterator[Utterance]:
             _training_split(speaker),
             False,
             transcripts.get(path.stem),
-            sexes.get(speaker, ""),
+            sexes.get(speaker, "").upper(),
         )
 
 

@@ -16,8 +16,9 @@ def painted(saliency: Tensor, max_columns: int) -> np.ndarray:
     starts = np.arange(0, values.shape[1], -(-values.shape[1] // max_columns))
     most, least = np.maximum.reduceat(values, starts, axis=1), np.minimum.reduceat(values, starts, axis=1)
     strongest = np.where(most > -least, most, least)
-    looked_at = np.abs(strongest)[:, np.abs(strongest).any(axis=0)]  # what came before the judged part is zero
+    strengths = np.abs(strongest)
+    looked_at = strengths[:, strengths.any(axis=0)]  # what came before the judged part is zero
     full = max(float(np.quantile(looked_at, FULL_COLOUR_QUANTILE)) if looked_at.size else 0.0, 1e-12)
-    alpha = (np.abs(strongest) / full).clip(0.0, 1.0) * 255
+    alpha = (strengths / full).clip(0.0, 1.0) * 255
     colours = np.where(strongest[..., None] > 0, np.uint8(FOR), np.uint8(AGAINST))
     return np.concatenate([colours, alpha.round().astype(np.uint8)[..., None]], axis=2)

@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from audiolm.checkpoints.components import MADE_FOR
 from audiolm.checkpoints.format import as_shipped, read_run
 from audiolm.config import SAMPLE_RATE_HZ, DetectorConfig
-from audiolm.data.pairs import SPLITS, PairSet
+from audiolm.data.pairs import SPLITS, PairSet, shared_groups
 from audiolm.data.views import STEP_SAMPLES, ViewSet
 from audiolm.detector import Detector
 from audiolm.detector.calibration import (
@@ -68,7 +67,8 @@ def build(args: argparse.Namespace) -> DetectorTask:
     share a speaker or piece."""
     made_for = made_for_of(PairSet(args.data, "train"))
     views = {split: ViewSet(args.data, split) for split in SPLITS}
-    _require_disjoint(views)
+    if shared := shared_groups({split: {note["group"] for note in one.notes} for split, one in views.items()}):
+        raise TrainingError(shared)
     config = DetectorConfig(
         num_mels=views["train"].num_mels,
         channels=tuple(args.channels),
@@ -98,13 +98,6 @@ def made_for_of(pairs: PairSet) -> dict[str, str]:
     if lacking := [name for name in MADE_FOR["detector"] if name not in made_for]:
         raise TrainingError(f"the pairs do not say which {', '.join(lacking)} made them; make them again")
     return {name: made_for[name] for name in MADE_FOR["detector"]}
-
-
-def _require_disjoint(views: dict[str, ViewSet]) -> None:
-    groups = {split: {note["group"] for note in of_split.notes} for split, of_split in views.items()}
-    for one, other in combinations(groups, 2):
-        if shared := sorted(groups[one] & groups[other]):
-            raise TrainingError(f"the splits {one} and {other} share speakers or pieces: {', '.join(shared[:5])}")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from audiolm.config import (
     StageConfig,
 )
 from audiolm.data.corpus import Corpus, Item
-from audiolm.data.pairs import SPLITS, PairWriter
+from audiolm.data.pairs import SPLITS, PairWriter, shared_groups
 from audiolm.data.tokens import TokenCorpus, TokenItem
 from audiolm.errors import DataError, TrainingError
 from audiolm.receipt import derive_seed
@@ -74,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
     prompt_frames = round(PROMPT_S * FRAME_RATE_HZ)
     recordings = {item.id: (corpus, item) for corpus in map(Corpus, args.data) for item in corpus.items}
     sources = {split: Sources(corpora, split, prompt_frames + num_frames) for split in args.split}
-    _require_disjoint(sources)
+    if shared := shared_groups({split: of_split.groups for split, of_split in sources.items()}):
+        raise DataError(shared)
     meta = _describe(models, num_frames * SAMPLES_PER_FRAME, prompt_frames * SAMPLES_PER_FRAME)
     wanted = {"train": args.count, "valid": args.valid_count, "test": args.test_count}
     counts = {split: wanted[split] for split in args.split}
@@ -264,14 +265,6 @@ def _require_same_tokenizers(models: ModelSet, corpora: list[TokenCorpus]) -> No
                 raise TrainingError(
                     f"{corpus.folder} has tokens of {name} {found[:12]}, the checkpoint's is {expected[:12]}"
                 )
-
-
-def _require_disjoint(sources: dict[str, Sources]) -> None:
-    names = list(sources)
-    for index, name in enumerate(names):
-        for other in names[index + 1 :]:
-            if shared := sorted(sources[name].groups & sources[other].groups):
-                raise DataError(f"the splits {name} and {other} share speakers or pieces: {', '.join(shared[:5])}")
 
 
 def _describe(models: ModelSet, length: int, join: int) -> dict[str, Any]:

@@ -128,8 +128,10 @@ def _is_measured(folder: Path) -> bool:
 
 def _assemble(args: argparse.Namespace, out: Path, trained: Path, card: str) -> CheckpointInfo:
     base = read_info(args.checkpoint)
-    folders = [args.work / PICTURES, base.folder]
-    shown = {name: next((f for f in folders if (f / name).is_file()), base.folder) for name in picture_names(card)}
+    new = args.work / PICTURES
+    pictures = {
+        name: read_picture((new if (new / name).is_file() else base.folder) / name) for name in picture_names(card)
+    }
     return assemble(
         out,
         name=base.name,
@@ -138,7 +140,7 @@ def _assemble(args: argparse.Namespace, out: Path, trained: Path, card: str) -> 
         card=card,
         runs={"detector": trained},
         base=args.checkpoint,
-        pictures={name: read_picture(folder / name) for name, folder in shown.items()},
+        pictures=pictures,
     )
 
 
