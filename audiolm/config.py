@@ -362,7 +362,7 @@ class DetectorCalibration(Config):
 @dataclass(frozen=True)
 class DetectorConfig(Config):
     """Two networks on one clip: a CNN on log-mel frames and, where `num_heard` is not 0, one on what the checkpoint's
-    own models make of it (`num_heard` figures a frame, see `audiolm.checkpoints.listener`).
+    own models make of it (`num_heard` figures a frame by `listener_version` of `audiolm.checkpoints.listener`).
 
     `scope_limit` is the distance from the calibration clips beyond which a verdict is withheld (None: not measured);
     `withheld` is why every verdict is, "" where none need be.
@@ -372,6 +372,7 @@ class DetectorConfig(Config):
     channels: tuple[int, ...] = (24, 48, 96, 128)
     dropout: float = 0.2
     num_heard: int = 0
+    listener_version: int = 1
     heard_width: int = 64
     scope_limit: float | None = None
     withheld: str = ""

@@ -95,7 +95,12 @@ def _fit(semantic: nn.Module) -> None:
 
 
 def make_tiny_checkpoint(
-    folder: Path, domain: str = "speech", seed: int = 0, with_detector: bool = True, layout: str = "depth"
+    folder: Path,
+    domain: str = "speech",
+    seed: int = 0,
+    with_detector: bool = True,
+    layout: str = "depth",
+    with_masked: bool = False,
 ) -> CheckpointInfo:
     """Writes a checkpoint named `tiny-<domain>` into the folder."""
     return write_checkpoint(
@@ -103,6 +108,6 @@ def make_tiny_checkpoint(
         name=f"tiny-{domain}",
         domain=domain,
         summary=f"Random weights for tests ({domain}).\nIt has learnt nothing.",
-        components=tiny_modules(seed, layout, with_detector),
+        components=tiny_modules(seed, layout, with_detector, with_masked),
         card=CARD,
     )

@@ -37,6 +37,12 @@ def log_mel(
     return torch.einsum("mf,bfk->bmk", filters, magnitude).clamp_min(floor).log()
 
 
+def occupied_bands(waveforms: Tensor, num_mels: int = 80) -> Tensor:
+    """How wide recordings are: waveforms [B, T] -> how many mel bands [B] the lower 99 % of the power take."""
+    power = log_mel(waveforms, num_mels, hop_length=SAMPLE_RATE_HZ // 50).exp().square().mean(dim=2).cumsum(dim=1)
+    return (power < 0.99 * power[:, -1:]).float().sum(dim=1)
+
+
 @lru_cache(maxsize=32)
 def mel_filters(num_mels: int, n_fft: int, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Tensor:
     """Triangular HTK mel filters [num_mels, n_fft // 2 + 1] of height 1, on the CPU; do not write to it."""

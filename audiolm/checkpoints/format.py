@@ -45,7 +45,7 @@ from audiolm.checkpoints.info import (
     require_complete,
     require_hashes,
 )
-from audiolm.checkpoints.listener import Listener
+from audiolm.checkpoints.listener import VERSION, Listener
 from audiolm.checkpoints.pictures import picture_names, require_pictures
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import (
@@ -144,10 +144,14 @@ def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", veri
     attach_codebooks(stages, modules["codec"])
     if MASKED in modules:
         modules[MASKED].attach(stages["fine"])
-    if "detector" in modules and (wanted := modules["detector"].config.num_heard):
+    if "detector" in modules and (config := modules["detector"].config).num_heard:
         listener = Listener(modules["codec"], modules["semantic"], stages)
-        if (given := listener.num_features) != wanted:
-            raise CheckpointError(f"{info.folder}: the detector reads {wanted} figures, these stages give {given}")
+        wanted, given = (config.num_heard, config.listener_version), (listener.num_features, VERSION)
+        if given != wanted:
+            raise CheckpointError(
+                f"{info.folder}: the detector reads {wanted[0]} figures of listener version {wanted[1]}, "
+                f"these stages give {given[0]} of version {given[1]}"
+            )
         modules["detector"].attach(listener)
     return ModelSet(
         info=info,

@@ -36,15 +36,15 @@ def num_figure_frames(num_samples: int) -> int:
 
 
 class ViewWriter:
-    """Adds views to one split of a folder of pairs. Raises DataError where its views have other sizes."""
+    """Adds views to one split of a folder of pairs. Raises DataError where its views are of another kind."""
 
-    def __init__(self, folder: Path, split: str, num_mels: int, num_figures: int) -> None:
+    def __init__(self, folder: Path, split: str, num_mels: int, num_figures: int, listener_version: int) -> None:
         self.folder = folder / split
-        sizes = {"num_mels": num_mels, "num_figures": num_figures}
+        kind = {"num_mels": num_mels, "num_figures": num_figures, "listener_version": listener_version}
         meta = self.folder / META_FILE
-        if meta.is_file() and json.loads(meta.read_text(encoding="utf-8")) != sizes:
-            raise DataError(f"{self.folder} has views of other sizes than {sizes}; delete its views.* to begin again")
-        meta.write_text(json.dumps(sizes) + "\n", encoding="utf-8")
+        if meta.is_file() and json.loads(meta.read_text(encoding="utf-8")) != kind:
+            raise DataError(f"{self.folder} has views of another kind than {kind}; delete its views.* to begin again")
+        meta.write_text(json.dumps(kind) + "\n", encoding="utf-8")
         path = self.folder / VIEWS_FILE
         self.notes = _read_lines(path) if path.is_file() else []
         lengths = [note["length"] for note in self.notes]
@@ -76,8 +76,9 @@ class ViewSet:
             self.notes = _read_lines(folder / split / VIEWS_FILE)
             if not self.notes:
                 raise ValueError("it has no views")
-            sizes = json.loads((folder / split / META_FILE).read_text(encoding="utf-8"))
-            self.num_mels, self.num_figures = int(sizes["num_mels"]), int(sizes["num_figures"])
+            kind = json.loads((folder / split / META_FILE).read_text(encoding="utf-8"))
+            self.num_mels, self.num_figures = int(kind["num_mels"]), int(kind["num_figures"])
+            self.listener_version = int(kind["listener_version"])
             lengths = [int(note["length"]) for note in self.notes]
             self._mel_starts = [0, *accumulate(map(num_mel_frames, lengths))]
             self._figure_starts = [0, *accumulate(map(num_figure_frames, lengths))]

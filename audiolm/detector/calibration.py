@@ -116,17 +116,18 @@ def _fit_logistic(x: Tensor, labels: Tensor) -> tuple[Tensor, float, float]:
         return parameters[:-1].square() / unit, float(parameters[-1]), float(loss())
 
 
-def calibrate(valid: Scored, test: Scored, whole_s: float) -> DetectorCalibration:
+def calibrate(valid: Scored, changed: Scored, test: Scored, whole_s: float) -> DetectorCalibration:
     """Scaling and band from fused logits [N] of one split, error rates by length from those of another.
 
-    The scaling is that of whole clips, which last `whole_s`; the band is one for all lengths. The threshold is a
+    The scaling is that of whole clips, which last `whole_s`. The band is one for all lengths, and wide enough both for
+    clips as they are and for `changed` ones: what is said must hold after what happens to files. The threshold is a
     probability of one half: least cost where both errors cost the same and both kinds are as common.
     """
     whole = valid.seconds >= whole_s
     scale, bias = fit_platt(valid.logits[whole], valid.labels[whole])
     calibration = DetectorCalibration(scale=scale, bias=bias)
-    low, high = uncertain_band(probability_of(calibration, valid.logits), valid.labels)
-    calibration = dataclasses.replace(calibration, uncertain_low=low, uncertain_high=high)
+    high = max(uncertain_band(probability_of(calibration, one.logits), one.labels)[1] for one in (valid, changed))
+    calibration = dataclasses.replace(calibration, uncertain_low=1.0 - high, uncertain_high=high)
     by_length = (length_rates(calibration, test, float(seconds)) for seconds in test.seconds.unique())
     return dataclasses.replace(calibration, by_length=tuple(by_length))
 

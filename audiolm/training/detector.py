@@ -74,6 +74,7 @@ def build(args: argparse.Namespace) -> DetectorTask:
         channels=tuple(args.channels),
         dropout=args.dropout,
         num_heard=views["train"].num_figures,
+        listener_version=views["train"].listener_version,
         heard_width=args.heard_width,
     )
     model = Detector(config)
@@ -178,7 +179,8 @@ class DetectorTask(Task):
         model.weights.copy_(weights)
         model.growth.fill_(growth)
         valid, test = (fuse(model, score(model, self.views[split], is_unchanged)) for split in ("valid", "test"))
-        calibration = calibrate(valid, test, float(valid.seconds.max()))
+        changed = fuse(model, score(model, self.views["valid"], is_changed))
+        calibration = calibrate(valid, changed, test, float(valid.seconds.max()))
         scale, bias = fit_platt(*segments_of(model, self.views["valid"], is_whole))
         calibration = replace(calibration, segment_scale=scale, segment_bias=bias)
         scope = (one.cpu() for one in (model.scope_mean, model.scope_std, model.scope_map))
@@ -188,7 +190,6 @@ class DetectorTask(Task):
         figures = {"weight_mel": float(weights[0]), "weight_ear": float(weights[1]), "growth": growth}
         for rates in calibration.by_length:
             figures |= {f"test_{rates.seconds:g}s_{name}": value for name, value in rates.to_dict().items()}
-        changed = fuse(model, score(model, self.views["valid"], is_changed))
         for name, scores in {
             "test_whole": of_length(test, float(test.seconds.max())),
             "valid_changed": changed,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from audiolm.checkpoints import load_checkpoint, read_info, tensors, write_checkpoint
+from audiolm.checkpoints import embedded, format, load_checkpoint, read_info, tensors, write_checkpoint
 from audiolm.checkpoints.format import Part, build_component, component_hash, read_run, write_parts
 from audiolm.errors import CheckpointError
 from tests.tiny import CARD, make_tiny_checkpoint, tiny_configs, tiny_modules
@@ -106,6 +106,12 @@ def test_a_checkpoint_may_lack_a_detector_only(checkpoint: Path):
     edit(checkpoint, lambda value: value["components"].pop("stage_fine"))
     with pytest.raises(CheckpointError, match=r"lacks component\(s\) stage_fine"):
         read_info(checkpoint)
+
+
+def test_a_detector_of_another_listener_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(format, "VERSION", 99)
+    with pytest.raises(CheckpointError, match=r"reads (\d+) figures of listener version 1, .* \1 of version 99"):
+        load_checkpoint(embedded.folder_of("speech-small"), verify=False)
 
 
 def test_sharded_components_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

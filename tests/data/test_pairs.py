@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from audiolm.data.pairs import PairSet, PairWriter
+from audiolm.data.pairs import BandBalance, PairSet, PairWriter, band_gaps
 from audiolm.errors import DataError
 
 META = {"length": 800, "join": 300, "made_for": {}}
@@ -60,6 +60,44 @@ def test_folders_of_the_first_format_have_no_prompts_and_no_further_originals(tm
     pairs = PairSet(tmp_path, "valid")
     assert (pairs.join, pairs.num_unpaired) == (0, 0)
     torch.testing.assert_close(pairs.pair(0, 0, 1_100), levelled(pairs.spliced(0)))
+
+
+def low_passed(waveforms: torch.Tensor) -> torch.Tensor:
+    spectra = torch.fft.rfft(waveforms)
+    spectra[:, spectra.shape[1] // 2 :] = 0
+    return torch.fft.irfft(spectra, waveforms.shape[1])
+
+
+def test_the_gap_of_a_pair_is_what_the_generated_one_is_wider_whatever_the_offsets():
+    wide = rows(2, 16_000)
+    narrow = low_passed(wide)
+    assert band_gaps(wide, wide) == [0, 0]
+    gaps = band_gaps(wide + 0.3, narrow)
+    assert min(gaps) > 10
+    assert band_gaps(narrow, wide) == [-gap for gap in gaps]
+
+
+def test_neither_kind_ends_up_wider_however_often_one_is():
+    generator = torch.Generator().manual_seed(0)
+    gaps = (2 + 4 * torch.randn(3_000, generator=generator)).round().int().tolist()
+    balance = BandBalance()
+    kept = [gap for gap in gaps if balance.takes(gap)]
+    assert len(kept) > 0.4 * len(gaps)
+    for size in {abs(gap) for gap in gaps}:
+        signs = [(gap > 0) - (gap < 0) for gap in kept if abs(gap) == size]
+        assert abs(sum(signs)) <= max(4, 0.35 * len(signs))
+    assert abs(sum(gap > 0 for gap in kept) - sum(gap < 0 for gap in kept)) <= 10
+    assert sum(gap == 0 for gap in kept) == sum(gap == 0 for gap in gaps)
+
+
+def test_the_balance_goes_on_from_what_the_folder_has(tmp_path):
+    wide = rows(6)
+    narrow = torch.cat([wide[:, :300], low_passed(wide[:, 300:])], dim=1)
+    assert PairWriter(tmp_path, "train", META).add_balanced(wide, narrow, notes(6)) == 2
+    writer = PairWriter(tmp_path, "train", META)
+    assert writer.add_balanced(wide, narrow, notes(6)) == 0
+    assert writer.add_balanced(narrow, wide, notes(6)) == 4
+    assert [row["wider"] > 0 for row in PairSet(tmp_path, "train").rows] == [True] * 2 + [False] * 4
 
 
 def test_foreign_and_damaged_folders_are_refused(tmp_path):

@@ -15,7 +15,7 @@ def frames(length: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def write(folder: Path) -> ViewWriter:
     (folder / "train").mkdir(parents=True, exist_ok=True)
-    writer = ViewWriter(folder, "train", 5, 3)
+    writer = ViewWriter(folder, "train", 5, 3, 1)
     for seed, length in enumerate((16_000, 40_000)):
         writer.add(*frames(length, seed), [{"length": length, "row": row} for row in range(2)])
     return writer
@@ -41,10 +41,15 @@ def test_writing_goes_on_after_what_was_noted(tmp_path):
         assert torch.equal(ours, theirs)
 
 
-def test_views_of_other_sizes_and_missing_ones_are_refused(tmp_path):
+@pytest.mark.parametrize("kind", [(6, 3, 1), (5, 4, 1), (5, 3, 2)])
+def test_views_of_another_kind_are_refused(tmp_path, kind):
     write(tmp_path)
-    with pytest.raises(DataError, match="views of other sizes"):
-        ViewWriter(tmp_path, "train", 6, 3)
+    with pytest.raises(DataError, match="views of another kind"):
+        ViewWriter(tmp_path, "train", *kind)
+
+
+def test_missing_views_are_refused(tmp_path):
+    write(tmp_path)
     with pytest.raises(DataError, match="split test: no views"):
         ViewSet(tmp_path, "test")
     (tmp_path / "train/figures.float16").write_bytes(b"\0\0")

@@ -75,7 +75,8 @@ def both(one: Scored, other: Scored) -> Scored:
 
 def test_calibrated_probabilities_are_calibrated_and_the_rates_by_length_come_from_the_test_set():
     short, whole = scored(1_000, 2, 2.0), scored(3_000, 3, 6.0)
-    calibration = calibrate(scored(4_000, 1, 6.0), both(short, whole), 6.0)
+    valid = scored(4_000, 1, 6.0)
+    calibration = calibrate(valid, valid, both(short, whole), 6.0)
     assert [rates.seconds for rates in calibration.by_length] == [2.0, 6.0]
     for part, rates in zip((short, whole), calibration.by_length, strict=True):
         probabilities = probability_of(calibration, part.logits)
@@ -90,12 +91,13 @@ def test_calibrated_probabilities_are_calibrated_and_the_rates_by_length_come_fr
         assert rates.wrong_rate == pytest.approx(expected)
 
 
-def test_short_clips_widen_the_band_and_leave_the_scaling():
+def test_short_clips_and_changed_ones_widen_the_band_and_leave_the_scaling():
     whole, short = scored(4_000, 1, 6.0), scored(4_000, 2, 1.0)
     noisy = Scored(-short.logits, short.seconds, short.labels)
-    alone, mixed = calibrate(whole, whole, 6.0), calibrate(both(whole, noisy), whole, 6.0)
-    assert (mixed.scale, mixed.bias) == (alone.scale, alone.bias)
-    assert mixed.uncertain_high > alone.uncertain_high
+    alone = calibrate(whole, whole, whole, 6.0)
+    for harder in (calibrate(both(whole, noisy), whole, whole, 6.0), calibrate(whole, both(whole, noisy), whole, 6.0)):
+        assert (harder.scale, harder.bias) == (alone.scale, alone.bias)
+        assert harder.uncertain_high > alone.uncertain_high
 
 
 def test_branches_are_weighed_by_what_they_know_and_short_clips_by_their_length():

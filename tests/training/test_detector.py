@@ -129,6 +129,17 @@ def test_further_originals_went_through_fewer_levels_or_none(tmp_path, checkpoin
         assert torch.allclose(unmarked(pairs.original(number, 0, 16_000), note), expected.clamp(-1, 1), atol=1e-4)
 
 
+def test_some_pairs_have_their_fine_codes_from_the_masked_decoder(tmp_path, monkeypatch):
+    tiny = make_tiny_checkpoint(tmp_path / "tiny", with_detector=False, with_masked=True)
+    tokens = token_cache(tmp_path / "tokens", tiny.folder)
+    for share, expected in ((0.0, False), (1.0, True)):
+        monkeypatch.setattr(detector_data, "MASKED_SHARE", share)
+        make_data(tiny.folder, tokens, tmp_path / f"pairs-{share:g}", "--split", "train")
+        assert {row["masked"] for row in PairSet(tmp_path / f"pairs-{share:g}", "train").rows} == {expected}
+    made = [PairSet(tmp_path / f"pairs-{share}", "train").spliced(0)[0] for share in (0, 1)]
+    assert not torch.equal(*made)
+
+
 def test_detector_data_goes_on_where_it_stopped(tmp_path, checkpoint):
     tokens = token_cache(tmp_path / "tokens", checkpoint)
     make_data(checkpoint, tokens, tmp_path / "pairs", "--split", "train", "--count", "1")
@@ -159,12 +170,18 @@ def test_a_row_continues_the_same_alone_and_in_a_batch(tmp_path, checkpoint):
     assert torch.equal(alone[0], batch[1])
 
 
-def test_rows_are_continued_as_the_pipeline_continues_them(checkpoint):
-    models = load_checkpoint(checkpoint)
-    seeds = [5, 6]
+@pytest.mark.parametrize("masked", [False, True])
+def test_rows_are_continued_as_the_pipeline_continues_them(tmp_path, masked):
+    tiny = make_tiny_checkpoint(tmp_path / "tiny", with_detector=False, with_masked=True)
+    models, seeds = load_checkpoint(tiny.folder), [5, 6]
+    fine_decoder = "masked" if masked else "autoregressive"
     sampling = {stage: SamplingConfig(value) for stage, value in zip(STAGES, (0.9, 1.0, 0.8), strict=True)}
     with_prompts = [
-        finish(Pipeline(models).continue_prompt(recording(1.0, seed), request(seed=seed, **sampling))).continuations[0]
+        finish(
+            Pipeline(models).continue_prompt(
+                recording(1.0, seed), request(seed=seed, fine_decoder=fine_decoder, **sampling)
+            )
+        ).continuations[0]
         for seed in seeds
     ]
     for made, seed in zip(with_prompts, seeds, strict=True):
@@ -173,7 +190,7 @@ def test_rows_are_continued_as_the_pipeline_continues_them(checkpoint):
         codes[:, prompt_frames:] = 0
         semantic = torch.cat([semantic[:, : prompt_frames // 2], 0 * semantic[:, prompt_frames // 2 :]], dim=1)
         again = detector_data.continue_tokens(
-            models, semantic, codes, prompt_frames, detector_data.Draws(sampling, [seed])
+            models, semantic, codes, prompt_frames, detector_data.Draws(sampling, [seed], masked)
         )
         assert torch.equal(again[0], made.acoustic.codes)
 

@@ -37,7 +37,7 @@ def measure(inputs: DetectionInputs) -> RowReport:
     figures = [*_figures(whole, f"{whole_s:g} s"), *_costs(whole)]
     for seconds in lengths[:-1]:
         figures += _figures(inputs.judged(seconds), f"{seconds:g} s")
-    figures += _by_mark(whole, inputs)
+    figures += _by_note(whole, inputs)
     figures.append(Figure.computed("linear probe of our semantic features: accuracy", lambda: probe_accuracy(inputs)))
     accuracy, error = figures[0], figures[1]
     met = accuracy.low >= ACCURACY and error.value <= EQUAL_ERROR
@@ -80,13 +80,17 @@ def _costs(judged: Judged) -> Iterator[Figure]:
     yield Figure("minimum Cllr", minimum_log_likelihood_cost(log_odds, generated), n=len(judged))
 
 
-def _by_mark(judged: Judged, inputs: DetectionInputs) -> Iterator[Figure]:
-    """Clips with and without the watermark, which both kinds may carry: the detector must not lean on it."""
+def _by_note(judged: Judged, inputs: DetectionInputs) -> Iterator[Figure]:
+    """Clips with and without the watermark, which both kinds may carry: the detector must not lean on it. And pairs by
+    what made their fine codes."""
     rows = inputs.pair_set().rows[: len(judged) // 2]
-    marked = np.repeat([bool(row.get("marked")) for row in rows], 2)
-    for name, part in (("with", judged.where(marked)), ("without", judged.where(~marked))):
+    marked, masked = (np.repeat([bool(row.get(name)) for row in rows], 2) for name in ("marked", "masked"))
+    parts = {"with watermark": marked, "without watermark": ~marked}
+    parts |= {"with fine codes frame by frame": ~masked, "with fine codes from the masked decoder": masked}
+    for name, chosen in parts.items():
+        part = judged.where(chosen)
         interval = lambda part=part: grouped_rate(part.right, part.groups)  # noqa: E731
-        yield Figure.computed(f"accuracy {name} watermark", interval)
+        yield Figure.computed(f"accuracy {name}", interval)
 
 
 def _notes(judged: Judged) -> tuple[str, ...]:

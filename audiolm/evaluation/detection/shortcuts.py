@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from audiolm.audio.loudness import rms_db
-from audiolm.audio.spectra import log_mel
+from audiolm.audio.spectra import occupied_bands
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.pairs import PairSet
 from audiolm.evaluation.detection.inputs import DetectionInputs
@@ -21,19 +21,17 @@ MOST = 0.55
 NUM_TRAIN_PAIRS = 1000
 SILENCE_BELOW_DB = 40.0  # under the clip's loudest 20 ms
 _HOP = SAMPLE_RATE_HZ // 50
-_NUM_MELS = 80
 
 
 def shortcut_figures(waveforms: Tensor) -> dict[str, Tensor]:
     """[B, T] -> plain figures [B]: seconds, share of silence, level, offset, mel bands below 99 % of the power."""
     levels = rms_db(waveforms.unfold(1, _HOP, _HOP))
-    power = log_mel(waveforms, _NUM_MELS, hop_length=_HOP).exp().square().mean(dim=2).cumsum(dim=1)
     return {
         "duration": torch.full((len(waveforms),), waveforms.shape[1] / SAMPLE_RATE_HZ),
         "silence": (levels < levels.amax(dim=1, keepdim=True) - SILENCE_BELOW_DB).float().mean(dim=1),
         "level": rms_db(waveforms),
         "offset": waveforms.mean(dim=1),
-        "bandwidth": (power < 0.99 * power[:, -1:]).float().sum(dim=1),
+        "bandwidth": occupied_bands(waveforms),
     }
 
 

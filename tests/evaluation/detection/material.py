@@ -39,7 +39,8 @@ def with_tone(samples: Tensor, first: int = 0) -> Tensor:
 def write_pairs(
     folder: Path, components: dict[str, str], generate: Callable[[Tensor], Tensor] | None = None, join: int = T
 ) -> Path:
-    """12 pairs of split train, 24 of test, two of each speaker; every second one carries a watermark, by its note.
+    """12 pairs of split train, 24 of test, two of each speaker; by their notes every second one carries a
+    watermark, every third has its fine codes from the masked decoder.
 
     `generate` makes a generated row [join + T] of its original; a tone after the join where it is not given.
     """
@@ -47,7 +48,10 @@ def write_pairs(
     meta = {"length": T, "join": join, "made_for": {name: components[name] for name in MADE_FOR["detector"]}}
     for split, first, count in (("train", 0, 12), ("test", 100, 24)):
         originals = torch.stack([recording(first + row, join + T) for row in range(count)])
-        notes = [{"item": str(row), "group": f"{split}-{row // 2}", "marked": row % 2 == 0} for row in range(count)]
+        notes = [
+            {"item": str(row), "group": f"{split}-{row // 2}", "marked": row % 2 == 0, "masked": row % 3 == 0}
+            for row in range(count)
+        ]
         PairWriter(folder, split, meta).add(torch.stack([make(row) for row in originals]), originals, notes)
     return folder
 

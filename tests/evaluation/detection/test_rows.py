@@ -79,6 +79,8 @@ def test_a_detector_that_hears_what_generation_adds_is_right_throughout(pairs):
     assert report.met is False, "48 clips cannot show 98.6 %"
     assert value(report, "accuracy with watermark") == value(report, "accuracy without watermark") == 1.0
     assert report.figure("accuracy with watermark").n == 24
+    assert report.figure("accuracy with fine codes frame by frame").n == 32
+    assert report.figure("accuracy with fine codes from the masked decoder").n == 16
     assert {*report.headlines} <= {figure.name for figure in report.figures}
 
 
@@ -86,7 +88,7 @@ def test_enough_clips_that_are_all_told_apart_meet_the_target(pairs, monkeypatch
     inputs = inputs_of(pairs)
     many = [inputs.judged(2.0)] * 6
     inputs._judged[2.0, None] = inputs._judged[1.0, None] = type(many[0]).joined(many)
-    monkeypatch.setattr(discrimination, "_by_mark", lambda judged, inputs: [])
+    monkeypatch.setattr(discrimination, "_by_note", lambda judged, inputs: [])
     assert discrimination.measure(inputs).met is True
 
 
