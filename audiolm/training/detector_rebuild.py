@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
     parser.add_argument("--max-minutes", type=float, default=80.0, help="of pairs, training views and training")
     parser.add_argument("--steps", type=int, default=1_000_000, help="of training, at most")
-    parser.add_argument("--items", type=int, help="clips that a row of the evaluation takes at most")
+    parser.add_argument("--items", default="", help="clips a row of the evaluation at most: 50, or D2=500,D5=60")
     parser.add_argument("--keep-scores", action="store_true", help="show scores even where a target is missed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -152,7 +152,7 @@ def _measure(args: argparse.Namespace, checkpoint: Path, pairs: Path) -> dict[st
     options += ["--facts", args.work / "facts.json", "--pictures", args.work / PICTURES]
     for name, folders in (("--data", args.data), ("--other", args.other)):
         options += [name, *folders] if folders else []
-    _call("audiolm.evaluation", "detector", *options, *([] if args.items is None else ["--items", args.items]))
+    _call("audiolm.evaluation", "detector", *options, "--items", args.items)
     return json.loads(figures.read_text(encoding="utf-8"))
 
 
