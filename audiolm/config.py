@@ -386,5 +386,6 @@ class DetectorConfig(Config):
         self._require(0.0 <= self.dropout < 1.0, f"dropout must be in [0, 1), found {self.dropout}")
         heard = (self.num_heard, self.heard_width)
         self._require(min(heard) >= 0 and heard[1] > 0, f"num_heard >= 0 and heard_width > 0, found {heard}")
+        self._require(self.listener_version >= 1, f"listener_version must be at least 1, found {self.listener_version}")
         limit = self.scope_limit
         self._require(limit is None or limit > 0.0, f"scope_limit must be positive, found {limit}")

@@ -11,6 +11,7 @@ from torchaudio.functional import melscale_fbanks
 from audiolm.config import SAMPLE_RATE_HZ
 
 LOG_FLOOR = 1e-5
+POWER_FLOOR = 1e-9  # where the level must not matter
 
 
 def log_mel(
@@ -37,10 +38,11 @@ def log_mel(
     return torch.einsum("mf,bfk->bmk", filters, magnitude).clamp_min(floor).log()
 
 
-def occupied_bands(waveforms: Tensor, num_mels: int = 80) -> Tensor:
-    """How wide recordings are: waveforms [B, T] -> how many mel bands [B] the lower 99 % of the power take."""
-    power = log_mel(waveforms, num_mels, hop_length=SAMPLE_RATE_HZ // 50).exp().square().mean(dim=2).cumsum(dim=1)
-    return (power < 0.99 * power[:, -1:]).float().sum(dim=1)
+def occupied_bands(waveforms: Tensor) -> Tensor:
+    """How wide recordings are: waveforms [B, T] -> how many of 80 mel bands [B] lie below 99 % of the power."""
+    mels = log_mel(waveforms, 80, hop_length=SAMPLE_RATE_HZ // 50, floor=POWER_FLOOR)
+    power = mels.exp().square().mean(dim=2).cumsum(dim=1)
+    return (power < 0.99 * power[:, -1:]).sum(dim=1)
 
 
 @lru_cache(maxsize=32)

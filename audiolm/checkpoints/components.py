@@ -29,10 +29,7 @@ MADE_FOR: dict[str, tuple[str, ...]] = {
     "stage_semantic": ("semantic",),
     "stage_coarse": ("codec", "semantic"),
     "stage_fine": ("codec",),
-    MASKED: (
-        "codec",
-        "stage_fine",
-    ),  # whose tables it uses; nothing is made for it: a detector knows the checkpoint by its stages
+    MASKED: ("codec", "stage_fine"),  # whose tables it uses; nothing is made for it, and no detector is bound to it
     "detector": ("codec", *(f"stage_{stage}" for stage in STAGES)),  # whole hashes: it judges what these sound like
 }
 _CLASSES: dict[str, tuple[type[nn.Module], type[Config]]] = {

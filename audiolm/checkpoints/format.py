@@ -45,7 +45,7 @@ from audiolm.checkpoints.info import (
     require_complete,
     require_hashes,
 )
-from audiolm.checkpoints.listener import VERSION, Listener
+from audiolm.checkpoints.listener import LISTENER_VERSION, Listener
 from audiolm.checkpoints.pictures import picture_names, require_pictures
 from audiolm.checkpoints.strict_json import read_object, require_fields
 from audiolm.checkpoints.tensors import (
@@ -146,7 +146,7 @@ def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", veri
         modules[MASKED].attach(stages["fine"])
     if "detector" in modules and (config := modules["detector"].config).num_heard:
         listener = Listener(modules["codec"], modules["semantic"], stages)
-        wanted, given = (config.num_heard, config.listener_version), (listener.num_features, VERSION)
+        wanted, given = (config.num_heard, config.listener_version), (listener.num_features, LISTENER_VERSION)
         if given != wanted:
             raise CheckpointError(
                 f"{info.folder}: the detector reads {wanted[0]} figures of listener version {wanted[1]}, "

@@ -25,7 +25,7 @@ from audiolm.lm.stage import Tables
 from audiolm.semantic import SemanticTokenizer
 from audiolm.semantic.kmeans import assign
 
-VERSION = 1  # another one when the figures change: views and detectors name theirs, and no other will do
+LISTENER_VERSION = 1  # another one when the figures change: views and detectors name theirs, and no other will do
 WINDOW_S = 6
 MAX_WINDOWS = 16  # heard at once; bounds the memory for long recordings
 FIGURES = 3  # of a token: surprisal and entropy in nats, log of its rank

@@ -7,6 +7,7 @@ meta.json, and for each split (raw little-endian mono int16 at 16 kHz, all rows 
   (of the prompt, 50 Hz), `seed`, the sampling of each stage, `masked`: whether the masked decoder stood in for the fine
   stage, `marked`: whether both carry the watermark after the join, and `wider`: by how many mel bands the generated
   clip is wider.
+- `left_out.jsonl`: the notes of pairs that were made and left out, so that neither kind is the wider one.
 - `unpaired.int16`, `unpaired.jsonl`: further originals without a prompt: `item`, `group`, `start_frame`, `marked`, and
   `levels`: how many of the codec's levels they went through, 0 for untouched recordings.
 """
@@ -32,7 +33,7 @@ from audiolm.errors import DataError
 SPLITS = ("train", "valid", "test")
 META_FILE = "meta.json"
 KINDS = ("generated", "original")
-PAIRS, UNPAIRED = "rows", "unpaired"
+PAIRS, LEFT_OUT, UNPAIRED = "rows", "left_out", "unpaired"
 GAP_SIZES = (1, 3, 6, 10)  # mel bands: gaps from one of these to the next count as of one size
 MOST_SURPLUS = 2  # pairs of one size and sign more than of the other sign
 
@@ -46,10 +47,10 @@ def shared_groups(groups: Mapping[str, Collection[str]]) -> str:
 
 
 class BandBalance:
-    """Takes pairs so that band tells neither kind: of gaps of about one size, as many of one sign as of the other.
+    """Takes pairs so that generated clips are as often wider as narrower, by about as much.
 
-    A pair's gap is how many mel bands its generated clip is wider than its original. `before`: the gaps of the pairs
-    that a folder has already.
+    A pair's gap is how many mel bands its generated clip is wider than its original: of gaps of about one size, as many
+    of one sign as of the other are taken. `before`: the gaps of the pairs that a folder has already.
     """
 
     def __init__(self, before: Iterable[int] = ()) -> None:
@@ -72,7 +73,7 @@ class BandBalance:
 def band_gaps(generated: Tensor, original: Tensor) -> list[int]:
     """[B, T] each -> by how many mel bands generated clips are wider, whatever their offsets."""
     bands = [occupied_bands(rows - rows.mean(dim=1, keepdim=True)) for rows in (generated, original)]
-    return (bands[0] - bands[1]).int().tolist()
+    return (bands[0] - bands[1]).tolist()
 
 
 def _size(gap: int) -> int:
@@ -97,27 +98,42 @@ class PairWriter:
                 raise DataError(f"{folder} holds pairs of another checkpoint or length; choose another folder")
         else:
             (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-        rows, unpaired = (self._lines(name) for name in (PAIRS, UNPAIRED))
-        self.num_rows, self.num_unpaired = len(rows), len(unpaired)
-        self.balance = BandBalance(json.loads(row).get("wider", 0) for row in rows)
+        self._rows = self._notes(PAIRS)
+        self.num_rows, self.num_left_out, self.num_unpaired = (
+            len(self._rows), len(self._notes(LEFT_OUT)), len(self._notes(UNPAIRED))
+        )  # fmt: skip
         for kind in KINDS:  # a run that was killed may have left audio without its line
             self._truncate(kind, self.num_rows * (self.join + self.length))
         self._truncate(UNPAIRED, self.num_unpaired * self.length)
 
     def add(self, generated: Tensor, original: Tensor, notes: Sequence[dict[str, Any]]) -> None:
-        """Pairs [B, join + length] each."""
+        """Pairs [B, join + length] each, all of them."""
         for kind, rows in zip(KINDS, (generated, original), strict=True):
             self._append(kind, rows, self.join + self.length)
         self._note(PAIRS, notes)
+        self._rows += notes
         self.num_rows += len(notes)
 
-    def add_balanced(self, generated: Tensor, original: Tensor, notes: Sequence[dict[str, Any]]) -> int:
-        """Those pairs [B, join + length] that `BandBalance` takes, with `wider` in their notes -> how many they are."""
-        gaps = band_gaps(generated[:, self.join :], original[:, self.join :])
-        kept = [row for row, gap in enumerate(gaps) if self.balance.takes(gap)]
-        if kept:
-            self.add(generated[kept], original[kept], [notes[row] | {"wider": gaps[row]} for row in kept])
-        return len(kept)
+    def add_balanced(
+        self, generated: Tensor, original: Tensor, notes: Sequence[dict[str, Any]], most: int | None = None
+    ) -> int:
+        """Of pairs [B, join + length] those that `BandBalance` takes, the first `most` at most -> how many they are.
+
+        Raises DataError in a folder with pairs that were not balanced.
+        """
+        if any("wider" not in row for row in self._rows):
+            raise DataError(f"{self.folder} holds pairs whose bands were not balanced; choose another folder")
+        balance, taken, left_out = BandBalance(row["wider"] for row in self._rows), [], []
+        for row, gap in enumerate(band_gaps(generated[:, self.join :], original[:, self.join :])):
+            if len(taken) == most:
+                break
+            (taken if balance.takes(gap) else left_out).append((row, notes[row] | {"wider": gap}))
+        if taken:
+            kept = [row for row, _ in taken]
+            self.add(generated[kept], original[kept], [note for _, note in taken])
+        self._note(LEFT_OUT, [note for _, note in left_out])
+        self.num_left_out += len(left_out)
+        return len(taken)
 
     def add_unpaired(self, originals: Tensor, notes: Sequence[dict[str, Any]]) -> None:
         """Originals [B, length]."""
@@ -135,9 +151,15 @@ class PairWriter:
         with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
             file.writelines(json.dumps(note, ensure_ascii=False) + "\n" for note in notes)
 
-    def _lines(self, name: str) -> list[str]:
+    def _notes(self, name: str) -> list[dict[str, Any]]:
+        """What was noted, without the line that a run may have been killed in."""
         path = self.folder / f"{name}.jsonl"
-        return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        if not path.is_file():
+            return []
+        whole = path.read_bytes()
+        whole = whole[: whole.rfind(b"\n") + 1]
+        path.write_bytes(whole)
+        return [json.loads(line) for line in whole.splitlines()]
 
     def _truncate(self, name: str, num_samples: int) -> None:
         with open(self.folder / f"{name}.int16", "ab") as file:
@@ -147,8 +169,9 @@ class PairWriter:
 class PairSet:
     """Read access to one split, audio read as it is asked for: `num_rows` pairs and `num_unpaired` further originals.
 
-    `rows` and `unpaired` are their notes; `length` the samples after the join, `join` those of the prompt before it (0
-    in folders that keep no prompts). Raises DataError for a missing or damaged folder.
+    `rows` and `unpaired` are their notes; `num_left_out` counts the pairs that were made and left out; `length` are the
+    samples after the join, `join` those of the prompt before it (0 in folders that keep no prompts). Raises DataError
+    for a missing or damaged folder.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -159,6 +182,8 @@ class PairSet:
                 raise ValueError("it has no pairs")
             more = folder / split / f"{UNPAIRED}.jsonl"
             self.unpaired = _read_lines(more) if more.is_file() else []
+            left_out = folder / split / f"{LEFT_OUT}.jsonl"
+            self.num_left_out = len(_read_lines(left_out)) if left_out.is_file() else 0
             self.num_rows, self.num_unpaired = len(self.rows), len(self.unpaired)
             self.length, self.join = int(self.meta["length"]), int(self.meta.get("join", 0))
             shape = (self.num_rows, self.join + self.length)

@@ -1,7 +1,8 @@
 """What the detector's branches read of the clips beside them, kept: listening to them again costs more than training.
 
-In each split's folder of `audiolm.data.pairs`: `views.jsonl`, one line a view, and frames end to end in
-`mels.float16` (log-mel, 128 a second) and `figures.float16` (`audiolm.checkpoints.listener`, 25 a second).
+In each split's folder of `audiolm.data.pairs`: `views.json` (sizes of a frame, version of the listener), `views.jsonl`,
+one line a view, and frames end to end in `mels.float16` (log-mel, 128 a second) and `figures.float16`
+(`audiolm.checkpoints.listener`, 25 a second).
 A line has `kind` (generated, original, spliced, unpaired), `row` in the pairs or the unpaired originals, `turn` (views
 of one turn and row differ in kind alone), `group`, `length` in samples, `join` where a spliced clip becomes generated,
 and `change`: what was done to the sound, "" for nothing.
@@ -85,7 +86,7 @@ class ViewSet:
             self._mels = _frames(folder / split / "mels.float16", self._mel_starts[-1], self.num_mels)
             self._figures = _frames(folder / split / "figures.float16", self._figure_starts[-1], self.num_figures)
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{folder}: split {split}: no views; make them first ({error})") from error
+            raise DataError(f"{folder}: split {split}: no usable views; make them anew ({error})") from error
 
     def crop(self, index: int, start: int, length: int) -> tuple[Tensor, Tensor]:
         """float32 (mels [mels, M], figures [D, S]) of `length` samples of a view from `start`, whole `STEP_SAMPLES`."""

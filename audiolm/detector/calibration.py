@@ -119,14 +119,14 @@ def _fit_logistic(x: Tensor, labels: Tensor) -> tuple[Tensor, float, float]:
 def calibrate(valid: Scored, changed: Scored, test: Scored, whole_s: float) -> DetectorCalibration:
     """Scaling and band from fused logits [N] of one split, error rates by length from those of another.
 
-    The scaling is that of whole clips, which last `whole_s`. The band is one for all lengths, and wide enough both for
-    clips as they are and for `changed` ones: what is said must hold after what happens to files. The threshold is a
+    The scaling is that of whole clips, which last `whole_s`. The band is one for all lengths, the wider of what clips
+    as they are ask for and what `changed` ones do: answers must hold after what happens to files. The threshold is a
     probability of one half: least cost where both errors cost the same and both kinds are as common.
     """
     whole = valid.seconds >= whole_s
     scale, bias = fit_platt(valid.logits[whole], valid.labels[whole])
     calibration = DetectorCalibration(scale=scale, bias=bias)
-    high = max(uncertain_band(probability_of(calibration, one.logits), one.labels)[1] for one in (valid, changed))
+    high = max(uncertain_from(probability_of(calibration, one.logits), one.labels) for one in (valid, changed))
     calibration = dataclasses.replace(calibration, uncertain_low=1.0 - high, uncertain_high=high)
     by_length = (length_rates(calibration, test, float(seconds)) for seconds in test.seconds.unique())
     return dataclasses.replace(calibration, by_length=tuple(by_length))
@@ -151,8 +151,11 @@ def length_rates(calibration: DetectorCalibration, scored: Scored, seconds: floa
     )
 
 
-def uncertain_band(probabilities: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The narrowest band about one half (symmetric) outside which few of the calibration clips are wrong, surely."""
+def uncertain_from(probabilities: Tensor, labels: Tensor) -> float:
+    """Upper end of the narrowest band about one half (symmetric) outside which few of these clips are wrong, surely.
+
+    `WIDEST_BAND` at most, whether that is enough or not.
+    """
     confidence = torch.maximum(probabilities, 1 - probabilities).double()
     order = confidence.argsort(descending=True)
     wrong, counted = ((probabilities >= 0.5) != labels.bool())[order], shares(labels)[order]
@@ -160,11 +163,10 @@ def uncertain_band(probabilities: Tensor, labels: Tensor) -> tuple[float, float]
     most = [wilson_interval(float(share) * count, count)[1] for count, share in enumerate(rate, start=1)]
     good = (torch.tensor(most) <= MAX_DECIDED_ERROR).nonzero()
     if not len(good):
-        return 1.0 - WIDEST_BAND, WIDEST_BAND
+        return WIDEST_BAND
     last = int(good[-1, 0])
     high = 0.5 if last == len(order) - 1 else float(confidence[order[last]])
-    high = min(max(high, NARROWEST_BAND), WIDEST_BAND)
-    return 1.0 - high, high
+    return min(max(high, NARROWEST_BAND), WIDEST_BAND)
 
 
 def error_rates(probabilities: Tensor, labels: Tensor, threshold: float) -> tuple[float, float]:

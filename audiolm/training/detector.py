@@ -69,12 +69,16 @@ def build(args: argparse.Namespace) -> DetectorTask:
     views = {split: ViewSet(args.data, split) for split in SPLITS}
     if shared := shared_groups({split: {note["group"] for note in one.notes} for split, one in views.items()}):
         raise TrainingError(shared)
+    kinds = {(one.num_mels, one.num_figures, one.listener_version) for one in views.values()}
+    if len(kinds) != 1:
+        raise TrainingError(f"the splits have views of different kinds: {sorted(kinds)}; make them again")
+    num_mels, num_heard, listener_version = kinds.pop()
     config = DetectorConfig(
-        num_mels=views["train"].num_mels,
+        num_mels=num_mels,
         channels=tuple(args.channels),
         dropout=args.dropout,
-        num_heard=views["train"].num_figures,
-        listener_version=views["train"].listener_version,
+        num_heard=num_heard,
+        listener_version=listener_version,
         heard_width=args.heard_width,
     )
     model = Detector(config)
@@ -86,9 +90,11 @@ def build(args: argparse.Namespace) -> DetectorTask:
 def take_over(model: Detector, run: Path) -> None:
     """Weights of an earlier run's detector, where there are some of that name and size."""
     own = model.state_dict()
-    component, _, tensors, _ = read_run(run)
+    component, config, tensors, _ = read_run(run)
     if component != "detector":
         raise TrainingError(f"{run} is a run of {component}, not of a detector")
+    if (version := config.get("listener_version", 1)) != model.config.listener_version:
+        raise TrainingError(f"{run} heard by listener version {version}, the views by {model.config.listener_version}")
     fitting = {name: one for name, one in as_shipped(tensors).items() if name in own and one.shape == own[name].shape}
     model.load_state_dict(fitting, strict=False)
 
@@ -166,7 +172,8 @@ class DetectorTask(Task):
     def finish(self, folder: Path) -> dict[str, float]:
         """Fits the ear's clip logit, weighs the branches, calibrates on the split valid and measures on test.
 
-        All of it goes into the run, the figures also to `log.jsonl`; those of changed clips are of the split valid.
+        All of it goes into the run, the figures also to `log.jsonl`; those of changed clips are of the split valid,
+        which chose the band.
         """
         _, model, made_for = load_run(folder, self.device)
         fit_clip_head(model, self.views["train"])

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from audiolm.checkpoints.format import load_checkpoint
-from audiolm.checkpoints.listener import VERSION, Listener
+from audiolm.checkpoints.listener import LISTENER_VERSION, Listener
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.degrading import MOST_FASTER, degrade
 from audiolm.data.pairs import SPLITS, PairSet
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
         if (found := models.info.components[name].hash) != digest:
             raise TrainingError(f"{args.data} was made with {name} {digest[:12]}, the checkpoint's is {found[:12]}")
     for split in reversed(SPLITS):  # held-out views come first, and all: training can do with fewer, measuring cannot
-        writer = ViewWriter(args.data, split, NUM_MELS, listener.num_features, VERSION)
+        writer = ViewWriter(args.data, split, NUM_MELS, listener.num_features, LISTENER_VERSION)
         done = {(note["turn"], note["kind"] == "unpaired", note["row"]) for note in writer.notes}
         jobs = plan(sets[split], split, args.turns, args.batch_size)
         jobs = [job for job in jobs if not any((job.turn, job.unpaired, row) in done for row in job.rows)]

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from audiolm.checkpoints import embedded, format, load_checkpoint, read_info, tensors, write_checkpoint
+from audiolm.checkpoints import load_checkpoint, read_info, tensors, write_checkpoint
 from audiolm.checkpoints.format import Part, build_component, component_hash, read_run, write_parts
+from audiolm.checkpoints.listener import LISTENER_VERSION, Listener
+from audiolm.config import DetectorConfig
 from audiolm.errors import CheckpointError
 from tests.tiny import CARD, make_tiny_checkpoint, tiny_configs, tiny_modules
 
@@ -108,10 +110,17 @@ def test_a_checkpoint_may_lack_a_detector_only(checkpoint: Path):
         read_info(checkpoint)
 
 
-def test_a_detector_of_another_listener_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(format, "VERSION", 99)
-    with pytest.raises(CheckpointError, match=r"reads (\d+) figures of listener version 1, .* \1 of version 99"):
-        load_checkpoint(embedded.folder_of("speech-small"), verify=False)
+def test_a_detector_of_another_listener_is_refused(checkpoint: Path, tmp_path: Path):
+    models, modules = load_checkpoint(checkpoint), tiny_modules()
+    count = Listener(models.codec, models.semantic, models.stages).num_features
+    labels = {"name": "tiny", "domain": "speech", "summary": "tiny", "card": CARD}
+    for version in (LISTENER_VERSION, LISTENER_VERSION + 1):
+        config = DetectorConfig(channels=(4,), num_heard=count, listener_version=version, heard_width=4)
+        modules["detector"] = build_component("detector", config.to_dict())
+        write_checkpoint(tmp_path / str(version), components=modules, **labels)
+    assert load_checkpoint(tmp_path / str(LISTENER_VERSION)).detector.listener is not None
+    with pytest.raises(CheckpointError, match=rf"reads {count} figures of listener version 2, .* {count} of version 1"):
+        load_checkpoint(tmp_path / str(LISTENER_VERSION + 1))
 
 
 def test_sharded_components_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,11 +1,14 @@
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from audiolm.data.pairs import BandBalance, PairSet, PairWriter, band_gaps
+from audiolm.data.pairs import GAP_SIZES, MOST_SURPLUS, BandBalance, PairSet, PairWriter, band_gaps
 from audiolm.errors import DataError
+from audiolm.evaluation.detection.shortcuts import best_threshold
 
 META = {"length": 800, "join": 300, "made_for": {}}
 
@@ -83,21 +86,36 @@ def test_neither_kind_ends_up_wider_however_often_one_is():
     balance = BandBalance()
     kept = [gap for gap in gaps if balance.takes(gap)]
     assert len(kept) > 0.4 * len(gaps)
-    for size in {abs(gap) for gap in gaps}:
-        signs = [(gap > 0) - (gap < 0) for gap in kept if abs(gap) == size]
-        assert abs(sum(signs)) <= max(4, 0.35 * len(signs))
-    assert abs(sum(gap > 0 for gap in kept) - sum(gap < 0 for gap in kept)) <= 10
+    for first, after in itertools.pairwise((*GAP_SIZES, 1_000)):
+        of_size = [gap for gap in kept if first <= abs(gap) < after]
+        assert abs(sum(gap > 0 for gap in of_size) - sum(gap < 0 for gap in of_size)) <= MOST_SURPLUS
     assert sum(gap == 0 for gap in kept) == sum(gap == 0 for gap in gaps)
+    originals = 72 + 6 * torch.randn(len(kept), generator=generator).numpy()
+    bands = np.concatenate([originals + np.array(kept), originals])
+    generated = np.arange(len(bands)) < len(kept)
+    edge, above = best_threshold(bands, generated)
+    assert (((bands >= edge) == above) == generated).mean() < 0.55  # all of them: .64
 
 
 def test_the_balance_goes_on_from_what_the_folder_has(tmp_path):
     wide = rows(6)
     narrow = torch.cat([wide[:, :300], low_passed(wide[:, 300:])], dim=1)
     assert PairWriter(tmp_path, "train", META).add_balanced(wide, narrow, notes(6)) == 2
+    with open(tmp_path / "train/rows.jsonl", "a") as file:
+        file.write('{"item": "a line that a run was kil')
     writer = PairWriter(tmp_path, "train", META)
     assert writer.add_balanced(wide, narrow, notes(6)) == 0
-    assert writer.add_balanced(narrow, wide, notes(6)) == 4
-    assert [row["wider"] > 0 for row in PairSet(tmp_path, "train").rows] == [True] * 2 + [False] * 4
+    assert writer.add_balanced(narrow, wide, notes(6), most=3) == 3
+    assert writer.add_balanced(narrow, wide, notes(6)) == 1
+    pairs = PairSet(tmp_path, "train")
+    assert [row["wider"] > 0 for row in pairs.rows] == [True] * 2 + [False] * 4
+    assert (writer.num_left_out, pairs.num_left_out) == (15, 15)
+
+
+def test_pairs_that_were_not_balanced_are_not_added_to(tmp_path):
+    writer = write(tmp_path)
+    with pytest.raises(DataError, match="bands were not balanced"):
+        writer.add_balanced(rows(1), rows(1, seed=1), notes(1))
 
 
 def test_foreign_and_damaged_folders_are_refused(tmp_path):

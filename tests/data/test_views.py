@@ -50,8 +50,8 @@ def test_views_of_another_kind_are_refused(tmp_path, kind):
 
 def test_missing_views_are_refused(tmp_path):
     write(tmp_path)
-    with pytest.raises(DataError, match="split test: no views"):
+    with pytest.raises(DataError, match="split test: no usable views"):
         ViewSet(tmp_path, "test")
     (tmp_path / "train/figures.float16").write_bytes(b"\0\0")
-    with pytest.raises(DataError, match="split train: no views"):
+    with pytest.raises(DataError, match="split train: no usable views"):
         ViewSet(tmp_path, "train")

@@ -14,7 +14,7 @@ from audiolm.detector.calibration import (
     fit_ridge,
     fit_weights,
     shares,
-    uncertain_band,
+    uncertain_from,
 )
 from audiolm.detector.verdict import label_of, probability_of
 from audiolm.intervals import wilson_interval
@@ -118,12 +118,15 @@ def test_branches_are_weighed_by_what_they_know_and_short_clips_by_their_length(
 def test_outside_the_uncertain_band_few_are_wrong():
     logits, labels = drawn(5_000, 3)
     probabilities = torch.sigmoid(2 * logits - 1)
-    low, high = uncertain_band(probabilities, labels)
-    decided = (probabilities < low) | (probabilities > high)
+    high = uncertain_from(probabilities, labels)
+    decided = (probabilities < 1 - high) | (probabilities > high)
     wrong = (probabilities >= 0.5) != labels.bool()
     assert 0.2 < float(decided.float().mean()) < 0.98
     assert float(wrong[decided].float().mean()) < 0.015
-    assert low == pytest.approx(1 - high)
+
+
+def test_where_no_band_is_wide_enough_it_is_the_widest():
+    assert uncertain_from(torch.rand(2_000, generator=torch.Generator().manual_seed(0)), drawn(2_000, 4)[1]) == 0.98
 
 
 def test_labels_follow_threshold_and_band():

@@ -1,6 +1,7 @@
 """The detector's data, views and training, on tiny models: from a token cache to a calibrated verdict."""
 
 import json
+import shutil
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -152,6 +153,10 @@ def test_detector_data_goes_on_where_it_stopped(tmp_path, checkpoint):
     assert torch.equal(pairs.spliced(0), before)
     assert pairs.num_unpaired >= 4
     assert len({row["seed"] for row in pairs.rows}) == 3
+    with open(tmp_path / "pairs/train/left_out.jsonl", "a") as file:  # what was made and left out is not made again
+        file.write(json.dumps(pairs.rows[0]) + "\n")
+    make_data(checkpoint, tokens, tmp_path / "pairs", "--split", "train", "--count", "5")
+    assert len({row["seed"] for row in PairSet(tmp_path / "pairs", "train").rows}) == 5
     with pytest.raises(DataError, match="another checkpoint or length"):
         make_data(checkpoint, tokens, tmp_path / "pairs", "--seconds", "2")
 
@@ -204,6 +209,17 @@ def test_detector_data_refuses_foreign_tokens_shared_speakers_and_short_items(tm
         make_data(checkpoint, shared, tmp_path / "pairs")
     with pytest.raises(DataError, match=r"no item of the split train has 12 s"):
         make_data(checkpoint, shared, tmp_path / "pairs", "--seconds", "9")
+
+
+def test_a_group_counts_by_the_square_root_of_what_it_has(tmp_path, checkpoint):
+    tokens = token_cache(tmp_path / "tokens", checkpoint, {f"{n}": "much" if n else "little" for n in range(10)})
+    items = tokens / "tokens.jsonl"
+    notes = [json.loads(line) | {"split": "train"} for line in items.read_text().splitlines()]
+    items.write_text("".join(json.dumps(note) + "\n" for note in notes))
+    sources = detector_data.Sources([detector_data.TokenCorpus(tokens)], "train", 100)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [sources.draw(generator).item.group for _ in range(1_000)]
+    assert drawn.count("little") / len(drawn) == pytest.approx(0.25, abs=0.05)
 
 
 def write_pairs(folder: Path, made_for: dict[str, str], rows: dict[str, int], length: int = LENGTH) -> Path:
@@ -334,6 +350,30 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     shipped.config = DetectorConfig.from_dict(config | {"calibration": calibration, "scope_limit": 100.0})
     boundary = shipped.judge(Waveform(pairs.spliced(0)[0])).boundary_s
     assert boundary == pytest.approx(JOIN / 16_000, abs=0.5)
+
+
+def build_on(data: Path, *options: str) -> detector.DetectorTask:
+    parser = ArgumentParser()
+    detector.add_arguments(parser)
+    sizes = ["--channels", "6", "8", "--heard-width", "8"]
+    args = parser.parse_args(["--data", str(data), *sizes, *options])
+    args.device = torch.device("cpu")
+    return detector.build(args)
+
+
+def test_a_detector_is_bound_to_the_listener_of_its_views(viewed, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(viewed, data)
+    write_run(tmp_path / "first", "detector", build_on(data).model, build_on(data).config, {})
+    for split in SPLITS:
+        path = data / split / "views.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"listener_version": 2}))
+        if split != "test":
+            with pytest.raises(TrainingError, match="views of different kinds"):
+                build_on(data)
+    assert build_on(data).config.listener_version == 2
+    with pytest.raises(TrainingError, match="heard by listener version 1, the views by 2"):
+        build_on(data, "--init", str(tmp_path / "first"))
 
 
 def test_the_ears_clip_logit_starts_as_a_regression(viewed):

@@ -42,7 +42,7 @@ def measure(inputs: DetectionInputs) -> RowReport:
     accuracy, error = figures[0], figures[1]
     met = accuracy.low >= ACCURACY and error.value <= EQUAL_ERROR
     headlines = (accuracy.name, error.name, f"decided, {whole_s:g} s", f"error among decided, {whole_s:g} s", "Cllr")
-    return RowReport("D1", TITLE, TARGET, tuple(figures), met, _notes(whole), headlines=headlines)
+    return RowReport("D1", TITLE, TARGET, tuple(figures), met, _notes(whole, inputs), headlines=headlines)
 
 
 def error_interval(judged: Judged) -> Interval:
@@ -93,13 +93,16 @@ def _by_note(judged: Judged, inputs: DetectionInputs) -> Iterator[Figure]:
         yield Figure.computed(f"accuracy {name}", interval)
 
 
-def _notes(judged: Judged) -> tuple[str, ...]:
+def _notes(judged: Judged, inputs: DetectionInputs) -> tuple[str, ...]:
+    pairs = inputs.pair_set()
     notes = [
         f"{len(judged) // 2} pairs of {len(set(judged.groups))} speakers or pieces, none of them in training; accuracy "
         f"is of the decision forced at the threshold ({judged.threshold:g}), whatever the verdict",
         "decided: neither uncertain nor withheld. Costs: a miss and a false alarm cost the same; 1 is no better than "
         "not listening",
         "intervals: at each end the wider of Wilson's over clips and a bootstrap over speakers or pieces",
+        f"of {pairs.num_rows + pairs.num_left_out} pairs that were made {pairs.num_left_out} were left out, so that "
+        "generated clips are as often wider in band as narrower",
     ]
     if why := judged.why_withheld():
         notes.append(f"withheld: {why}")
