@@ -46,7 +46,7 @@ TRANSFORMER = TransformerConfig(width=16, num_layers=1, num_heads=2, feed_forwar
 DETECTOR = DetectorConfig(
     num_mels=16,
     channels=(4, 8),
-    calibration=DetectorCalibration(by_length=(LengthRates(1.0, 0.25, 0.25, 400, 400, 0.0, 200),)),
+    calibration=DetectorCalibration(by_length=(LengthRates(1.0, 0.25, 0.25, 400, 400, 0.0, 400),)),
 )
 CARD = "---\nlicense: cc0-1.0\nlibrary_name: audiolm\n---\n\n# Tiny\n\nRandom weights: it has learnt nothing.\n"
 

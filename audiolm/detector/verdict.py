@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from audiolm.config import SAMPLE_RATE_HZ, DetectorCalibration, DetectorConfig, LengthRates
+from audiolm.intervals import wilson_interval
 
 SCOPE = "holds only for audio of these checkpoints"
 SEGMENT_S = 0.25
 SOUND_DB = -60.0  # 50 ms windows above this level, relative to full scale, count as sound
 MIN_SOUND_S = 0.5
 MAX_CLIPPED_SHARE = 0.01
-MAX_WRONG_RATE = 0.014  # of the answers given to held-out clips of a length, for such clips to be answered: the paper's
-LEAST_DECIDED = 50  # such answers; fewer prove nothing
+MAX_WRONG_RATE = 0.014  # of the answers to held-out clips of a length, upper end of the 95 % interval: the paper's
 LEAST_PROBABILITY = 1e-9  # of a segment, so that its log odds are finite
 LARGEST_ODDS = 2.0  # log odds
 SEGMENTS_SEEN = 4
@@ -193,14 +193,14 @@ def withheld_reason(samples: Tensor, config: DetectorConfig) -> str:
 
 
 def shortest_answered_s(calibration: DetectorCalibration) -> float | None:
-    """The length from which on answers were given, and too few wrong to matter; None where the longest clips' fail."""
+    """The length from which on answers are surely right often enough; None where the longest clips' are not."""
     bad = [place for place, rates in enumerate(calibration.by_length) if not _is_reliable(rates)]
     good = calibration.by_length[bad[-1] + 1 if bad else 0 :]
     return good[0].seconds if good else None
 
 
 def _length_reason(calibration: DetectorCalibration, duration_s: float) -> str:
-    """Why clips of this length are not judged, or "": none was measured, hardly any answered, or too many wrongly."""
+    """Why clips of this length are not judged, or "": none was measured, too few were answered or too many wrongly."""
     from_s, measured = shortest_answered_s(calibration), calibration.rates_of(duration_s)
     if from_s is not None and duration_s >= from_s:
         return ""
@@ -208,21 +208,20 @@ def _length_reason(calibration: DetectorCalibration, duration_s: float) -> str:
     if measured is None:
         return f"too short: {duration_s:.2f} s, {needed}"
     worst = next(r for r in calibration.by_length if r.seconds >= measured.seconds and not _is_reliable(r))
-    if worst.num_decided < LEAST_DECIDED:
-        return (
-            f"hardly ever sure at this length: it answered {worst.num_decided:,} of "
-            f"{worst.num_originals + worst.num_generated:,} held-out clips of {worst.seconds:g} s, at least "
-            f"{LEAST_DECIDED:,} answers prove something; {needed}"
-        )
     return (
-        f"not reliable at this length: of its answers to held-out clips of {worst.seconds:g} s, "
-        f"{100 * worst.wrong_rate:.1f} % of {worst.num_decided:,} are wrong (both kinds count the same), at most "
-        f"{100 * MAX_WRONG_RATE:g} % are accepted; {needed}"
+        f"not reliable at this length: of its {worst.num_decided:,} answers to held-out clips of {worst.seconds:g} s, "
+        f"{100 * worst.wrong_rate:.1f} % are wrong (both kinds count the same) and up to "
+        f"{100 * most_wrong(worst):.1f} % may be, at most {100 * MAX_WRONG_RATE:g} % are accepted; {needed}"
     )
 
 
+def most_wrong(rates: LengthRates) -> float:
+    """Upper end of the 95 % interval of the share of wrong answers: 1 where there were none."""
+    return wilson_interval(rates.wrong_rate * rates.num_decided, rates.num_decided)[1]
+
+
 def _is_reliable(rates: LengthRates) -> bool:
-    return rates.num_decided >= LEAST_DECIDED and rates.wrong_rate <= MAX_WRONG_RATE
+    return most_wrong(rates) <= MAX_WRONG_RATE
 
 
 def sounding_s(waveforms: Tensor) -> Tensor:

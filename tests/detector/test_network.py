@@ -13,9 +13,9 @@ from audiolm.errors import ConfigError
 from audiolm.streams import Waveform
 
 UNRELIABLE_AT_1_S = DetectorCalibration(
-    by_length=(LengthRates(1.0, 0.2, 0.2, 50, 60, 0.2, 100), LengthRates(4.0, 0.1, 0.2, 50, 60, 0.01, 100))
+    by_length=(LengthRates(1.0, 0.2, 0.2, 50, 60, 0.2, 100), LengthRates(4.0, 0.1, 0.2, 500, 600, 0.003, 1000))
 )
-MEASURED = DetectorCalibration(by_length=(LengthRates(1.0, 0.1, 0.2, 50, 60, 0.01, 100),))
+MEASURED = DetectorCalibration(by_length=(LengthRates(1.0, 0.1, 0.2, 500, 600, 0.003, 1000),))
 
 
 def detector(**options) -> Detector:
@@ -109,7 +109,7 @@ def test_a_verdict_carries_threshold_error_rates_scope_and_segments():
     values = verdict.to_dict()
     assert values["label"] in ("generated", "original", "uncertain")
     assert values["probability"] == pytest.approx(model.probabilities(noise(2.0)[None]).tolist()[0], abs=1e-6)
-    assert (values["false_positive_rate"], values["num_originals"]) == (0.1, 50)
+    assert (values["false_positive_rate"], values["num_originals"]) == (0.1, 500)
     assert (values["false_negative_rate"], values["num_generated"]) == (0.2, 60)
     assert values["scope"] == SCOPE
     assert values["segment_times_s"] == [0.25 * n for n in range(9)]

@@ -19,7 +19,6 @@ from audiolm.data.views import ViewSet
 from audiolm.detector import Detector
 from audiolm.detector.calibration import WIDEST_BAND
 from audiolm.detector.network import mel_frames
-from audiolm.detector.verdict import LEAST_DECIDED
 from audiolm.errors import DataError, TrainingError
 from audiolm.pipeline import Pipeline
 from audiolm.streams import Waveform
@@ -343,9 +342,9 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     assert float(shipped.probabilities(generated[None])) > 0.5
     assert float(shipped.probabilities(original[None])) < 0.5
     assert config["calibration"]["uncertain_high"] == WIDEST_BAND  # a dozen clips prove little,
-    assert "answered 0 of 70" in shipped.judge(Waveform(generated)).reason  # and so it says nothing
+    assert "of its 0 answers" in shipped.judge(Waveform(generated)).reason  # and so it says nothing
     assert config["calibration"]["by_length"][1]["num_decided"] == 0
-    sure = [config["calibration"]["by_length"][1] | {"num_decided": LEAST_DECIDED}]
+    sure = [config["calibration"]["by_length"][1] | {"num_originals": 400, "num_decided": 400}]
     calibration = config["calibration"] | {"by_length": sure}
     shipped.config = DetectorConfig.from_dict(config | {"calibration": calibration, "scope_limit": 100.0})
     boundary = shipped.judge(Waveform(pairs.spliced(0)[0])).boundary_s
