@@ -110,7 +110,7 @@ def test_a_verdict_carries_threshold_error_rates_scope_and_segments():
     assert values["label"] in ("generated", "original", "uncertain")
     assert values["probability"] == pytest.approx(model.probabilities(noise(2.0)[None]).tolist()[0], abs=1e-6)
     assert (values["false_positive_rate"], values["num_originals"]) == (0.1, 500)
-    assert (values["false_negative_rate"], values["num_generated"]) == (0.2, 60)
+    assert (values["false_negative_rate"], values["num_generated"]) == (0.2, 600)
     assert values["scope"] == SCOPE
     assert values["segment_times_s"] == [0.25 * n for n in range(9)]
     assert len(values["segment_probabilities"]) == 9
