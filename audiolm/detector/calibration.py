@@ -16,7 +16,7 @@ from audiolm.config import DetectorCalibration, LengthRates
 from audiolm.detector.verdict import probability_of
 from audiolm.intervals import wilson_interval
 
-MAX_DECIDED_ERROR = 0.014  # outside the uncertain band, on the calibration data: upper end of the 95 % interval
+BAND_ERROR = 0.014  # outside the uncertain band, on the calibration data: upper end of the 95 % interval
 NARROWEST_BAND = 0.65  # the band reaches from 1 - this to this at least,
 WIDEST_BAND = 0.98  # and to this at most
 NUM_BINS = 15
@@ -116,7 +116,9 @@ def _fit_logistic(x: Tensor, labels: Tensor) -> tuple[Tensor, float, float]:
         return parameters[:-1].square() / unit, float(parameters[-1]), float(loss())
 
 
-def calibrate(valid: Scored, changed: Scored, test: Scored, whole_s: float) -> DetectorCalibration:
+def calibrate(
+    valid: Scored, changed: Scored, test: Scored, whole_s: float, band_error: float = BAND_ERROR
+) -> DetectorCalibration:
     """Scaling and band from fused logits [N] of one split, error rates by length from those of another.
 
     The scaling is that of whole clips, which last `whole_s`. The band is one for all lengths, the wider of what clips
@@ -126,7 +128,7 @@ def calibrate(valid: Scored, changed: Scored, test: Scored, whole_s: float) -> D
     whole = valid.seconds >= whole_s
     scale, bias = fit_platt(valid.logits[whole], valid.labels[whole])
     calibration = DetectorCalibration(scale=scale, bias=bias)
-    high = max(uncertain_from(probability_of(calibration, one.logits), one.labels) for one in (valid, changed))
+    high = max(uncertain_from(probability_of(calibration, x.logits), x.labels, band_error) for x in (valid, changed))
     calibration = dataclasses.replace(calibration, uncertain_low=1.0 - high, uncertain_high=high)
     by_length = (length_rates(calibration, test, float(seconds)) for seconds in test.seconds.unique())
     return dataclasses.replace(calibration, by_length=tuple(by_length))
@@ -151,8 +153,8 @@ def length_rates(calibration: DetectorCalibration, scored: Scored, seconds: floa
     )
 
 
-def uncertain_from(probabilities: Tensor, labels: Tensor) -> float:
-    """Upper end of the narrowest band about one half (symmetric) outside which few of these clips are wrong, surely.
+def uncertain_from(probabilities: Tensor, labels: Tensor, band_error: float = BAND_ERROR) -> float:
+    """Upper end of the narrowest band about one half (symmetric) outside which `band_error` at most are wrong, surely.
 
     `WIDEST_BAND` at most, whether that is enough or not.
     """
@@ -161,7 +163,7 @@ def uncertain_from(probabilities: Tensor, labels: Tensor) -> float:
     wrong, counted = ((probabilities >= 0.5) != labels.bool())[order], shares(labels)[order]
     rate = (wrong * counted).cumsum(0) / counted.cumsum(0)
     most = [wilson_interval(float(share) * count, count)[1] for count, share in enumerate(rate, start=1)]
-    good = (torch.tensor(most) <= MAX_DECIDED_ERROR).nonzero()
+    good = (torch.tensor(most) <= band_error).nonzero()
     if not len(good):
         return WIDEST_BAND
     last = int(good[-1, 0])

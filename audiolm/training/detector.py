@@ -20,6 +20,7 @@ from audiolm.data.pairs import SPLITS, PairSet, shared_groups
 from audiolm.data.views import STEP_SAMPLES, ViewSet
 from audiolm.detector import Detector
 from audiolm.detector.calibration import (
+    BAND_ERROR,
     Scored,
     calibrate,
     calibration_error,
@@ -60,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heard-width", type=int, default=DetectorConfig.heard_width)
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from, where their sizes fit")
     parser.add_argument("--dropout", type=float, default=DetectorConfig.dropout)
+    parser.add_argument(
+        "--band-error",
+        type=float,
+        default=BAND_ERROR,
+        help="most wrong answers outside the uncertain band, split valid",
+    )
 
 
 def build(args: argparse.Namespace) -> DetectorTask:
@@ -84,7 +91,7 @@ def build(args: argparse.Namespace) -> DetectorTask:
     model = Detector(config)
     if args.init is not None:
         take_over(model, args.init)
-    return DetectorTask(model.to(args.device), views, made_for, args.batch_size)
+    return DetectorTask(model.to(args.device), views, made_for, args.batch_size, args.band_error)
 
 
 def take_over(model: Detector, run: Path) -> None:
@@ -123,13 +130,20 @@ class DetectorTask(Task):
     originals without a counterpart; both kinds weigh the same.
     """
 
-    def __init__(self, model: Detector, views: dict[str, ViewSet], made_for: dict[str, str], batch_size: int) -> None:
+    def __init__(
+        self,
+        model: Detector,
+        views: dict[str, ViewSet],
+        made_for: dict[str, str],
+        batch_size: int,
+        band_error: float = BAND_ERROR,
+    ) -> None:
         if batch_size < 3:
             raise TrainingError(f"the batch size must be at least 3 (a pair and an original), found {batch_size}")
         self.component, self.config = "detector", model.config
         self.model, self.shipped = model, model
         self.modules = nn.ModuleDict({"model": model})
-        self.views, self.batch_size = views, batch_size
+        self.views, self.batch_size, self.band_error = views, batch_size, band_error
         self.made_for = made_for
         self.device = model.output.weight.device
         self.crops = Crops(views["train"])
@@ -187,7 +201,7 @@ class DetectorTask(Task):
         model.growth.fill_(growth)
         valid, test = (fuse(model, score(model, self.views[split], is_unchanged)) for split in ("valid", "test"))
         changed = fuse(model, score(model, self.views["valid"], is_changed))
-        calibration = calibrate(valid, changed, test, float(valid.seconds.max()))
+        calibration = calibrate(valid, changed, test, float(valid.seconds.max()), self.band_error)
         scale, bias = fit_platt(*segments_of(model, self.views["valid"], is_whole))
         calibration = replace(calibration, segment_scale=scale, segment_bias=bias)
         scope = (one.cpu() for one in (model.scope_mean, model.scope_std, model.scope_map))

@@ -22,6 +22,7 @@ from audiolm.checkpoints.assemble import assemble
 from audiolm.checkpoints.card import shown_pictures
 from audiolm.checkpoints.format import CheckpointInfo, load_run, read_info
 from audiolm.checkpoints.pictures import picture_names, read_picture
+from audiolm.detector.calibration import BAND_ERROR
 from audiolm.errors import TrainingError
 from audiolm.training import detector_data, detector_views
 from audiolm.training.runs import read_state, write_run
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
     parser.add_argument("--max-minutes", type=float, default=80.0, help="of pairs, training views and training")
     parser.add_argument("--steps", type=int, default=1_000_000, help="of training, at most")
+    parser.add_argument("--band-error", type=float, default=BAND_ERROR, help="as of `audiolm.training detector`")
     parser.add_argument("--items", default="", help="clips a row of the evaluation at most: 50, or D2=500,D5=60")
     parser.add_argument("--keep-scores", action="store_true", help="show scores even where a target is missed")
     parser.add_argument("--seed", type=int, default=0)
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if not _is_measured(trained):
         validate = max(0.2, minutes["training"] / 12)
         options = ["--steps", args.steps, "--max-minutes", minutes["training"], "--validate-minutes", validate]
-        options += ["--keep-best", "--average-decay", 0.99, "--seed", args.seed]
+        options += ["--keep-best", "--average-decay", 0.99, "--band-error", args.band_error, "--seed", args.seed]
         options += ["--threads", args.threads, "--device", args.device]
         _call("audiolm.training", "detector", "--data", pairs, "--out", trained, *options)
     withhold(trained, [])  # what an earlier run withheld is measured again,
