@@ -150,7 +150,7 @@ def load_checkpoint(folder: Path | str, device: str | torch.device = "cpu", veri
         if given != wanted:
             raise CheckpointError(
                 f"{info.folder}: the detector reads {wanted[0]} figures of listener version {wanted[1]}, "
-                f"these stages give {given[0]} of version {given[1]}"
+                f"these stages give {given[0]} of version {given[1]}; make it anew (detector-rebuild) or leave it out"
             )
         modules["detector"].attach(listener)
     return ModelSet(

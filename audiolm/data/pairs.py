@@ -28,6 +28,7 @@ from torch import Tensor
 
 from audiolm.audio.spectra import occupied_bands
 from audiolm.data.corpus import to_pcm
+from audiolm.data.notes import add_notes, mended_notes, read_notes
 from audiolm.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -98,10 +99,8 @@ class PairWriter:
                 raise DataError(f"{folder} holds pairs of another checkpoint or length; choose another folder")
         else:
             (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-        self._rows = self._notes(PAIRS)
-        self.num_rows, self.num_left_out, self.num_unpaired = (
-            len(self._rows), len(self._notes(LEFT_OUT)), len(self._notes(UNPAIRED))
-        )  # fmt: skip
+        self._rows, left_out, unpaired = (mended_notes(self._path(name)) for name in (PAIRS, LEFT_OUT, UNPAIRED))
+        self.num_rows, self.num_left_out, self.num_unpaired = len(self._rows), len(left_out), len(unpaired)
         for kind in KINDS:  # a run that was killed may have left audio without its line
             self._truncate(kind, self.num_rows * (self.join + self.length))
         self._truncate(UNPAIRED, self.num_unpaired * self.length)
@@ -110,7 +109,7 @@ class PairWriter:
         """Pairs [B, join + length] each, all of them."""
         for kind, rows in zip(KINDS, (generated, original), strict=True):
             self._append(kind, rows, self.join + self.length)
-        self._note(PAIRS, notes)
+        add_notes(self._path(PAIRS), notes)
         self._rows += notes
         self.num_rows += len(notes)
 
@@ -131,14 +130,14 @@ class PairWriter:
         if taken:
             kept = [row for row, _ in taken]
             self.add(generated[kept], original[kept], [note for _, note in taken])
-        self._note(LEFT_OUT, [note for _, note in left_out])
+        add_notes(self._path(LEFT_OUT), [note for _, note in left_out])
         self.num_left_out += len(left_out)
         return len(taken)
 
     def add_unpaired(self, originals: Tensor, notes: Sequence[dict[str, Any]]) -> None:
         """Originals [B, length]."""
         self._append(UNPAIRED, originals, self.length)
-        self._note(UNPAIRED, notes)
+        add_notes(self._path(UNPAIRED), notes)
         self.num_unpaired += len(notes)
 
     def _append(self, name: str, rows: Tensor, length: int) -> None:
@@ -147,19 +146,8 @@ class PairWriter:
         with open(self.folder / f"{name}.int16", "ab") as file:
             file.write(to_pcm(rows.numpy()).tobytes())
 
-    def _note(self, name: str, notes: Sequence[dict[str, Any]]) -> None:
-        with open(self.folder / f"{name}.jsonl", "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(note, ensure_ascii=False) + "\n" for note in notes)
-
-    def _notes(self, name: str) -> list[dict[str, Any]]:
-        """What was noted, without the line that a run may have been killed in."""
-        path = self.folder / f"{name}.jsonl"
-        if not path.is_file():
-            return []
-        whole = path.read_bytes()
-        whole = whole[: whole.rfind(b"\n") + 1]
-        path.write_bytes(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.jsonl"
 
     def _truncate(self, name: str, num_samples: int) -> None:
         with open(self.folder / f"{name}.int16", "ab") as file:
@@ -169,21 +157,22 @@ class PairWriter:
 class PairSet:
     """Read access to one split, audio read as it is asked for: `num_rows` pairs and `num_unpaired` further originals.
 
-    `rows` and `unpaired` are their notes; `num_left_out` counts the pairs that were made and left out; `length` are the
-    samples after the join, `join` those of the prompt before it (0 in folders that keep no prompts). Raises DataError
-    for a missing or damaged folder.
+    `rows` and `unpaired` are their notes; `num_left_out` counts the pairs that were made and left out so that bands are
+    `balanced`, which those of older folders need not be; `length` are the samples after the join, `join` those of the
+    prompt before it (0 in folders that keep no prompts). Raises DataError for a missing or damaged folder.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
         try:
             self.meta: dict[str, Any] = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-            self.rows = _read_lines(folder / split / f"{PAIRS}.jsonl")
+            self.rows = read_notes(folder / split / f"{PAIRS}.jsonl")
             if not self.rows:
                 raise ValueError("it has no pairs")
             more = folder / split / f"{UNPAIRED}.jsonl"
-            self.unpaired = _read_lines(more) if more.is_file() else []
+            self.unpaired = read_notes(more) if more.is_file() else []
             left_out = folder / split / f"{LEFT_OUT}.jsonl"
-            self.num_left_out = len(_read_lines(left_out)) if left_out.is_file() else 0
+            self.balanced = all("wider" in row for row in self.rows)
+            self.num_left_out = len(read_notes(left_out)) if left_out.is_file() else 0
             self.num_rows, self.num_unpaired = len(self.rows), len(self.unpaired)
             self.length, self.join = int(self.meta["length"]), int(self.meta.get("join", 0))
             shape = (self.num_rows, self.join + self.length)
@@ -213,10 +202,6 @@ class PairSet:
     def original(self, row: int, start: int, length: int) -> Tensor:
         """float32 [length] of an unpaired original."""
         return _to_float(self._unpaired[row, start : start + length])
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _to_float(pcm: np.ndarray) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC
+from audiolm.data.notes import add_notes, mended_notes, read_notes
 from audiolm.errors import DataError
 
 VIEWS_FILE, META_FILE = "views.jsonl", "views.json"
@@ -42,12 +43,12 @@ class ViewWriter:
     def __init__(self, folder: Path, split: str, num_mels: int, num_figures: int, listener_version: int) -> None:
         self.folder = folder / split
         kind = {"num_mels": num_mels, "num_figures": num_figures, "listener_version": listener_version}
-        meta = self.folder / META_FILE
-        if meta.is_file() and json.loads(meta.read_text(encoding="utf-8")) != kind:
+        meta, path = self.folder / META_FILE, self.folder / VIEWS_FILE
+        known = json.loads(meta.read_text(encoding="utf-8")) if meta.is_file() else None
+        if known != kind and (known is not None or path.is_file()):
             raise DataError(f"{self.folder} has views of another kind than {kind}; delete its views.* to begin again")
         meta.write_text(json.dumps(kind) + "\n", encoding="utf-8")
-        path = self.folder / VIEWS_FILE
-        self.notes = _read_lines(path) if path.is_file() else []
+        self.notes = mended_notes(path)
         lengths = [note["length"] for note in self.notes]
         for name, count, size in (
             ("mels", num_mel_frames, num_mels),
@@ -61,8 +62,7 @@ class ViewWriter:
         for name, frames in (("mels", mels), ("figures", figures)):
             with open(self.folder / f"{name}.float16", "ab") as file:
                 file.write(frames.mT.half().contiguous().cpu().numpy().astype("<f2").tobytes())
-        with open(self.folder / VIEWS_FILE, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(note, ensure_ascii=False) + "\n" for note in notes)
+        add_notes(self.folder / VIEWS_FILE, notes)
         self.notes += notes
 
 
@@ -74,7 +74,7 @@ class ViewSet:
 
     def __init__(self, folder: Path, split: str) -> None:
         try:
-            self.notes = _read_lines(folder / split / VIEWS_FILE)
+            self.notes = read_notes(folder / split / VIEWS_FILE)
             if not self.notes:
                 raise ValueError("it has no views")
             kind = json.loads((folder / split / META_FILE).read_text(encoding="utf-8"))
@@ -99,7 +99,3 @@ class ViewSet:
 
 def _frames(path: Path, count: int, size: int) -> np.ndarray:
     return np.memmap(path, "<f2", "r", shape=(count, size))
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -16,7 +16,7 @@ from audiolm.config import DetectorCalibration, LengthRates
 from audiolm.detector.verdict import probability_of
 from audiolm.intervals import wilson_interval
 
-BAND_ERROR = 0.014  # outside the uncertain band, on the calibration data: upper end of the 95 % interval
+BAND_ERROR = 0.014  # outside the band, on the calibration data: upper end of the 95 % interval over clips
 NARROWEST_BAND = 0.65  # the band reaches from 1 - this to this at least,
 WIDEST_BAND = 0.98  # and to this at most
 NUM_BINS = 15

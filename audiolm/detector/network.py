@@ -180,9 +180,9 @@ class Detector(nn.Module):
         """The calibrated verdict on a recording of any rate and length.
 
         Where an original seems to become generated, what comes after is judged, if it is long enough. The verdict is
-        withheld, with the reason, for what the detector was not measured on, may err on too often:
-        too short, near silent, clipped, not finite, far from what it was calibrated on; where the models' own answer is
-        not finite; and by a detector that has no error rates.
+        withheld, with the reason, for what the detector was not measured on, or may err on too often: too short, near
+        silent, clipped, not finite, far from what it was calibrated on; where the models' own answer is not finite; and
+        by a detector that has no error rates.
         """
         samples = _at_model_rate(waveform)
         whole = self._judge(samples)

@@ -17,7 +17,9 @@ SEGMENT_S = 0.25
 SOUND_DB = -60.0  # 50 ms windows above this level, relative to full scale, count as sound
 MIN_SOUND_S = 0.5
 MAX_CLIPPED_SHARE = 0.01
-MAX_WRONG_RATE = 0.014  # of the answers to held-out clips of a length, upper end of the 95 % interval: the paper's
+MAX_WRONG_RATE = (
+    0.014  # of the answers to held-out clips of a length, upper end of the 95 % interval over clips: the paper's
+)
 LEAST_PROBABILITY = 1e-9  # of a segment, so that its log odds are finite
 LARGEST_ODDS = 2.0  # log odds
 SEGMENTS_SEEN = 4

@@ -65,17 +65,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--band-error",
         type=float,
         default=BAND_ERROR,
-        help="most wrong answers outside the uncertain band, split valid",
+        help="share of wrong answers outside the uncertain band",
     )
 
 
 def build(args: argparse.Namespace) -> DetectorTask:
     """Raises DataError where the folder lacks a split, ConfigError for impossible sizes, TrainingError where splits
-    share a speaker or piece."""
+    share a speaker or piece or have views of different kinds, or for an impossible band."""
     made_for = made_for_of(PairSet(args.data, "train"))
     views = {split: ViewSet(args.data, split) for split in SPLITS}
     if shared := shared_groups({split: {note["group"] for note in one.notes} for split, one in views.items()}):
         raise TrainingError(shared)
+    if not 0.0 < args.band_error < 1.0:
+        raise TrainingError(f"the band error is a share of the answers, found {args.band_error:g}")
     kinds = {(one.num_mels, one.num_figures, one.listener_version) for one in views.values()}
     if len(kinds) != 1:
         raise TrainingError(f"the splits have views of different kinds: {sorted(kinds)}; make them again")
@@ -444,4 +446,6 @@ def measure(config: DetectorConfig, scored: Scored) -> dict[str, float]:
         "equal_error_rate": equal_error_rate(scored.logits, scored.labels),
         "calibration_error": calibration_error(probabilities, scored.labels),
         "decided_share": float((counted * decided).sum()),
+        "wrong_answers": int((wrong & decided).sum()),
+        "answers": int(decided.sum()),
     }

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
     parser.add_argument("--max-minutes", type=float, default=80.0, help="of pairs, training views and training")
     parser.add_argument("--steps", type=int, default=1_000_000, help="of training, at most")
-    parser.add_argument("--band-error", type=float, default=BAND_ERROR, help="as of `audiolm.training detector`")
+    parser.add_argument(
+        "--band-error", type=float, default=BAND_ERROR, help="of the training; a run that is there keeps its own"
+    )
     parser.add_argument("--items", default="", help="clips a row of the evaluation at most: 50, or D2=500,D5=60")
     parser.add_argument("--keep-scores", action="store_true", help="show scores even where a target is missed")
     parser.add_argument("--seed", type=int, default=0)

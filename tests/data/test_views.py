@@ -35,6 +35,8 @@ def test_writing_goes_on_after_what_was_noted(tmp_path):
     write(tmp_path)
     with open(tmp_path / "train/mels.float16", "ab") as file:
         file.write(b"frames whose line was never written")
+    with open(tmp_path / "train/views.jsonl", "a") as file:
+        file.write('{"length": 16000, "ro')
     assert len(write(tmp_path).notes) == 8
     views = ViewSet(tmp_path, "train")
     for ours, theirs in zip(views.crop(7, 0, 40_000), views.crop(3, 0, 40_000), strict=True):
@@ -46,6 +48,13 @@ def test_views_of_another_kind_are_refused(tmp_path, kind):
     write(tmp_path)
     with pytest.raises(DataError, match="views of another kind"):
         ViewWriter(tmp_path, "train", *kind)
+
+
+def test_views_of_an_unknown_kind_are_not_added_to(tmp_path):
+    write(tmp_path)
+    (tmp_path / "train/views.json").unlink()
+    with pytest.raises(DataError, match="views of another kind"):
+        write(tmp_path)
 
 
 def test_missing_views_are_refused(tmp_path):

@@ -94,15 +94,13 @@ def _by_note(judged: Judged, inputs: DetectionInputs) -> Iterator[Figure]:
 
 
 def _notes(judged: Judged, inputs: DetectionInputs) -> tuple[str, ...]:
-    pairs = inputs.pair_set()
     notes = [
         f"{len(judged) // 2} pairs of {len(set(judged.groups))} speakers or pieces, none of them in training; accuracy "
         f"is of the decision forced at the threshold ({judged.threshold:g}), whatever the verdict",
         "decided: neither uncertain nor withheld. Costs: a miss and a false alarm cost the same; 1 is no better than "
         "not listening",
         "intervals: at each end the wider of Wilson's over clips and a bootstrap over speakers or pieces",
-        f"of {pairs.num_rows + pairs.num_left_out} pairs that were made {pairs.num_left_out} were left out, so that "
-        "generated clips are as often wider in band as narrower",
+        *inputs.selection_note(),
     ]
     if why := judged.why_withheld():
         notes.append(f"withheld: {why}")

@@ -88,5 +88,12 @@ class DetectionInputs:
             self._judged[key] = judge(self.pipeline, self.clips(seconds))
         return self._judged[key]
 
+    def selection_note(self) -> tuple[str, ...]:
+        """Which pairs of split test there are, where some were left out."""
+        pairs = self.pair_set()
+        made = pairs.num_rows + pairs.num_left_out
+        why = "so that generated clips are as often wider in band as narrower"
+        return (f"of {made} pairs that were made {pairs.num_left_out} were left out, {why}",) if pairs.balanced else ()
+
     def progress(self, things: Sequence[Thing], label: str) -> Iterable[Thing]:
         return tqdm(things, desc=label, leave=False, disable=not self.show_progress)

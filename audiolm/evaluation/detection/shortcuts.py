@@ -66,7 +66,7 @@ def measure(inputs: DetectionInputs) -> RowReport:
     together = probe(both, torch.tensor(np.r_[generated, truth]).long(), is_train)
     figures.append(Figure.of("all five, linear", grouped_rate(together.numpy(), groups)))
     note = f"the best threshold of each figure on {num_train} training pairs, tried on the pairs of D1; half is chance"
-    return RowReport("D3", TITLE, TARGET, tuple(figures), met, (note,), headlines=tuple(known))
+    return RowReport("D3", TITLE, TARGET, tuple(figures), met, (note, *inputs.selection_note()), headlines=tuple(known))
 
 
 def _all_figures(inputs: DetectionInputs, pairs: PairSet, num_pairs: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,30 @@
+"""Notes beside packed audio and frames: a line of JSON each, written after what it speaks of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def read_notes(path: Path) -> list[dict[str, Any]]:
+    """Raises OSError, ValueError for a missing or damaged file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def mended_notes(path: Path) -> list[dict[str, Any]]:
+    """What was noted so far: none in a missing file, and not the line that a run was killed in, which is cut off."""
+    if not path.is_file():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def add_notes(path: Path, notes: Iterable[dict[str, Any]]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(note, ensure_ascii=False) + "\n" for note in notes)
