@@ -28,7 +28,7 @@ from torch import Tensor
 
 from audiolm.audio.spectra import occupied_bands
 from audiolm.data.corpus import to_pcm
-from audiolm.data.notes import add_notes, mended_notes, read_notes
+from audiolm.data.json_lines import add_lines, mended_lines, read_lines
 from audiolm.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -99,19 +99,26 @@ class PairWriter:
                 raise DataError(f"{folder} holds pairs of another checkpoint or length; choose another folder")
         else:
             (folder / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-        self._rows, left_out, unpaired = (mended_notes(self._path(name)) for name in (PAIRS, LEFT_OUT, UNPAIRED))
-        self.num_rows, self.num_left_out, self.num_unpaired = len(self._rows), len(left_out), len(unpaired)
+        self._rows, left_out, unpaired = (mended_lines(self._path(name)) for name in (PAIRS, LEFT_OUT, UNPAIRED))
+        self.num_left_out, self.num_unpaired = len(left_out), len(unpaired)
         for kind in KINDS:  # a run that was killed may have left audio without its line
             self._truncate(kind, self.num_rows * (self.join + self.length))
         self._truncate(UNPAIRED, self.num_unpaired * self.length)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._rows)
+
+    @property
+    def num_made(self) -> int:
+        return self.num_rows + self.num_left_out
 
     def add(self, generated: Tensor, original: Tensor, notes: Sequence[dict[str, Any]]) -> None:
         """Pairs [B, join + length] each, all of them."""
         for kind, rows in zip(KINDS, (generated, original), strict=True):
             self._append(kind, rows, self.join + self.length)
-        add_notes(self._path(PAIRS), notes)
+        add_lines(self._path(PAIRS), notes)
         self._rows += notes
-        self.num_rows += len(notes)
 
     def add_balanced(
         self, generated: Tensor, original: Tensor, notes: Sequence[dict[str, Any]], most: int | None = None
@@ -130,14 +137,14 @@ class PairWriter:
         if taken:
             kept = [row for row, _ in taken]
             self.add(generated[kept], original[kept], [note for _, note in taken])
-        add_notes(self._path(LEFT_OUT), [note for _, note in left_out])
+        add_lines(self._path(LEFT_OUT), [note for _, note in left_out])
         self.num_left_out += len(left_out)
         return len(taken)
 
     def add_unpaired(self, originals: Tensor, notes: Sequence[dict[str, Any]]) -> None:
         """Originals [B, length]."""
         self._append(UNPAIRED, originals, self.length)
-        add_notes(self._path(UNPAIRED), notes)
+        add_lines(self._path(UNPAIRED), notes)
         self.num_unpaired += len(notes)
 
     def _append(self, name: str, rows: Tensor, length: int) -> None:
@@ -165,14 +172,14 @@ class PairSet:
     def __init__(self, folder: Path, split: str) -> None:
         try:
             self.meta: dict[str, Any] = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
-            self.rows = read_notes(folder / split / f"{PAIRS}.jsonl")
+            self.rows = read_lines(folder / split / f"{PAIRS}.jsonl")
             if not self.rows:
                 raise ValueError("it has no pairs")
             more = folder / split / f"{UNPAIRED}.jsonl"
-            self.unpaired = read_notes(more) if more.is_file() else []
+            self.unpaired = read_lines(more) if more.is_file() else []
             left_out = folder / split / f"{LEFT_OUT}.jsonl"
             self.balanced = all("wider" in row for row in self.rows)
-            self.num_left_out = len(read_notes(left_out)) if left_out.is_file() else 0
+            self.num_left_out = len(read_lines(left_out)) if left_out.is_file() else 0
             self.num_rows, self.num_unpaired = len(self.rows), len(self.unpaired)
             self.length, self.join = int(self.meta["length"]), int(self.meta.get("join", 0))
             shape = (self.num_rows, self.join + self.length)

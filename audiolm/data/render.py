@@ -21,6 +21,7 @@ from tqdm import tqdm
 from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.data.bank import Bank, StoredBank
 from audiolm.data.corpus import SPLITS, CorpusWriter, summary, to_pcm
+from audiolm.data.json_lines import read_lines
 from audiolm.data.piano import HIGHEST_PITCH, LOWEST_PITCH, Performance, sounding_end_s, unpack
 from audiolm.errors import DataError
 
@@ -322,10 +323,10 @@ def read_notes(folder: Path) -> dict[str, NoteTable]:
     """
     path = folder / NOTES_FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = read_lines(path) if path.is_file() else []
         return {
             line["id"]: NoteTable(*(np.array(line[key]) for key in ("onset_s", "end_s", "pitch", "velocity")))
-            for line in map(json.loads, lines)
+            for line in lines
         }
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not the notes of a corpus ({error})") from error

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from audiolm.audio.resample import rate_ratio, resample
 from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
 from audiolm.data.corpus import Corpus, Item, select_items
+from audiolm.data.json_lines import read_lines
 from audiolm.errors import DataError
 
 TOKENS_FILE, ITEMS_FILE, META_FILE = "tokens.safetensors", "tokens.jsonl", "meta.json"
@@ -59,8 +60,7 @@ class TokenCorpus:
         self.folder = Path(folder)
         try:
             self.meta: dict[str, Any] = json.loads((self.folder / META_FILE).read_text(encoding="utf-8"))
-            lines = (self.folder / ITEMS_FILE).read_text(encoding="utf-8").splitlines()
-            self.items = [TokenItem(**json.loads(line)) for line in lines]
+            self.items = [TokenItem(**line) for line in read_lines(self.folder / ITEMS_FILE)]
             tensors = load_file(self.folder / TOKENS_FILE)
             self._codes, self._semantic = tensors["codes"], tensors["semantic"]
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC
-from audiolm.data.notes import add_notes, mended_notes, read_notes
+from audiolm.data.json_lines import add_lines, mended_lines, read_lines
 from audiolm.errors import DataError
 
 VIEWS_FILE, META_FILE = "views.jsonl", "views.json"
@@ -48,7 +48,7 @@ class ViewWriter:
         if known != kind and (known is not None or path.is_file()):
             raise DataError(f"{self.folder} has views of another kind than {kind}; delete its views.* to begin again")
         meta.write_text(json.dumps(kind) + "\n", encoding="utf-8")
-        self.notes = mended_notes(path)
+        self.notes = mended_lines(path)
         lengths = [note["length"] for note in self.notes]
         for name, count, size in (
             ("mels", num_mel_frames, num_mels),
@@ -62,7 +62,7 @@ class ViewWriter:
         for name, frames in (("mels", mels), ("figures", figures)):
             with open(self.folder / f"{name}.float16", "ab") as file:
                 file.write(frames.mT.half().contiguous().cpu().numpy().astype("<f2").tobytes())
-        add_notes(self.folder / VIEWS_FILE, notes)
+        add_lines(self.folder / VIEWS_FILE, notes)
         self.notes += notes
 
 
@@ -74,7 +74,7 @@ class ViewSet:
 
     def __init__(self, folder: Path, split: str) -> None:
         try:
-            self.notes = read_notes(folder / split / VIEWS_FILE)
+            self.notes = read_lines(folder / split / VIEWS_FILE)
             if not self.notes:
                 raise ValueError("it has no views")
             kind = json.loads((folder / split / META_FILE).read_text(encoding="utf-8"))

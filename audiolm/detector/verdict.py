@@ -17,9 +17,7 @@ SEGMENT_S = 0.25
 SOUND_DB = -60.0  # 50 ms windows above this level, relative to full scale, count as sound
 MIN_SOUND_S = 0.5
 MAX_CLIPPED_SHARE = 0.01
-MAX_WRONG_RATE = (
-    0.014  # of the answers to held-out clips of a length, upper end of the 95 % interval over clips: the paper's
-)
+MAX_WRONG_RATE = 0.014  # of the answers to clips of a length, upper end of the 95 % interval over clips: the paper's
 LEAST_PROBABILITY = 1e-9  # of a segment, so that its log odds are finite
 LARGEST_ODDS = 2.0  # log odds
 SEGMENTS_SEEN = 4
@@ -213,17 +211,17 @@ def _length_reason(calibration: DetectorCalibration, duration_s: float) -> str:
     return (
         f"not reliable at this length: of its {worst.num_decided:,} answers to held-out clips of {worst.seconds:g} s, "
         f"{100 * worst.wrong_rate:.1f} % are wrong (both kinds count the same) and up to "
-        f"{100 * most_wrong(worst):.1f} % may be, at most {100 * MAX_WRONG_RATE:g} % are accepted; {needed}"
+        f"{100 * _most_wrong(worst):.1f} % may be, at most {100 * MAX_WRONG_RATE:g} % are accepted; {needed}"
     )
 
 
-def most_wrong(rates: LengthRates) -> float:
+def _most_wrong(rates: LengthRates) -> float:
     """Upper end of the 95 % interval of the share of wrong answers: 1 where there were none."""
     return wilson_interval(rates.wrong_rate * rates.num_decided, rates.num_decided)[1]
 
 
 def _is_reliable(rates: LengthRates) -> bool:
-    return most_wrong(rates) <= MAX_WRONG_RATE
+    return _most_wrong(rates) <= MAX_WRONG_RATE
 
 
 def sounding_s(waveforms: Tensor) -> Tensor:

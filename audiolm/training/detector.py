@@ -61,12 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--heard-width", type=int, default=DetectorConfig.heard_width)
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from, where their sizes fit")
     parser.add_argument("--dropout", type=float, default=DetectorConfig.dropout)
-    parser.add_argument(
-        "--band-error",
-        type=float,
-        default=BAND_ERROR,
-        help="share of wrong answers outside the uncertain band",
-    )
+    parser.add_argument("--band-error", type=float, default=BAND_ERROR, help="most wrong outside the uncertain band")
 
 
 def build(args: argparse.Namespace) -> DetectorTask:

@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> None:
     for split, count in counts.items():
         writer = PairWriter(args.out, split, meta)
         missing = max(0, count - writer.num_rows)
-        num_made = writer.num_rows + writer.num_left_out
-        generator = torch.Generator().manual_seed(args.seed + 1_000_003 * SPLITS.index(split) + 7_919 * num_made)
+        seed = args.seed + 1_000_003 * SPLITS.index(split)
+        generator = torch.Generator().manual_seed(seed + 7_919 * writer.num_made)
         deadline = time.monotonic() + budget_s * missing
         batches = _batches(models.stages["semantic"].config, sources[split], args.batch_size, generator)
         with tqdm(total=missing, desc=split, unit="pair") as progress:
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
                 made = make_pairs(models, next(batches), prompt_frames, generator)
                 progress.update(writer.add_balanced(*made, most=count - writer.num_rows))
         print(f"{split}: {writer.num_rows} of {count} pairs; {writer.num_left_out} left out (bands)")
-        generator.manual_seed(args.seed + 1_000_003 * SPLITS.index(split) + 7_919 * writer.num_unpaired + 1)
+        generator.manual_seed(seed + 7_919 * writer.num_unpaired + 1)
         originals = Originals(corpora, split, num_frames, recordings)
         missing = round(args.unpaired * writer.num_rows) - writer.num_unpaired
         for _ in tqdm(range(0, missing, args.batch_size), desc=f"{split}, further originals", unit="batch"):

@@ -156,7 +156,7 @@ def _measure(args: argparse.Namespace, checkpoint: Path, pairs: Path) -> dict[st
     options += ["--facts", args.work / "facts.json", "--pictures", args.work / PICTURES]
     for name, folders in (("--data", args.data), ("--other", args.other)):
         options += [name, *folders] if folders else []
-    _call("audiolm.evaluation", "detector", *options, "--items", args.items)
+    _call("audiolm.evaluation", "detector", *options, *(["--items", args.items] if args.items else []))
     return json.loads(figures.read_text(encoding="utf-8"))
 
 

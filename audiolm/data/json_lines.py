@@ -1,4 +1,4 @@
-"""Notes beside packed audio and frames: a line of JSON each, written after what it speaks of."""
+"""Files of one JSON object a line, each written after the packed audio or frames that it speaks of."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 
-def read_notes(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """Raises OSError, ValueError for a missing or damaged file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def mended_notes(path: Path) -> list[dict[str, Any]]:
-    """What was noted so far: none in a missing file, and not the line that a run was killed in, which is cut off."""
+def mended_lines(path: Path) -> list[dict[str, Any]]:
+    """What was written so far: none in a missing file, and not the line that a run was killed in, which is cut off."""
     if not path.is_file():
         return []
     data = path.read_bytes()
@@ -25,6 +25,6 @@ def mended_notes(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def add_notes(path: Path, notes: Iterable[dict[str, Any]]) -> None:
+def add_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:
     with open(path, "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(note, ensure_ascii=False) + "\n" for note in notes)
+        file.writelines(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
