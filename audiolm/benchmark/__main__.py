@@ -22,6 +22,7 @@ SUITES = {
     "decode": "a decoding step against the memory floor, slower twins and other software",
     "scaling": "the cost of a second of sound against the length",
     "codec": "encoding and decoding, whole and as a stream",
+    "detector": "a verdict, its parts, and its matrix products alone",
     "visitors": "many visitors of a real server at once against one after the other",
     "first-sound": "from the click to the first sound in a real browser, and what is heard at the borders of chunks",
 }

@@ -88,17 +88,17 @@ class Listener:
 
     def _coded(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         """What the codec's encoder says [B, F, D] -> (codes [B, F, Q], how well they fit [B, F, Q * FIT_FIGURES])."""
-        codes, figures = [], []
+        codes, figures, left = [], [], residual.flatten(0, 1)
         for codebook in self.codec.codebooks().float():
-            gains = residual @ codebook.T - 0.5 * codebook.square().sum(dim=-1)
+            gains = torch.addmm(-0.5 * codebook.square().sum(dim=-1), left, codebook.T)
             nearest, ids = gains.max(dim=-1)
-            next_one = gains.scatter_(-1, ids[..., None], -torch.inf).amax(dim=-1)
-            power = residual.square().sum(dim=-1)
+            next_one = gains.scatter_(-1, ids[:, None], -torch.inf).amax(dim=-1)
+            power = left.square().sum(dim=-1)
             near, far = (0.5 * (power - 2.0 * gain).clamp_min(LEAST_POWER).log() for gain in (nearest, next_one))
             figures += [near, far - near]
             codes.append(ids)
-            residual = residual - codebook[ids]
-        return torch.stack(codes, dim=-1), torch.stack(figures, dim=-1)
+            left = left - codebook[ids]
+        return tuple(torch.stack(rows, dim=-1).unflatten(0, residual.shape[:2]) for rows in (codes, figures))
 
     def _semantic(self, ids: Tensor) -> Tensor:
         """ids [B, S] -> [B, S, D]. Rows of fewer steps are filled up at the end, which no step before it sees."""
@@ -115,14 +115,8 @@ class Listener:
         with _bfloat16(targets.device):
             if stage not in self._tables:
                 self._tables[stage] = self.stages[stage].tables()
-            scores = self.stages[stage].logits(targets, condition, self._tables[stage])
-        figures = []
-        for level, of_level in enumerate(scores):
-            log_p = of_level.float().log_softmax(dim=-1)
-            own = log_p.gather(-1, targets[..., level, None])
-            rank = (log_p > own).sum(dim=-1, dtype=torch.int32) + 1
-            figures += [-own[..., 0], -torch.linalg.vecdot(log_p.exp(), log_p), rank.float().log()]
-        return torch.stack(figures, dim=-1)
+            logits = self.stages[stage].logits(targets, condition, self._tables[stage])
+        return _figures_of(logits, targets)
 
 
 @dataclass(frozen=True)
@@ -147,6 +141,24 @@ class _Windows:
         """[windows * B, size, ...] -> [B, total, ...]."""
         parts = zip(self.starts, x.chunk(len(self.starts)), strict=True)
         return torch.cat([part[:, n * self.size - start :] for n, (start, part) in enumerate(parts)], dim=1)
+
+
+def _figures_of(logits: list[Tensor], targets: Tensor) -> Tensor:
+    """Logits of every level [B, N, V_l], targets [B, N, L] -> [B, N, L * FIGURES] float32.
+
+    All levels share two buffers: fresh memory for every level takes longer than the arithmetic.
+    """
+    buffers = logits[0].new_empty(2, max(level.numel() for level in logits), dtype=torch.float32)
+    figures = []
+    for level, of_level in enumerate(logits):
+        x, p = (buffer[: of_level.numel()].view_as(of_level) for buffer in buffers)
+        torch.softmax(x.copy_(of_level), dim=-1, out=p)
+        own = x.gather(-1, targets[..., level, None])
+        log_sum = x.amax(dim=-1) - p.amax(dim=-1).log()
+        entropy = log_sum - torch.linalg.vecdot(p, x)
+        rank = x.gt_(own).sum(dim=-1) + 1.0  # in place: of 0 and 1
+        figures += [log_sum - own[..., 0], entropy, rank.log()]
+    return torch.stack(figures, dim=-1)
 
 
 def _bfloat16(device: torch.device) -> torch.autocast:

@@ -4,8 +4,10 @@ import json
 import time
 
 import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
 from audiolm.benchmark.__main__ import main
+from audiolm.benchmark.detector import products
 from audiolm.benchmark.stages import measure, synthetic_prompt, table
 from audiolm.benchmark.timing import interleaved
 from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC
@@ -74,6 +76,22 @@ def test_costs_against_length_are_plotted(tiny_folder, tmp_path, capsys):
 def test_the_codec_is_measured_whole_and_as_a_stream(tiny_folder, capsys):
     assert main(["codec", "--checkpoint", str(tiny_folder), "--runs", "1"]) == 0
     assert "decode in blocks of 25 frames" in capsys.readouterr().out
+
+
+def test_a_verdict_is_measured_beside_its_products(tiny_folder, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    options = ["--checkpoint", str(tiny_folder), "--seconds", "2", "--runs", "1", "--json", str(figures)]
+    assert main(["detector", *options]) == 0
+    result = json.loads(figures.read_text())
+    assert result["operations"] > 1e6
+    assert result["parts"]["verdict"]["median_s"] > 0
+    assert "x the products" in capsys.readouterr().out
+
+
+def test_products_come_to_as_many_operations_as_asked_for():
+    with FlopCounterMode(display=False) as counter:
+        products(10**9)()
+    assert counter.get_total_flops() == pytest.approx(10**9, rel=0.2)
 
 
 def test_works_take_turns_and_each_is_told_of():

@@ -40,6 +40,8 @@ def test_figures_are_those_of_the_inspection(models, listener):
     first = FIGURES * num_semantic
     assert torch.allclose(figures[first], coarse.nats[::2, 0], **tolerance)
     assert torch.allclose(figures[first + 1], coarse.entropy[::2, 0], **tolerance)
+    ranks = (1.0 + coarse.rank[::2, 0]).log()
+    assert float((figures[first + 2] - ranks).abs().mean()) < 0.05
     assert float(figures[first + 2].max()) <= math.log(models.codec.codebook_size) + 1e-3
     second = first + FIGURES * models.codec.config.num_coarse_levels
     assert torch.allclose(figures[second], coarse.nats[1::2, 0], **tolerance)
