@@ -52,7 +52,8 @@ class ConditionMixer(nn.Module):
 class StageModel(nn.Module):
     """Predicts target steps [B, N, L] one after another, given a condition [B, C, Lc] known as a whole.
 
-    Condition steps of UNKNOWN ids, the same in all rows, add nothing. That is for ablations: training never shows it.
+    Condition steps of UNKNOWN ids add nothing; in the flattened layout they must be the same in all rows. That is for
+    ablations, and for stages that are trained to do without (`audiolm.training.stage`, `--condition-dropout`).
 
     Raises ConfigError at birth where levels with codebook features differ in size, and on use before `set_codebooks`
     where the config says that there are features.
@@ -133,14 +134,20 @@ class StageModel(nn.Module):
         )
         return per_level.sum(), per_level.detach()
 
-    def logits(self, targets: Tensor, condition: Tensor | None, tables: Tables | None = None) -> list[Tensor]:
+    def logits(
+        self,
+        targets: Tensor,
+        condition: Tensor | None,
+        tables: Tables | None = None,
+        inputs: Tensor | None = None,
+    ) -> list[Tensor]:
         """The slow reference: L tensors [B, N, V_l], no cache; position n sees targets before n only.
 
-        `tables` are `self.tables()` where the caller keeps them.
+        `tables` are `self.tables()` where the caller keeps them; `inputs` as in `loss`.
         """
         tables = self.tables() if tables is None else tables
         batch, steps, _ = targets.shape
-        states = self._states(tables, targets, condition).flatten(0, 1)
+        states = self._states(tables, targets if inputs is None else inputs, condition).flatten(0, 1)
         heads = self._heads(states, tables, targets.flatten(0, 1))
         return [logits(x, table).unflatten(0, (batch, steps)) for x, table in zip(heads, tables.outputs, strict=True)]
 

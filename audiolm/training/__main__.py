@@ -18,6 +18,7 @@ GRADIENT_TASKS = {
     "codec": "SoundStream: spectral and, if asked for, adversarial losses",
     "semantic": "w2v-BERT pre-training",
     "stage": "one of the three language models",
+    "guided-stage": "a stage that follows its condition more closely, as guidance would have it",
     "masked-stage": "the fine stage that fills whole windows in parallel",
     "detector": "generated or original, with calibration",
 }

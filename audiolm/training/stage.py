@@ -18,6 +18,7 @@ from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC, STAGES, StageConf
 from audiolm.data.tokens import TokenCorpus
 from audiolm.errors import TrainingError
 from audiolm.lm import SPECS, StageModel, default_config
+from audiolm.lm.layouts import UNKNOWN
 from audiolm.training.baselines import bigram_nats, unigram_nats
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_run, load_weights
@@ -44,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--token-noise", type=float, default=0.03, help="share of past ids replaced by random ones")
     parser.add_argument("--condition-noise", type=float, default=0.05, help="the same for the condition")
+    parser.add_argument(
+        "--condition-dropout", type=float, default=0.0, help="share of crops that hide it: for `guided-stage`"
+    )
     parser.add_argument("--fluent-only", action="store_true", help="train on fluent items alone")
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
 
@@ -52,14 +56,16 @@ def build(args: argparse.Namespace) -> StageTask:
     """Raises TrainingError for caches that do not belong together or lack a split."""
     corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, MADE_FOR[f"stage_{args.stage}"])
     model = StageModel(_config(args, codebooks, num_coarse, corpora[0].meta["num_clusters"]))
+    if args.condition_dropout > 0 and args.layout != "depth":
+        raise TrainingError("--condition-dropout hides the condition of some crops: only the depth layout can")
     if args.init is not None:
         load_weights(args.init, f"stage_{args.stage}", model)
-    if model.config.feature_dimension:
-        coarse, fine = codebooks[:num_coarse], codebooks[num_coarse:]
-        model.set_codebooks(*((coarse, None) if args.stage == "coarse" else (fine, coarse)))
+    set_codebooks(model, codebooks, num_coarse)
     fluent = True if args.fluent_only else None
     train, valid = (crops_of(corpora, split, fluent) for split in ("train", "valid"))
-    options = StageOptions(args.batch_size, args.token_noise, args.condition_noise, args.precision)
+    options = StageOptions(
+        args.batch_size, args.token_noise, args.condition_noise, args.precision, args.condition_dropout
+    )
     return StageTask(model.to(args.device), StageData(train, valid, num_coarse), options, made_for)
 
 
@@ -73,6 +79,13 @@ def sources(
     corpora = [TokenCorpus(folder) for folder in folders]
     hashes = _hashes(corpora)
     return corpora, *_codebooks(codec, corpora[0].meta), {name: hashes[name] for name in made_for}
+
+
+def set_codebooks(model: StageModel, codebooks: Tensor, num_coarse: int) -> None:
+    """Gives a stage those of the codec's codebooks [Q, K, D] that it has a use for."""
+    if model.config.feature_dimension:
+        coarse, fine = codebooks[:num_coarse], codebooks[num_coarse:]
+        model.set_codebooks(*((coarse, None) if model.config.stage == "coarse" else (fine, coarse)))
 
 
 def crops_of(corpora: list[TokenCorpus], split: str, fluent: bool | None = None) -> TokenCrops:
@@ -112,12 +125,14 @@ class StageData:
 
 @dataclass(frozen=True)
 class StageOptions:
-    """`token_noise` and `condition_noise` are shares of ids replaced by random ones of the same level."""
+    """`token_noise` and `condition_noise` are shares of ids replaced by random ones of the same level,
+    `condition_dropout` that of crops without a condition."""
 
     batch_size: int = 8
     token_noise: float = 0.0
     condition_noise: float = 0.0
     precision: str = "fp32"
+    condition_dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -158,6 +173,9 @@ class StageTask(Task):
         if clean.condition is not None and options.condition_noise > 0:
             share, levels = options.condition_noise, config.condition_levels
             noisy = replace(noisy, condition=with_noise(clean.condition, levels, share, generator))
+        if clean.condition is not None and options.condition_dropout > 0:
+            hidden = torch.rand(len(clean.targets), 1, 1, generator=generator) < options.condition_dropout
+            noisy = replace(noisy, condition=noisy.condition.masked_fill(hidden, UNKNOWN))
         return self._to_device(noisy)
 
     def loss(self, group: str, batch: StageBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:

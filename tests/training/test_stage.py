@@ -5,41 +5,17 @@ import json
 import pytest
 import torch
 
-from audiolm.checkpoints.tensors import token_hash
 from audiolm.codec import Codec
 from audiolm.config import STAGES
-from audiolm.data import tokens
-from audiolm.data.tokens import TokenCorpus, TokenItem
+from audiolm.data.tokens import TokenCorpus
 from audiolm.errors import CheckpointError, TrainingError
 from audiolm.lm import StageModel
+from audiolm.lm.layouts import UNKNOWN
 from audiolm.training import runs, stage
 from audiolm.training.__main__ import main
 from audiolm.training.baselines import MIXTURES, bigram_nats, unigram_nats
 from audiolm.training.token_crops import TokenCrops, segments
-from tests.tiny import CODEC, SEMANTIC
-
-FRAMES = (60, 80, 40, 100, 90, 120)
-GROUPS = ("a", "a", "b", "b", "v", "v")
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory):
-    """A codec run and a token cache whose codes follow from the semantic tokens; group v is the split valid."""
-    folder = tmp_path_factory.mktemp("material")
-    torch.manual_seed(0)
-    codec = Codec(CODEC)
-    runs.write_run(folder / "codec", "codec", codec, CODEC, {})
-    semantic = torch.randint(6, (sum(FRAMES) // 2 // 5 + 1,)).repeat_interleave(5)[: sum(FRAMES) // 2]
-    codes = (semantic.repeat_interleave(2)[:, None] * torch.tensor([3, 4, 5, 1])) % 32
-    starts = [sum(FRAMES[:index]) for index in range(len(FRAMES))]
-    items = [
-        TokenItem(str(index), start, FRAMES[index], GROUPS[index], "valid" if GROUPS[index] == "v" else "train", True)
-        for index, start in enumerate(starts)
-    ]
-    meta = {"codec": token_hash(codec.state_dict()), "semantic": "5" * 64}
-    sizes = {"num_levels": 4, "codebook_size": 32, "num_clusters": SEMANTIC.num_clusters}
-    tokens._write(folder / "tokens", codes.to(torch.int16), semantic.to(torch.int16), items, meta | sizes)
-    return folder
+from tests.tiny import CODEC
 
 
 def arguments(material, name, *extra):
@@ -113,6 +89,16 @@ def test_noise_touches_what_is_read_and_never_the_targets(material):
     assert torch.equal(batch.targets, expected.targets)
     assert 0.3 < (batch.inputs != batch.targets).float().mean() < 0.6
     assert 0.3 < (batch.condition != expected.condition).float().mean() < 0.6
+
+
+def test_some_crops_hide_their_condition_as_a_whole(material):
+    hidden = build(material, "coarse", "--condition-dropout", "0.5", "--condition-noise", "0")
+    batches = [hidden.batch(torch.Generator().manual_seed(seed)) for seed in range(10)]
+    rows = torch.cat([(batch.condition == UNKNOWN).float().mean(dim=(1, 2)) for batch in batches])
+    assert set(rows.tolist()) == {0.0, 1.0}
+    assert 0.2 < float(rows.mean()) < 0.8
+    with pytest.raises(TrainingError, match="only the depth layout"):
+        build(material, "coarse", "--condition-dropout", "0.5", "--layout", "flattened")
 
 
 def test_padding_of_unequal_crops_does_not_count(material):
