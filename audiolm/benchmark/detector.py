@@ -7,16 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from audiolm.benchmark.stages import synthetic_prompt
 from audiolm.benchmark.timing import interleaved
 from audiolm.checkpoints import registry
+from audiolm.checkpoints.listener import multiplies_bfloat16
 from audiolm.detector.network import mel_frames
 from audiolm.errors import RequestError
 
-VERDICT, PRODUCTS = "verdict", "its matrix products alone, in bfloat16"
+VERDICT, PRODUCTS = "verdict", "its products alone"
 PRODUCT_SIZES = 512, 512, 512  # near those of the stages: [steps, width] x [width, more]
+COUNTED_TOO = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}  # which torch leaves out
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,33 +28,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @torch.no_grad()
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Raises RequestError for a checkpoint without a detector, CheckpointError."""
+    """Raises RequestError for a checkpoint without a detector or a clip that it does not look at, CheckpointError."""
     detector = registry.load(args.checkpoint, None, torch.device("cpu")).detector
     if detector is None:
         raise RequestError(f"{args.checkpoint} has no detector")
+    if not args.seconds > 0:
+        raise RequestError(f"--seconds must be over 0, found {args.seconds:g}")
     clip = synthetic_prompt(args.seconds)
-    waveforms = clip.samples[None]
-    with FlopCounterMode(display=False) as counter:
-        detector.segment_logits(waveforms)
+    verdict = detector.judge(clip)
+    with FlopCounterMode(display=False, custom_mapping=COUNTED_TOO) as counter:
+        detector.judge(clip)
+    operations = counter.get_total_flops()
+    if not operations:
+        raise RequestError(f"a verdict that costs nothing: {verdict.reason}")
     works: dict[str, Callable[[], object]] = {
         VERDICT: lambda: detector.judge(clip),
-        "what its branches read": lambda: detector.view(waveforms),
-        "log-mel frames, of that": lambda: mel_frames(waveforms, detector.config.num_mels),
+        "what its branches read": lambda: detector.view(clip.samples[None]),
+        "log-mel frames, of that": lambda: mel_frames(clip.samples[None], detector.config.num_mels),
         "saliency": lambda: detector.saliency(clip),
-        PRODUCTS: products(counter.get_total_flops()),
+        PRODUCTS: products(operations, torch.bfloat16 if multiplies_bfloat16(torch.device("cpu")) else torch.float32),
     }
     times = interleaved(works, args.runs)
     return {
         "seconds": args.seconds,
-        "operations": counter.get_total_flops(),
+        "verdict": verdict.label,
+        "reason": verdict.reason,
+        "operations": operations,
         "parts": {name: {"median_s": each.median_s, "fastest_s": each.fastest_s} for name, each in times.items()},
     }
 
 
-def products(operations: int) -> Callable[[], None]:
+def products(operations: int, dtype: torch.dtype) -> Callable[[], None]:
     """A work of about so many additions and multiplications: what a processor that does nothing else would need."""
     rows, inner, columns = PRODUCT_SIZES
-    first, second = torch.randn(rows, inner).bfloat16(), torch.randn(inner, columns).bfloat16()
+    first, second = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
     count = max(1, round(operations / (2 * rows * inner * columns)))
 
     def multiply() -> None:
@@ -65,7 +74,7 @@ def products(operations: int) -> Callable[[], None]:
 def table(result: dict[str, Any]) -> str:
     parts = result["parts"]
     floor, width = parts[PRODUCTS]["median_s"], max(map(len, parts))
-    head = f"{result['seconds']:g} s of sound, {result['operations'] / 1e9:.1f} GFLOP"
+    head = f"{result['seconds']:g} s of notes, {result['operations'] / 1e9:.1f} GFLOP: {result['verdict']}"
     lines = [
         f"{name:{width}}  median {own['median_s']:.3f} s, fastest {own['fastest_s']:.3f} s, "
         f"{own['median_s'] / floor:5.2f} x the products"

@@ -98,7 +98,8 @@ class Listener:
             figures += [near, far - near]
             codes.append(ids)
             left = left - codebook[ids]
-        return tuple(torch.stack(rows, dim=-1).unflatten(0, residual.shape[:2]) for rows in (codes, figures))
+        shape = residual.shape[:2]
+        return torch.stack(codes, dim=-1).unflatten(0, shape), torch.stack(figures, dim=-1).unflatten(0, shape)
 
     def _semantic(self, ids: Tensor) -> Tensor:
         """ids [B, S] -> [B, S, D]. Rows of fewer steps are filled up at the end, which no step before it sees."""
@@ -155,17 +156,20 @@ def _figures_of(logits: list[Tensor], targets: Tensor) -> Tensor:
         torch.softmax(x.copy_(of_level), dim=-1, out=p)
         own = x.gather(-1, targets[..., level, None])
         log_sum = x.amax(dim=-1) - p.amax(dim=-1).log()
-        entropy = log_sum - torch.linalg.vecdot(p, x)
+        entropy = log_sum - p.mul_(x).sum(dim=-1)
         rank = x.gt_(own).sum(dim=-1) + 1.0  # in place: of 0 and 1
         figures += [log_sum - own[..., 0], entropy, rank.log()]
     return torch.stack(figures, dim=-1)
 
 
 def _bfloat16(device: torch.device) -> torch.autocast:
-    """Products in bfloat16, but on a CPU without oneDNN's: torch's own would take many times as long."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device))
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Not a CPU without oneDNN's products: torch's own would take many times as long as those of float32."""
     mkldnn = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    has_it = device.type != "cpu" or mkldnn
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_it)
+    return device.type != "cpu" or mkldnn
 
 
 def _by_position(figures: Tensor) -> Tensor:

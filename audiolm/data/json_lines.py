@@ -10,7 +10,8 @@ from typing import Any
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Raises OSError, ValueError for a missing or damaged file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with open(path, encoding="utf-8") as lines:  # not splitlines(), which ends a line at more than its end
+        return [json.loads(line) for line in lines]
 
 
 def mended_lines(path: Path) -> list[dict[str, Any]]:

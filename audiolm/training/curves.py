@@ -13,6 +13,7 @@ import numpy as np
 from audiolm.checkpoints.info import CONFIG_FILE
 from audiolm.checkpoints.strict_json import read_object
 from audiolm.errors import TrainingError
+from audiolm.training.runs import STATE, read_state
 
 LOG_FILE = "log.jsonl"
 SMOOTHED = 40  # points that a training curve keeps, each the mean of its share
@@ -80,10 +81,12 @@ def _loss(row: dict[str, float]) -> float | None:
 
 
 def _component(folder: Path) -> str:
-    """As config.json says; before the first save, the folder's name."""
-    if (folder / CONFIG_FILE).is_file():
-        return str(read_object(folder / CONFIG_FILE).get("component", folder.name))
-    return folder.name
+    """As config.json says; before the first save, the folder's name. A guided stage's loss is another one."""
+    if not (folder / CONFIG_FILE).is_file():
+        return folder.name
+    name = str(read_object(folder / CONFIG_FILE).get("component", folder.name))
+    is_guided = (folder / STATE).is_file() and "guidance" in read_state(folder)
+    return f"{name}, guided" if is_guided else name
 
 
 def draw(curves: Sequence[Curves], path: Path, over: str = "hours") -> None:

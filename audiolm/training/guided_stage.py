@@ -1,25 +1,30 @@
 """Teaches a stage to follow its condition as closely as classifier-free guidance would make it, in one pass.
 
 A stage trained with `--condition-dropout` says what it expects with its condition and without. Guidance (Ho and
-Salimans, arXiv 2207.12598) goes on from the second through the first and beyond: what follows the condition gets
-likelier, at the price of two rows for every one that is decoded. Here a student learns to say so by itself (Meng et
-al., arXiv 2210.03142), so that nothing in decoding changes.
+Salimans, arXiv 2207.12598) goes on from the second through the first and beyond: what the condition speaks for gets
+likelier, at the price of two rows for every one that is decoded. Here a student learns to say so by itself, after
+Meng et al. (arXiv 2210.03142), so that nothing in decoding changes. Theirs is told how much guidance is wanted and
+distils diffusion; here the amount is fixed, and the loss is the divergence of the tokens' distributions.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from audiolm.checkpoints.components import MADE_FOR
+from audiolm.checkpoints.tensors import component_hash
 from audiolm.errors import TrainingError
 from audiolm.lm import StageModel
 from audiolm.lm.layouts import UNKNOWN
-from audiolm.training.runs import load_run
+from audiolm.training.runs import load_run, read_state
 from audiolm.training.stage import StageBatch, StageData, StageOptions, StageTask, crops_of, set_codebooks, sources
 
 
@@ -33,62 +38,89 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build(args: argparse.Namespace) -> GuidedTask:
-    """Raises TrainingError for caches and runs that do not belong together, or a teacher without a condition."""
+    """Raises TrainingError for caches and runs that do not belong together or a teacher that cannot teach this,
+    CheckpointError for an unreadable run."""
+    if not (math.isfinite(args.guidance) and args.guidance >= 0):
+        raise TrainingError(f"--guidance must be a number from 0, found {args.guidance}")
+    if args.out.resolve() == args.teacher.resolve():
+        raise TrainingError(f"--out and --teacher are the same run, {args.out}: the student would replace its teacher")
     component, teacher, made_for = load_run(args.teacher)
-    if not isinstance(teacher, StageModel) or not teacher.config.condition_levels:
-        raise TrainingError(f"{args.teacher} holds a run of {component!r}, not of a stage with a condition")
-    corpora, codebooks, num_coarse, own = sources(args.tokens, args.codec, tuple(made_for))
+    if not isinstance(teacher, StageModel) or not read_state(args.teacher).get("condition_dropout"):
+        raise TrainingError(f"{args.teacher}: a run of {component!r}, not of a stage trained with --condition-dropout")
+    corpora, codebooks, num_coarse, own = sources(args.tokens, args.codec, MADE_FOR[component])
     if own != made_for:
         raise TrainingError(f"{args.teacher} was trained on other tokenizers than those of {args.tokens[0]}")
     set_codebooks(teacher, codebooks, num_coarse)
     data = StageData(crops_of(corpora, "train"), crops_of(corpora, "valid"), num_coarse)
-    options = StageOptions(args.batch_size, args.token_noise, 0.0, args.precision)
+    options = StageOptions(args.batch_size, args.token_noise, precision=args.precision)  # no noise on the condition
     return GuidedTask(teacher.to(args.device), args.guidance, data, options, made_for)
 
 
 class GuidedTask(StageTask):
-    """The teacher's guided probabilities of every token; the student starts from the teacher's weights."""
+    """The teacher's guided probabilities of every token. The student starts from the teacher's weights.
+
+    It is shown no crop without a condition, and soon forgets what it knew of those.
+    """
 
     def __init__(
         self, teacher: StageModel, guidance: float, data: StageData, options: StageOptions, made_for: dict[str, str]
     ) -> None:
         super().__init__(copy.deepcopy(teacher).requires_grad_(True), data, options, made_for)
-        self.teacher, self.guidance = teacher.eval(), guidance
+        self.teacher, self.guidance = teacher.eval().requires_grad_(False), guidance
 
     def loss(self, group: str, batch: StageBatch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         per_level = self._divergences(batch)
-        return sum(per_level), {f"level_{level}": value.detach() for level, value in enumerate(per_level)}
+        return per_level.sum(), {f"divergence_level_{level}": value for level, value in enumerate(per_level.detach())}
 
     def validate(self) -> dict[str, float]:
-        """As of any stage, its nats by the name `nats`; `loss` is how far the student is from the guided teacher."""
-        figures = super().validate()
+        """`loss`: how far the student is from the guided teacher, nats a step; `nats…`: what it is of any stage."""
+        figures = {name.replace("loss", "nats", 1): value for name, value in super().validate().items()}
         batches, _ = self._held_out
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-            losses = [float(sum(self._divergences(batch))) for batch in batches]
-        return figures | {"nats": figures["loss"], "loss": sum(losses) / len(losses)}
+            losses = torch.stack([self._divergences(batch).sum() for batch in batches])
+        counts = losses.new_tensor([float(_counted(batch).sum()) for batch in batches])
+        return figures | {"loss": float((losses * counts).sum() / counts.sum())}
 
-    def _divergences(self, batch: StageBatch) -> list[Tensor]:
-        """Kullback-Leibler divergence of every level's logits from the teacher's guided ones, in nats a step."""
+    def state(self) -> dict[str, Any]:
+        return {"teacher": component_hash(self.teacher.state_dict()), "guidance": self.guidance}
+
+    def resumed(self, state: dict[str, Any]) -> None:
+        for name, value in self.state().items():
+            if state.get(name) != value:
+                raise TrainingError(f"cannot resume: the run in --out has {name} {state.get(name)!r}, not {value!r}")
+
+    def _divergences(self, batch: StageBatch) -> Tensor:
+        """[L]: the Kullback-Leibler divergence of each level from the teacher's guided one, nats a step."""
         with torch.no_grad():
             wanted = guided_logits(self.teacher, batch.targets, batch.condition, self.guidance, batch.inputs)
         found = self.model.logits(batch.targets, batch.condition, inputs=batch.inputs)
-        counted = torch.ones_like(batch.targets[..., 0], dtype=torch.bool) if batch.mask is None else batch.mask
-        return [
-            F.kl_div(
-                own[counted].float().log_softmax(dim=-1),
-                other[counted].log_softmax(dim=-1),
-                reduction="batchmean",
-                log_target=True,
-            )
-            for own, other in zip(found, wanted, strict=True)
-        ]
+        counted = _counted(batch)
+        return torch.stack(
+            [
+                F.kl_div(
+                    own[counted].float().log_softmax(dim=-1),
+                    other[counted].log_softmax(dim=-1),
+                    reduction="batchmean",
+                    log_target=True,
+                )
+                for own, other in zip(found, wanted, strict=True)
+            ]
+        )
+
+
+def _counted(batch: StageBatch) -> Tensor:
+    """[B, N] bool: the steps that are no padding."""
+    return torch.ones_like(batch.targets[..., 0], dtype=torch.bool) if batch.mask is None else batch.mask
 
 
 def guided_logits(
     model: StageModel, targets: Tensor, condition: Tensor, guidance: float, inputs: Tensor | None = None
 ) -> list[Tensor]:
-    """As `StageModel.logits`, float32: from those without a condition, `guidance` times the way to those with it."""
+    """L tensors [B, N, V_l] float32, u + guidance (c - u): c the model's logits, u those without the condition.
+
+    Arguments as in `StageModel.logits`; of a model that was trained to do without (depth layout).
+    """
     tables = model.tables()
     known = model.logits(targets, condition, tables, inputs)
     unknown = model.logits(targets, torch.full_like(condition, UNKNOWN), tables, inputs)
-    return [torch.lerp(b.float(), a.float(), guidance) for a, b in zip(known, unknown, strict=True)]
+    return [torch.lerp(u.float(), c.float(), guidance) for c, u in zip(known, unknown, strict=True)]

@@ -66,6 +66,9 @@ class Task(ABC):
         """What `state.json` is to hold besides the loop's own step and time."""
         return {}
 
+    def resumed(self, state: dict[str, Any]) -> None:
+        """Called with `state.json` of the run that is gone on with. Raises TrainingError where that is another one."""
+
     def finish(self, folder: Path) -> dict[str, float]:
         """Called once after the run, on the first rank: what is left to do to the run folder, and its figures."""
         return {}
@@ -123,6 +126,7 @@ class Trainer:
     def resume(self) -> None:
         """Raises CheckpointError when the folder holds no run, TrainingError when it is one of something else."""
         state = runs.load_training(self.folder, self.task.component, self.task.modules, self.optimizers)
+        self.task.resumed(state)
         self.step, self.seconds, self.best = state["step"], state["seconds"], state.get("best", math.inf)
         self.generator.manual_seed(self.options.seed * 7919 + self.rank + self.step * 104_729)
         if self.average is not None:
@@ -133,6 +137,7 @@ class Trainer:
         objective = self._objective()
         start, last_log, last_validation = time.monotonic(), -LOG_INTERVAL_S, time.monotonic()
         start_step, validation = self.step, {}
+        self.task.modules.train()
         bar = tqdm(
             total=100.0, disable=self.rank != 0, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
         )

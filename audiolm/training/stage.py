@@ -53,11 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build(args: argparse.Namespace) -> StageTask:
-    """Raises TrainingError for caches that do not belong together or lack a split."""
+    """Raises TrainingError for caches that do not belong together or lack a split, or a dropout that cannot be."""
+    if not 0.0 <= args.condition_dropout < 1.0:
+        raise TrainingError(f"--condition-dropout must be at least 0 and under 1, found {args.condition_dropout}")
+    if args.condition_dropout > 0 and (args.stage == "semantic" or args.layout != "depth"):
+        raise TrainingError("--condition-dropout: only coarse and fine stages of the depth layout can hide a condition")
     corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, MADE_FOR[f"stage_{args.stage}"])
     model = StageModel(_config(args, codebooks, num_coarse, corpora[0].meta["num_clusters"]))
-    if args.condition_dropout > 0 and args.layout != "depth":
-        raise TrainingError("--condition-dropout hides the condition of some crops: only the depth layout can")
     if args.init is not None:
         load_weights(args.init, f"stage_{args.stage}", model)
     set_codebooks(model, codebooks, num_coarse)
@@ -191,7 +193,17 @@ class StageTask(Task):
         if self.config.condition_levels:
             shuffled = [replace(batch, condition=batch.condition.roll(1, dims=0)) for batch in batches]
             figures["loss_condition_shuffled"] = self._evaluate(shuffled)["loss"]
+        if self.options.condition_dropout > 0:
+            hidden = [replace(batch, condition=torch.full_like(batch.condition, UNKNOWN)) for batch in batches]
+            figures["loss_condition_hidden"] = self._evaluate(hidden)["loss"]
         return figures | baselines
+
+    def state(self) -> dict[str, float]:
+        return {"condition_dropout": self.options.condition_dropout}
+
+    def resumed(self, state: dict[str, Any]) -> None:
+        if "guidance" in state:
+            raise TrainingError("this run was made by guided-stage, which it can be gone on with")
 
     def _evaluate(self, batches: list[StageBatch]) -> dict[str, float]:
         totals, steps = torch.zeros(len(self.config.levels)), 0

@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from audiolm.benchmark.__main__ import main
@@ -85,12 +86,17 @@ def test_a_verdict_is_measured_beside_its_products(tiny_folder, tmp_path, capsys
     result = json.loads(figures.read_text())
     assert result["operations"] > 1e6
     assert result["parts"]["verdict"]["median_s"] > 0
+    assert main(["detector", *options, "--seconds", "0"]) == 2
+    assert "--seconds must be over 0" in capsys.readouterr().err
+    assert main(["detector", *options, "--seconds", "0.3"]) == 2
+    assert "a verdict that costs nothing: too short" in capsys.readouterr().err
+    assert main(["detector", *options]) == 0
     assert "x the products" in capsys.readouterr().out
 
 
 def test_products_come_to_as_many_operations_as_asked_for():
     with FlopCounterMode(display=False) as counter:
-        products(10**9)()
+        products(10**9, torch.float32)()
     assert counter.get_total_flops() == pytest.approx(10**9, rel=0.2)
 
 

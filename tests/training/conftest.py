@@ -32,3 +32,9 @@ def material(tmp_path_factory):
     sizes = {"num_levels": 4, "codebook_size": 32, "num_clusters": SEMANTIC.num_clusters}
     tokens._write(folder / "tokens", codes.to(torch.int16), semantic.to(torch.int16), items, meta | sizes)
     return folder
+
+
+def arguments(material, name, *extra):
+    small = ["--width", "16", "--layers", "1", "--heads", "2", "--dropout", "0", "--batch-size", "3", "--crop-s", "1"]
+    inputs = ["--tokens", str(material / "tokens"), "--codec", str(material / "codec"), "--stage", name]
+    return [*inputs, *small, *extra]

@@ -16,12 +16,7 @@ from audiolm.training.__main__ import main
 from audiolm.training.baselines import MIXTURES, bigram_nats, unigram_nats
 from audiolm.training.token_crops import TokenCrops, segments
 from tests.tiny import CODEC
-
-
-def arguments(material, name, *extra):
-    small = ["--width", "16", "--layers", "1", "--heads", "2", "--dropout", "0", "--batch-size", "3", "--crop-s", "1"]
-    inputs = ["--tokens", str(material / "tokens"), "--codec", str(material / "codec"), "--stage", name]
-    return [*inputs, *small, *extra]
+from tests.training.conftest import arguments
 
 
 def build(material, name, *extra):
@@ -97,8 +92,10 @@ def test_some_crops_hide_their_condition_as_a_whole(material):
     rows = torch.cat([(batch.condition == UNKNOWN).float().mean(dim=(1, 2)) for batch in batches])
     assert set(rows.tolist()) == {0.0, 1.0}
     assert 0.2 < float(rows.mean()) < 0.8
-    with pytest.raises(TrainingError, match="only the depth layout"):
-        build(material, "coarse", "--condition-dropout", "0.5", "--layout", "flattened")
+    assert hidden.validate()["loss_condition_hidden"] > 0
+    for wrong in (("coarse", "0.5", "--layout", "flattened"), ("semantic", "0.5"), ("coarse", "1"), ("coarse", "nan")):
+        with pytest.raises(TrainingError, match="--condition-dropout"):
+            build(material, wrong[0], "--condition-dropout", *wrong[1:])
 
 
 def test_padding_of_unequal_crops_does_not_count(material):
