@@ -78,7 +78,7 @@ class GuidedTask(StageTask):
         batches, _ = self._held_out
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
             losses = torch.stack([self._divergences(batch).sum() for batch in batches])
-        counts = losses.new_tensor([float(_counted(batch).sum()) for batch in batches])
+        counts = losses.new_tensor([float(batch.counted.sum()) for batch in batches])
         return figures | {"loss": float((losses * counts).sum() / counts.sum())}
 
     def state(self) -> dict[str, Any]:
@@ -94,23 +94,17 @@ class GuidedTask(StageTask):
         with torch.no_grad():
             wanted = guided_logits(self.teacher, batch.targets, batch.condition, self.guidance, batch.inputs)
         found = self.model.logits(batch.targets, batch.condition, inputs=batch.inputs)
-        counted = _counted(batch)
         return torch.stack(
             [
                 F.kl_div(
-                    own[counted].float().log_softmax(dim=-1),
-                    other[counted].log_softmax(dim=-1),
+                    own[batch.counted].float().log_softmax(dim=-1),
+                    other[batch.counted].log_softmax(dim=-1),
                     reduction="batchmean",
                     log_target=True,
                 )
                 for own, other in zip(found, wanted, strict=True)
             ]
         )
-
-
-def _counted(batch: StageBatch) -> Tensor:
-    """[B, N] bool: the steps that are no padding."""
-    return torch.ones_like(batch.targets[..., 0], dtype=torch.bool) if batch.mask is None else batch.mask
 
 
 def guided_logits(

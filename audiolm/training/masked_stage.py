@@ -17,7 +17,7 @@ from audiolm.errors import TrainingError
 from audiolm.lm.masked import MaskedModel
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_run, load_weights
-from audiolm.training.stage import StageData, StageOptions, crops_of, sources, with_noise
+from audiolm.training.stage import StageData, StageOptions, crops_of, set_codebooks, sources, with_noise
 from audiolm.training.token_crops import TokenCrops
 
 PREFIX_SHARE = 0.25  # of the rows: only their first frames are known, as behind a prompt
@@ -46,7 +46,7 @@ def build(args: argparse.Namespace) -> MaskedTask:
     component, fine, _ = load_run(args.fine)
     if component != "stage_fine":
         raise TrainingError(f"{args.fine} holds a run of {component!r}, not of a fine stage")
-    fine.set_codebooks(codebooks[num_coarse:], codebooks[:num_coarse])
+    set_codebooks(fine, codebooks, num_coarse)
     layers = args.layers or fine.config.transformer.num_layers
     config = MaskedConfig(
         levels=fine.config.levels,

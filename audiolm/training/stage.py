@@ -149,6 +149,11 @@ class StageBatch:
     mask: Tensor | None
     inputs: Tensor | None = None
 
+    @property
+    def counted(self) -> Tensor:
+        """[B, N] bool: the steps that are no padding."""
+        return torch.ones_like(self.targets[..., 0], dtype=torch.bool) if self.mask is None else self.mask
+
 
 class StageTask(Task):
     """Next-step prediction on crops; noise on what is read, never on what is predicted."""
@@ -208,7 +213,7 @@ class StageTask(Task):
     def _evaluate(self, batches: list[StageBatch]) -> dict[str, float]:
         totals, steps = torch.zeros(len(self.config.levels)), 0
         for batch in batches:
-            counted = batch.targets[..., 0].numel() if batch.mask is None else int(batch.mask.sum())
+            counted = int(batch.counted.sum())
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
                 _, per_level = self.model.loss(batch.targets, batch.condition, batch.mask)
             totals += per_level.float().cpu() * counted
