@@ -110,6 +110,19 @@ def prompt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return real[0] if real else write_tone(tmp_path_factory.mktemp("prompt") / "tone.wav", 6.0)
 
 
+def pick_tiny(page: Page, server: Server) -> None:
+    """Picks the checkpoint of random weights; returns when the page says so, as what it says moves all below."""
+    page.locator("#checkpoint input").click()
+    page.get_by_role("option", name=server.tiny, exact=True).click()
+    expect(page.locator("#checkpoint-summary")).to_contain_text("Random weights")
+
+
+def open_tab(page: Page, name: str) -> None:
+    tab = page.get_by_role("tab", name=name)
+    tab.click()
+    expect(tab).to_have_attribute("aria-selected", "true")
+
+
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
     """The page as it opens; no script on it may fail, and none may be held back by the page's policy."""

@@ -9,7 +9,7 @@ import pytest
 from gradio_client import Client, handle_file
 
 from tests.app.conftest import write_tone
-from tests.journeys.conftest import CHROMIUM
+from tests.journeys.conftest import CHROMIUM, open_tab, pick_tiny
 
 if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
     pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
@@ -30,8 +30,11 @@ def set_number(page: Page, name: str, value: float) -> None:
     field.press("Tab")
 
 
-def tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name).click()
+def test_picking_a_checkpoint_moves_nothing_under_a_visitors_hand(page, server):
+    tab = page.get_by_role("tab", name="Detect")
+    before = tab.bounding_box()
+    pick_tiny(page, server)
+    assert tab.bounding_box() == before
 
 
 def test_a_visitor_uploads_a_prompt_and_gets_continuations(page, server, prompt):
@@ -177,7 +180,7 @@ def test_another_checkpoint_is_taken_from_a_folder(page, server):
 
 
 def test_about_shows_limits_and_the_way_without_the_page(page):
-    tab(page, "About")
+    open_tab(page, "About")
     expect(page.get_by_role("heading", name="Limits")).to_be_visible()
     expect(page.get_by_text("python -m audiolm continue").first).to_be_visible()
 

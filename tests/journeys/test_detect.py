@@ -11,7 +11,7 @@ import pytest
 from gradio_client import Client, handle_file
 
 from tests.app.conftest import write_tone
-from tests.journeys.conftest import CHROMIUM, Server
+from tests.journeys.conftest import CHROMIUM, Server, open_tab, pick_tiny
 
 if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
     pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
@@ -28,19 +28,18 @@ def opened(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
     """Opens the Detect tab on the tiny checkpoint, at a width and in a colour scheme; no script on it may fail."""
     contexts, errors = [], []
 
-    def open_tab(width: int = 1280, look: str = "light") -> Page:
+    def open_page(width: int = 1280, look: str = "light") -> Page:
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=look))
         page = contexts[-1].new_page()
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.url, wait_until="load")
         expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
-        page.locator("#checkpoint input").click()
-        page.get_by_role("option", name=server.tiny, exact=True).click()
-        page.get_by_role("tab", name="Detect").click()
+        pick_tiny(page, server)
+        open_tab(page, "Detect")
         return page
 
-    yield open_tab
+    yield open_page
     for context in contexts:
         context.close()
     assert errors == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.app.conftest import write_tone
-from tests.journeys.conftest import CHROMIUM, Server
+from tests.journeys.conftest import CHROMIUM, Server, open_tab, pick_tiny
 
 if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
     pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
@@ -22,9 +22,8 @@ RUN_MS = 300_000
 @pytest.fixture
 def page(page: Page, server: Server) -> Page:
     """The Inspect tab on the tiny checkpoint."""
-    page.locator("#checkpoint input").click()
-    page.get_by_role("option", name=server.tiny, exact=True).click()
-    page.get_by_role("tab", name="Inspect").click()
+    pick_tiny(page, server)
+    open_tab(page, "Inspect")
     return page
 
 
@@ -91,7 +90,7 @@ def test_a_clip_is_inspected_and_its_tokens_are_looked_up_and_heard(page, record
 
 
 def test_a_continuation_is_handed_over_with_its_own_tokens(page, recording):
-    page.get_by_role("tab", name="Continue").click()
+    open_tab(page, "Continue")
     upload(page, recording, "#prompt")
     page.locator("#continuation-s input[type=number]").fill("1")
     page.locator("#continuation-s input[type=number]").press("Tab")
@@ -107,7 +106,7 @@ def test_a_continuation_is_handed_over_with_its_own_tokens(page, recording):
 
 def test_versions_are_switched_without_a_gap_and_by_keyboard(page, recording):
     upload(page, recording)
-    page.get_by_role("tab", name="Ladder").click()
+    open_tab(page, "Ladder")
     assert "6 versions by tiny-speech" in run(page, "ladder")
     switch = page.locator("#ladder-versions audiolm-switch")
     expect(switch.get_by_text("GENERATED")).to_have_count(2)
@@ -134,7 +133,7 @@ def test_versions_are_switched_without_a_gap_and_by_keyboard(page, recording):
 def test_only_one_of_a_switch_and_a_timeline_plays(page, recording):
     upload(page, recording)
     run(page, "inspect")
-    page.get_by_role("tab", name="Ladder").click()
+    open_tab(page, "Ladder")
     run(page, "ladder")
     switch = page.locator("#ladder-versions audiolm-switch")
     switch.locator(".as-play").click()
@@ -148,7 +147,7 @@ def test_only_one_of_a_switch_and_a_timeline_plays(page, recording):
 def test_voices_and_ablations_stand_beside_the_clip(page, recording):
     upload(page, recording)
     for tab, name, count in (("Voices", "voices", 4), ("Ablations", "ablate", 4)):
-        page.get_by_role("tab", name=tab).click()
+        open_tab(page, tab)
         assert f"{count} versions by tiny-speech" in run(page, name)
         expect(page.locator(f"#{name}-versions [role=radio]")).to_have_count(count)
 
@@ -161,7 +160,7 @@ def test_a_refused_inspection_keeps_what_was_there_and_can_be_stopped(page, reco
     expect(page.locator("#inspect-status .notice.error")).to_contain_text("there is no recording", timeout=RUN_MS)
     ready(page, "#inspect-timeline")
     upload(page, write_tone(tmp_path / "long.wav", 30.0))
-    page.get_by_role("tab", name="Voices").click()
+    open_tab(page, "Voices")
     page.click("#voices")
     expect(page.locator("#voices-status [role=progressbar]")).to_be_visible()
     page.click("#voices-stop")
@@ -175,7 +174,7 @@ def test_the_tab_has_no_serious_violation_of_accessibility(page, recording):
     choose_token(ready(page, "#inspect-timeline"))
     expect(page.locator("#dictionary")).to_contain_text("open clip", timeout=RUN_MS)
     found = Axe().run(page, context="#findings").response["violations"]
-    page.get_by_role("tab", name="Ladder").click()
+    open_tab(page, "Ladder")
     run(page, "ladder")
     found += Axe().run(page, context="#ladder-versions").response["violations"]
     assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
@@ -186,7 +185,7 @@ def test_the_tab_fits_a_telephone(browser, server, recording):
     page = context.new_page()
     page.goto(server.url, wait_until="domcontentloaded")
     expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
-    page.get_by_role("tab", name="Inspect").click()
+    open_tab(page, "Inspect")
     upload(page, recording)
     run(page, "inspect")
     ready(page, "#inspect-timeline")

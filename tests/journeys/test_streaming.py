@@ -11,7 +11,7 @@ import soundfile
 
 from audiolm.config import SAMPLES_PER_SEMANTIC
 from audiolm.streaming import CHUNK_SAMPLES
-from tests.journeys.conftest import CHROMIUM
+from tests.journeys.conftest import CHROMIUM, pick_tiny
 
 if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
     pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
@@ -29,8 +29,7 @@ RECEIVED = """player => ({
 @pytest.fixture
 def tiny(page: Page, server) -> Page:
     """The page with the checkpoint of random weights, which is faster than its sound."""
-    page.locator("#checkpoint input").click()
-    page.get_by_role("option", name=server.tiny, exact=True).click()
+    pick_tiny(page, server)
     return page
 
 

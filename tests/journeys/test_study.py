@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.conftest import ARGUMENTS, CHROMIUM, ROOT, Server, free_port, wait_until_it_answers
+from tests.journeys.conftest import ARGUMENTS, CHROMIUM, ROOT, Server, free_port, open_tab, wait_until_it_answers
 
 if not CHROMIUM.exists() and os.environ.get("CI", "").lower() != "true":
     pytest.skip(f"no browser at {CHROMIUM}", allow_module_level=True)
@@ -60,7 +60,7 @@ def made(browser: Browser, server: Server, tmp_path_factory: pytest.TempPathFact
     page = context.new_page()
     page.set_default_timeout(STEP_MS)
     page.goto(server.url, wait_until="load")
-    page.get_by_role("tab", name="Study").click()
+    open_tab(page, "Study")
     page.set_input_files("#study-recordings input[type=file]", recordings)
     expect(page.locator("#study-recordings")).to_contain_text("tone", timeout=STEP_MS)
     for name, value in (("clip-s", CLIP_S), ("prompt-s", PROMPT_S), ("target-sessions", TARGET)):
