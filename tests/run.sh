@@ -9,4 +9,5 @@ if [ ! -x /usr/bin/chromium ] && command -v apt-get >/dev/null && [ "$(id -u)" =
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest "$@"
+export OMP_NUM_THREADS=1  # a worker a core, a file of tests at a time
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

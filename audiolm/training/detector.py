@@ -147,6 +147,17 @@ class DetectorTask(Task):
         fit_statistics(model, views["train"])
         fit_clip_head(model, views["train"])
 
+    def state(self) -> dict[str, Any]:
+        return {"listener_version": self.config.listener_version, "band_error": self.band_error}
+
+    def resumed(self, state: dict[str, Any]) -> None:
+        version = state.get("listener_version", 1)
+        if version != self.config.listener_version:
+            raise TrainingError(
+                f"cannot resume: the run in --out heard by listener version {version}, the views by "
+                f"{self.config.listener_version}"
+            )
+
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)
         views = batch.views

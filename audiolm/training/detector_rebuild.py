@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
     parser.add_argument("--max-minutes", type=float, default=80.0, help="of pairs, training views and training")
     parser.add_argument("--steps", type=int, default=1_000_000, help="of training, at most")
+    parser.add_argument("--init", type=Path, help="run of an earlier detector whose weights to start from")
     parser.add_argument(
         "--band-error", type=float, default=BAND_ERROR, help="of the training; a run that is there keeps its own"
     )
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
         options = ["--steps", args.steps, "--max-minutes", minutes["training"], "--validate-minutes", validate]
         options += ["--keep-best", "--average-decay", 0.99, "--band-error", args.band_error, "--seed", args.seed]
         options += ["--threads", args.threads, "--device", args.device]
+        options += [] if args.init is None else ["--init", args.init]
         _call("audiolm.training", "detector", "--data", pairs, "--out", trained, *options)
     withhold(trained, [])  # what an earlier run withheld is measured again,
     measured = args.work / "checkpoint"  # and nobody sees a score before

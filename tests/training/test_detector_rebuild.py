@@ -1,4 +1,5 @@
 import json
+import shutil
 from argparse import ArgumentParser
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 from audiolm.checkpoints.format import load_checkpoint
 from audiolm.data.pairs import SPLITS
+from audiolm.errors import TrainingError
 from audiolm.streams import Waveform
 from audiolm.training import detector_data, detector_rebuild
 from tests.pipeline.material import recording
@@ -68,6 +70,9 @@ def test_one_command_makes_a_checkpoint_whose_detector_withholds_what_missed_its
     assert (tmp_path / "work/detector/weights.safetensors").stat().st_mtime_ns > trained  # written, not trained anew
     assert again.detector.config.withheld == ""
     assert again.detector.config.calibration == after.detector.config.calibration
+    shutil.copytree(tmp_path / "work/pairs", tmp_path / "other/work/pairs")
+    with pytest.raises(TrainingError, match=r"audiolm\.training detector ended with code 2"):
+        rebuild(checkpoint, tokens, tmp_path / "other", "--init", str(tmp_path / "no-run"))
 
 
 def test_only_rows_that_speak_of_the_score_count_as_missed():
