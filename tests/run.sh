@@ -9,5 +9,6 @@ if [ ! -x /usr/bin/chromium ] && command -v apt-get >/dev/null && [ "$(id -u)" =
 fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-export OMP_NUM_THREADS=1  # a worker a core, a file of tests at a time
+# Two workers of a core each take whole files; `bash tests/run.sh -n 0 -s` runs all in one process and shows its output.
+export OMP_NUM_THREADS=1
 exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

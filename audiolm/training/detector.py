@@ -94,13 +94,20 @@ def build(args: argparse.Namespace) -> DetectorTask:
 def take_over(model: Detector, run: Path) -> None:
     """Weights of an earlier run's detector, where there are some of that name and size."""
     own = model.state_dict()
+    tensors = earlier_weights(run, model.config.listener_version)
+    fitting = {name: one for name, one in as_shipped(tensors).items() if name in own and one.shape == own[name].shape}
+    model.load_state_dict(fitting, strict=False)
+
+
+def earlier_weights(run: Path, listener_version: int) -> dict[str, Tensor]:
+    """State dict of an earlier detector's run. Raises CheckpointError where there is none, TrainingError where it is
+    of something else or heard by another version of the listener."""
     component, config, tensors, _ = read_run(run)
     if component != "detector":
         raise TrainingError(f"{run} is a run of {component}, not of a detector")
-    if (version := config.get("listener_version", 1)) != model.config.listener_version:
-        raise TrainingError(f"{run} heard by listener version {version}, the views by {model.config.listener_version}")
-    fitting = {name: one for name, one in as_shipped(tensors).items() if name in own and one.shape == own[name].shape}
-    model.load_state_dict(fitting, strict=False)
+    if (version := config.get("listener_version", 1)) != listener_version:
+        raise TrainingError(f"{run} heard by listener version {version}, the views by {listener_version}")
+    return tensors
 
 
 def made_for_of(pairs: PairSet) -> dict[str, str]:
@@ -148,15 +155,13 @@ class DetectorTask(Task):
         fit_clip_head(model, views["train"])
 
     def state(self) -> dict[str, Any]:
-        return {"listener_version": self.config.listener_version, "band_error": self.band_error}
+        return {"listener_version": self.config.listener_version, "made_for": self.made_for}
 
     def resumed(self, state: dict[str, Any]) -> None:
-        version = state.get("listener_version", 1)
-        if version != self.config.listener_version:
-            raise TrainingError(
-                f"cannot resume: the run in --out heard by listener version {version}, the views by "
-                f"{self.config.listener_version}"
-            )
+        """A run from before state.json said what it had heard is taken at its word."""
+        for name, value in self.state().items():
+            if state.get(name, value) != value:
+                raise TrainingError(f"cannot resume: the run in --out has {name} {state[name]!r}, the views {value!r}")
 
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)

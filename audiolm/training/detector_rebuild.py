@@ -21,10 +21,12 @@ from typing import Any
 from audiolm.checkpoints.assemble import assemble
 from audiolm.checkpoints.card import shown_pictures
 from audiolm.checkpoints.format import CheckpointInfo, load_run, read_info
+from audiolm.checkpoints.listener import LISTENER_VERSION
 from audiolm.checkpoints.pictures import picture_names, read_picture
 from audiolm.detector.calibration import BAND_ERROR
 from audiolm.errors import TrainingError
 from audiolm.training import detector_data, detector_views
+from audiolm.training.detector import earlier_weights
 from audiolm.training.runs import read_state, write_run
 
 SHARES = {"pairs": 0.5, "views": 0.25, "training": 0.25}  # of the minutes; measuring comes on top
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
     parser.add_argument("--max-minutes", type=float, default=80.0, help="of pairs, training views and training")
     parser.add_argument("--steps", type=int, default=1_000_000, help="of training, at most")
-    parser.add_argument("--init", type=Path, help="run of an earlier detector whose weights to start from")
+    parser.add_argument("--init", type=Path, help="earlier detector's run to start from; a run that is there stays")
     parser.add_argument(
         "--band-error", type=float, default=BAND_ERROR, help="of the training; a run that is there keeps its own"
     )
@@ -59,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Raises CheckpointError, DataError for unusable folders; TrainingError where a step fails."""
     pairs, trained = args.work / "pairs", args.work / "detector"
+    if args.init is not None:
+        earlier_weights(args.init, LISTENER_VERSION)  # or an hour would pass before training refuses it
     minutes = {step: share * args.max_minutes for step, share in SHARES.items()}
     common = Namespace(checkpoint=args.checkpoint, seed=args.seed, threads=args.threads, device=args.device)
     detector_data.run(

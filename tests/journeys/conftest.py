@@ -23,6 +23,7 @@ CHROMIUM = Path("/usr/bin/chromium")
 EMBEDDED = ROOT / "assets/checkpoints/speech-small"
 REAL_PROMPTS = ROOT.parent / "shared/prompts"
 START_S = 180.0
+expect.set_options(timeout=60_000)  # for all that is expected: a page's own default does not reach it
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -111,7 +112,7 @@ def prompt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pick_tiny(page: Page, server: Server) -> None:
-    """Picks the checkpoint of random weights; returns when the page says so, as what it says moves all below."""
+    """Picks the checkpoint of random weights; returns when the page says so, and a click on what is below it hits."""
     page.locator("#checkpoint input").click()
     page.get_by_role("option", name=server.tiny, exact=True).click()
     expect(page.locator("#checkpoint-summary")).to_contain_text("Random weights")

@@ -30,7 +30,6 @@ from audiolm.errors import RequestError
 from audiolm.inspection.timeline import Timeline
 from tests.app.timelines import make_timeline
 
-expect.set_options(timeout=30_000)
 FRAME_S = 0.02
 # Rows of the picture; of semantic, coarse and fine tokens the first.
 WAVEFORM, MEL, ROLL, SEMANTIC, COARSE, FINE, DOUBT, DETECTOR = 0, 1, 2, 3, 5, 9, 17, 18

@@ -1,15 +1,17 @@
 import json
-import shutil
 from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 
 from audiolm.checkpoints.format import load_checkpoint
+from audiolm.config import DetectorConfig
 from audiolm.data.pairs import SPLITS
+from audiolm.detector import Detector
 from audiolm.errors import TrainingError
 from audiolm.streams import Waveform
-from audiolm.training import detector_data, detector_rebuild
+from audiolm.training import detector_data, detector_rebuild, detector_views
+from audiolm.training.runs import write_run
 from tests.pipeline.material import recording
 from tests.tiny import make_tiny_checkpoint
 from tests.training.test_detector import token_cache
@@ -70,9 +72,33 @@ def test_one_command_makes_a_checkpoint_whose_detector_withholds_what_missed_its
     assert (tmp_path / "work/detector/weights.safetensors").stat().st_mtime_ns > trained  # written, not trained anew
     assert again.detector.config.withheld == ""
     assert again.detector.config.calibration == after.detector.config.calibration
-    shutil.copytree(tmp_path / "work/pairs", tmp_path / "other/work/pairs")
-    with pytest.raises(TrainingError, match=r"audiolm\.training detector ended with code 2"):
-        rebuild(checkpoint, tokens, tmp_path / "other", "--init", str(tmp_path / "no-run"))
+
+
+def test_training_starts_from_the_earlier_detector_that_is_given(tmp_path, monkeypatch):
+    """The steps before it, and those after, are left out."""
+    called: list[str] = []
+
+    def call(*arguments) -> None:
+        called[:] = map(str, arguments)
+        raise TrainingError("that far")
+
+    for step in (detector_data, detector_views):
+        monkeypatch.setattr(step, "run", lambda args: None)
+    monkeypatch.setattr(detector_rebuild, "_call", call)
+    model = Detector(DetectorConfig(channels=(6, 8), num_heard=5, heard_width=8))
+    for component in ("detector", "codec"):
+        write_run(tmp_path / component, component, model, model.config, {})
+    with pytest.raises(TrainingError, match="that far"):
+        rebuild(tmp_path, tmp_path, tmp_path)
+    assert called[:2] == ["audiolm.training", "detector"]
+    assert "--init" not in called
+    with pytest.raises(TrainingError, match="that far"):
+        rebuild(tmp_path, tmp_path, tmp_path, "--init", str(tmp_path / "detector"))
+    assert called[-2:] == ["--init", str(tmp_path / "detector")]
+    called.clear()
+    with pytest.raises(TrainingError, match="a run of codec"):
+        rebuild(tmp_path, tmp_path, tmp_path, "--init", str(tmp_path / "codec"))
+    assert called == []
 
 
 def test_only_rows_that_speak_of_the_score_count_as_missed():
