@@ -33,8 +33,11 @@ def upload(page: Page, recording: Path, where: str = "#inspect-audio") -> None:
 
 
 def run(page: Page, name: str) -> str:
-    """Starts a run and waits for its last line."""
+    """Starts a run and waits for its last line. A run before it had one too: its timeline must go first."""
+    before = page.locator(f"#{name}-timeline audiolm-timeline").element_handles()
     page.click(f"#{name}")
+    for timeline in before:
+        page.wait_for_function("timeline => !timeline.isConnected", arg=timeline, timeout=RUN_MS)
     return finished(page, name)
 
 
@@ -44,10 +47,17 @@ def finished(page: Page, name: str) -> str:
 
 
 def ready(page: Page, where: str) -> Locator:
-    timeline = page.locator(f"{where} audiolm-timeline")
-    timeline.scroll_into_view_if_needed()
-    page.wait_for_function("timeline => timeline.state?.ready", arg=timeline.element_handle())
-    return timeline
+    """Its timeline, which every run puts in place of the one before."""
+    name = f"{where} audiolm-timeline"
+    page.wait_for_function(
+        """name => {
+            const timeline = document.querySelector(name);
+            timeline?.scrollIntoView({ block: "center" });
+            return timeline?.state?.ready;
+        }""",
+        arg=name,
+    )
+    return page.locator(name)
 
 
 def choose_token(timeline: Locator) -> None:
