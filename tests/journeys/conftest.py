@@ -134,7 +134,7 @@ def page(browser: Browser, server: Server) -> Iterator[Page]:
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None)
     page.goto(server.url, wait_until="domcontentloaded")
-    expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
+    expect(page.locator("#generate")).to_be_enabled()
     yield page
     context.close()
     assert errors == []

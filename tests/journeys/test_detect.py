@@ -34,7 +34,7 @@ def opened(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
         page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.url, wait_until="load")
-        expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
+        expect(page.locator("#generate")).to_be_enabled()
         pick_tiny(page, server)
         open_tab(page, "Detect")
         return page

@@ -194,7 +194,7 @@ def test_the_tab_fits_a_telephone(browser, server, recording):
     context = browser.new_context(viewport={"width": 390, "height": 844})
     page = context.new_page()
     page.goto(server.url, wait_until="domcontentloaded")
-    expect(page.locator("#generate")).to_be_enabled(timeout=60_000)
+    expect(page.locator("#generate")).to_be_enabled()
     open_tab(page, "Inspect")
     upload(page, recording)
     run(page, "inspect")
