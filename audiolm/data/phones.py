@@ -59,9 +59,12 @@ class PhoneLabels:
         if total != len(self._labels):
             raise DataError(f"{path} has {len(self._labels)} frames, the corpus {total}; align it anew")
 
-    def at(self, crop: Crop, num_positions: int) -> Tensor:
-        """int64 [num_positions]: what is heard in the middle of each position of 40 ms from the crop's start."""
-        middles = crop.offset + SAMPLES_PER_SEMANTIC * np.arange(num_positions) + SAMPLES_PER_SEMANTIC // 2
+    def at(self, crop: Crop, num_positions: int, speed: float = 1.0) -> Tensor:
+        """int64 [num_positions]: what is heard in the middle of each position from the crop's start.
+
+        A position lasts 40 ms of what is played, `speed` times that of the recording.
+        """
+        middles = crop.offset + (speed * SAMPLES_PER_SEMANTIC * (np.arange(num_positions) + 0.5)).astype(np.int64)
         inside = middles < crop.offset + crop.length
         frames = np.minimum(middles // SAMPLES_PER_FRAME, _num_frames(crop.item) - 1)
         found = np.where(inside, self._labels[self._starts[crop.item.id] + frames], UNKNOWN)

@@ -49,8 +49,14 @@ class Augmentation:
     tilt: float = 0.5  # largest coefficient of a one-zero filter
     noise_probability: float = 0.5
     noise_db: tuple[float, float] = (-40.0, -10.0)  # relative to the level of the crop
+    speed: float = 0.0  # largest relative change of the speed, with pitch and formants, of both sides
+    hidden_bands: int = 0  # runs of mel bands that are hidden
+    widest_hidden: int = 10
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Views:
+    def draw_speed(self, generator: torch.Generator) -> float:
+        return 1.0 + self.speed * float(2.0 * torch.rand((), generator=generator) - 1.0) if self.speed > 0 else 1.0
+
+    def __call__(self, clean: Tensor, num_mels: int, generator: torch.Generator) -> Views:
         """clean [B, T] at the reference level; randomness is drawn on the CPU, so devices see the same factors."""
         rows = clean.shape[0]
 
@@ -69,7 +75,8 @@ class Augmentation:
         noise[:, 1:] += colour * noise[:, :-1]
         noisy = noisy + present * level * noise
         warps = uniform(1.0 - self.warp, 1.0 + self.warp)[:, 0] if self.warp > 0 else None
-        return Views(clean, noisy, warps)
+        hidden = hidden_bands(rows, num_mels, self.hidden_bands, self.widest_hidden, generator)
+        return Views(clean, noisy, warps, hidden if hidden is None else hidden.to(clean.device))
 
 
 class SemanticTask(Task):
@@ -84,7 +91,7 @@ class SemanticTask(Task):
         self.batch_size = args.batch_size
         self.fixed_target_steps = args.fixed_target_steps
         self.length = round(args.crop_s * SAMPLE_RATE_HZ) // SAMPLES_PER_SEMANTIC * SAMPLES_PER_SEMANTIC
-        self.augmentation = Augmentation(warp=args.warp)
+        self.augmentation = Augmentation(warp=args.warp, speed=args.speed, hidden_bands=args.hidden_bands)
         self.masked_share, self.phone_weight = args.masked_share, args.phones
         min_length = min(self.length, 2 * SAMPLE_RATE_HZ)
         self.sources = CorpusMixture(corpora, min_length, with_phones=self.phone_weight > 0)
@@ -155,11 +162,12 @@ class SemanticTask(Task):
         return loss, (logits.argmax(dim=-1) == labels[known]).float().mean()
 
     def _batch(self, split: str, generator: torch.Generator, augmentation: Augmentation | None) -> SemanticBatch:
-        crops, phones = self.sources.crops(split, self.length, self.batch_size, generator)
+        speed = 1.0 if augmentation is None else augmentation.draw_speed(generator)
+        crops, phones = self.sources.crops(split, self.length, self.batch_size, generator, speed)
         crops = crops.to(self.device)
         valid = sounding_positions(crops)
         clean = normalise_level(crops)
-        views = Views(clean, clean) if augmentation is None else augmentation(clean, generator)
+        views = Views(clean, clean) if augmentation is None else augmentation(clean, self.config.num_mels, generator)
         mask = span_mask(crops.shape[0], valid.shape[1], generator, self.masked_share).to(crops.device)
         return SemanticBatch(views, mask, valid, None if phones is None else phones.to(crops.device))
 
@@ -182,17 +190,22 @@ class CorpusMixture:
             for split, items in self.items.items()
         }
 
-    def crops(self, split: str, length: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def crops(
+        self, split: str, length: int, count: int, generator: torch.Generator, speed: float = 1.0
+    ) -> tuple[Tensor, Tensor | None]:
         """[count, length] float32, short items zero-padded at their end, and their phones [count, length // 640].
 
-        Raises DataError without any items.
+        They are played at `speed`. Raises DataError without any items.
         """
-        crops, phones = [], []
-        for index, crop in self._draw(split, length, count, generator):
-            crops.append(self.corpora[index].read([crop], length))
+        crops, phones, heard = [], [], round(speed * length)
+        for index, crop in self._draw(split, heard, count, generator):
+            crops.append(self.corpora[index].read([crop], heard))
             if self.labels is not None:
-                phones.append(self.labels[index].at(crop, length // SAMPLES_PER_SEMANTIC))
-        return torch.cat(crops), torch.stack(phones) if phones else None
+                phones.append(self.labels[index].at(crop, length // SAMPLES_PER_SEMANTIC, speed))
+        played = torch.cat(crops)
+        if heard != length:
+            played = F.interpolate(played[:, None], length, mode="linear")[:, 0]
+        return played, torch.stack(phones) if phones else None
 
     def _draw(self, split: str, length: int, count: int, generator: torch.Generator) -> list[tuple[int, Crop]]:
         items, totals = self.items[split], self.totals[split]
@@ -233,6 +246,16 @@ def sounding_positions(crops: Tensor) -> Tensor:
     return sounding.flip(1).cummax(dim=1).values.flip(1)
 
 
+def hidden_bands(rows: int, num_mels: int, count: int, widest: int, generator: torch.Generator) -> Tensor | None:
+    """[rows, num_mels] bool: `count` runs of up to `widest` bands a row, at random places; None for no runs."""
+    if not count:
+        return None
+    bands, width = torch.arange(num_mels), min(widest, num_mels)
+    widths = torch.randint(0, width + 1, (rows, count, 1), generator=generator)
+    starts = (torch.rand(rows, count, 1, generator=generator) * (num_mels + 1 - widths)).long()
+    return ((bands >= starts) & (bands < starts + widths)).any(dim=1)
+
+
 def _change_rate(codes: Tensor, valid: Tensor) -> Tensor:
     """Share of neighbouring positions whose joint codes [B, S, G] differ."""
     changed = (codes[:, 1:] != codes[:, :-1]).any(dim=-1)
@@ -245,6 +268,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop-s", type=float, default=8.0)
     parser.add_argument("--warp", type=float, default=0.0, help="frequency warping of the context side; 0.1 for speech")
+    parser.add_argument("--speed", type=float, default=0.0, help="largest relative change of speed and pitch")
+    parser.add_argument("--hidden-bands", type=int, default=0, help="runs of up to 10 hidden mel bands; 2 for speech")
     parser.add_argument("--target-cepstra", type=int, default=13, help="cosines over mel in the first targets; 0 = all")
     parser.add_argument("--start-crops", type=int, default=96, help="crops for log-mel statistics and first targets")
     parser.add_argument(

@@ -37,6 +37,7 @@ def test_a_crop_reads_the_middle_of_its_positions_and_nothing_beyond_its_end(cor
     # 400 + 320 samples are frame 4 of the second item, which begins at frame 21 of the file.
     assert track.at(Crop(corpus.items[1], 400, 3_000), 6).tolist() == [25, 29, 33, 37, 0, 0]
     assert track.at(Crop(corpus.items[0], 0, 3_250), 5).tolist() == [2, 6, 10, 14, 18]
+    assert track.at(Crop(corpus.items[0], 0, 3_250), 3, speed=1.5).tolist() == [3, 9, 15]
 
 
 def test_a_corpus_that_changed_since_is_refused(corpus):

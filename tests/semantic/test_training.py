@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,28 @@ def test_an_encoder_starts_from_the_layers_of_an_earlier_run(corpus_folder: Path
     assert all(torch.equal(weights[n], first[n]) for n in weights if n.startswith("log_mel"))
     with pytest.raises(TrainingError, match="other sizes"):
         task_of(corpus_folder, "--init", str(tmp_path / "tokenizer"), "--width", "8")
+
+
+def test_bands_are_hidden_from_the_context_side_alone(corpus_folder: Path) -> None:
+    task = task_of(corpus_folder, "--hidden-bands", "2")
+    batch = task.batch(torch.Generator().manual_seed(0))
+    hidden = batch.views.hidden_bands
+    assert hidden.shape == (4, 20)
+    assert 0 < hidden.float().mean() < 1
+    nothing = torch.zeros_like(batch.mask)
+    heard = task.shipped.eval()(batch.views, nothing, batch.valid)
+    whole = task.shipped(dataclasses.replace(batch.views, hidden_bands=None), nothing, batch.valid)
+    assert not torch.allclose(heard.tapped, whole.tapped)
+    assert torch.equal(heard.codes, whole.codes)
+
+
+def test_a_recording_played_faster_is_read_and_labelled_faster(labelled_folder: Path) -> None:
+    mixture = semantic.CorpusMixture([Corpus(labelled_folder)], 16_000, with_phones=True)
+    played, phones = mixture.crops("train", 16_000, 6, torch.Generator().manual_seed(2), speed=1.25)
+    assert played.shape == (6, 16_000)
+    assert phones.shape == (6, 25)
+    middles = played.unflatten(1, (25, 640))[:, :, 240:400]
+    tilts = (middles[..., 1:] * middles[..., :-1]).sum(-1) / middles[..., 1:].square().sum(-1).clamp_min(1e-9)
+    told = (phones != UNKNOWN) & (tilts.abs() > 0.3)  # interpolation dulls
+    assert told.sum() > 40
+    assert ((tilts < 0) == (phones == 3))[told].float().mean() > 0.9
