@@ -154,14 +154,8 @@ class DetectorTask(Task):
         fit_statistics(model, views["train"])
         fit_clip_head(model, views["train"])
 
-    def state(self) -> dict[str, Any]:
-        return {"listener_version": self.config.listener_version, "made_for": self.made_for}
-
-    def resumed(self, state: dict[str, Any]) -> None:
-        """A run from before state.json said what it had heard is taken at its word."""
-        for name, value in self.state().items():
-            if state.get(name, value) != value:
-                raise TrainingError(f"cannot resume: the run in --out has {name} {state[name]!r}, the views {value!r}")
+    def resumed(self, folder: Path, state: dict[str, Any]) -> None:
+        earlier_weights(folder, self.config.listener_version)
 
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)

@@ -84,7 +84,7 @@ class GuidedTask(StageTask):
     def state(self) -> dict[str, Any]:
         return {"teacher": component_hash(self.teacher.state_dict()), "guidance": self.guidance}
 
-    def resumed(self, state: dict[str, Any]) -> None:
+    def resumed(self, folder: Path, state: dict[str, Any]) -> None:
         for name, value in self.state().items():
             if state.get(name) != value:
                 raise TrainingError(f"cannot resume: the run in --out has {name} {state.get(name)!r}, not {value!r}")

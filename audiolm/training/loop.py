@@ -66,8 +66,8 @@ class Task(ABC):
         """What `state.json` is to hold besides the loop's own step and time."""
         return {}
 
-    def resumed(self, state: dict[str, Any]) -> None:
-        """Called with `state.json` of the run that is gone on with. Raises TrainingError where that is another one."""
+    def resumed(self, folder: Path, state: dict[str, Any]) -> None:
+        """Called with the run that is gone on with and its `state.json`. Raises TrainingError where it is another."""
 
     def finish(self, folder: Path) -> dict[str, float]:
         """Called once after the run, on the first rank: what is left to do to the run folder, and its figures."""
@@ -125,8 +125,9 @@ class Trainer:
 
     def resume(self) -> None:
         """Raises CheckpointError when the folder holds no run, TrainingError when it is one of something else."""
-        state = runs.load_training(self.folder, self.task.component, self.task.modules, self.optimizers)
-        self.task.resumed(state)
+        task = self.task
+        state = runs.load_training(self.folder, task.component, task.made_for, task.modules, self.optimizers)
+        task.resumed(self.folder, state)
         self.step, self.seconds, self.best = state["step"], state["seconds"], state.get("best", math.inf)
         self.generator.manual_seed(self.options.seed * 7919 + self.rank + self.step * 104_729)
         if self.average is not None:

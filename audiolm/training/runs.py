@@ -59,16 +59,23 @@ def write_training(
 
 
 def load_training(
-    folder: Path, component: str, modules: nn.Module, optimizers: dict[str, torch.optim.Optimizer]
+    folder: Path,
+    component: str,
+    made_for: dict[str, str],
+    modules: nn.Module,
+    optimizers: dict[str, torch.optim.Optimizer],
 ) -> dict[str, Any]:
     """Restores modules and optimizers in place; returns state.json.
 
-    Raises TrainingError for a run of another component or of other sizes, CheckpointError for an unreadable folder.
+    Raises TrainingError for a run of another component, of other sizes or made for other components than these,
+    CheckpointError for an unreadable folder.
     """
     state = read_state(folder)
-    found, *_ = read_run(folder)
+    found, _, _, others = read_run(folder)
     if found != component:
         raise TrainingError(f"cannot resume: {folder} holds a run of {found!r}, not of {component!r}")
+    if other := sorted(name for name in {*others, *made_for} if others.get(name) != made_for.get(name)):
+        raise TrainingError(f"cannot resume: {folder} was made for another {', '.join(other)}")
     tensors = read_tensors([folder / TRAINING])
     prefix = "modules/"
     _load(folder, modules, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

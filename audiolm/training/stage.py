@@ -206,7 +206,7 @@ class StageTask(Task):
     def state(self) -> dict[str, float]:
         return {"condition_dropout": self.options.condition_dropout}
 
-    def resumed(self, state: dict[str, Any]) -> None:
+    def resumed(self, folder: Path, state: dict[str, Any]) -> None:
         if "guidance" in state:
             raise TrainingError("this run was made by guided-stage, which it can be gone on with")
 

@@ -373,12 +373,9 @@ def test_a_detector_is_bound_to_the_listener_of_its_views(viewed, tmp_path):
     assert build_on(data).config.listener_version == 2
     with pytest.raises(TrainingError, match="heard by listener version 1, the views by 2"):
         build_on(data, "--init", str(tmp_path / "first"))
-    with pytest.raises(TrainingError, match=r"cannot resume: .*listener_version 1, the views 2"):
-        build_on(data).resumed(build_on(viewed).state())
-    with pytest.raises(TrainingError, match=r"cannot resume: .*made_for"):
-        build_on(data).resumed({"made_for": {"codec": "another"}})
-    for state in (build_on(data).state(), {"step": 3}):
-        build_on(data).resumed(state)
+    with pytest.raises(TrainingError, match="heard by listener version 1, the views by 2"):
+        build_on(data).resumed(tmp_path / "first", {})
+    build_on(viewed).resumed(tmp_path / "first", {})
 
 
 def test_the_ears_clip_logit_starts_as_a_regression(viewed):

@@ -99,6 +99,15 @@ def test_resuming_a_run_of_another_component_or_size_is_refused(tmp_path):
         Trainer(task, tmp_path, options(), CPU).resume()
 
 
+def test_resuming_a_run_made_for_other_components_is_refused(tmp_path):
+    Trainer(LineTask(), tmp_path, options(steps=1), CPU).run()
+    for made_for in ({"codec": "0" * 64}, {"semantic": "1" * 64, "codec": "0" * 64}):
+        task = LineTask()
+        task.made_for = made_for
+        with pytest.raises(TrainingError, match=f"was made for another {', '.join(sorted(made_for))}$"):
+            Trainer(task, tmp_path, options(), CPU).resume()
+
+
 def test_weights_of_another_shape_are_refused(tmp_path):
     Trainer(LineTask(), tmp_path, options(steps=1), CPU).run()
     with pytest.raises(TrainingError, match=r"does not fit this model.*size mismatch"):
