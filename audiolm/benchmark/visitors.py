@@ -77,7 +77,7 @@ def table(result: dict[str, Any]) -> str:
 def _client(url: str) -> Any:
     from gradio_client import Client  # needed by nothing else
 
-    return Client(url, verbose=False)
+    return Client(url, verbose=False, download_files=False)
 
 
 def _run(client: Any, prompt: Path, checkpoint: str, seconds: float, seed: int) -> tuple[str, float]:

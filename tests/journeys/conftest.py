@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.app.conftest import write_tone
@@ -57,6 +58,10 @@ class Server:
     def alive(self) -> bool:
         with urllib.request.urlopen(self.url, timeout=60) as answer:
             return answer.status == 200 and self.process.poll() is None
+
+    def client(self) -> Client:
+        """Of its API; what it is sent lies beside what else this server leaves behind."""
+        return Client(self.url, verbose=False, download_files=str(self.folder / "downloads"))
 
 
 def free_port() -> int:

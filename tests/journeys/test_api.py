@@ -20,7 +20,7 @@ from tests.journeys.conftest import Server
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[Client]:
-    client = Client(server.url, verbose=False)
+    client = server.client()
     yield client
     client.close()
 

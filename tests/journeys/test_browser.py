@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from tests.app.conftest import write_tone
 from tests.journeys.conftest import CHROMIUM, open_tab, pick_tiny
@@ -113,7 +113,7 @@ def test_a_closed_tab_makes_room_for_the_next_visitor(browser, server, prompt):
     page.click("#generate")
     expect(page.locator("#live img")).to_be_visible(timeout=RUN_MS)
     context.close()
-    client = Client(server.url, verbose=False)
+    client = server.client()
     verdict = client.submit(handle_file(prompt), server.tiny, api_name="/detect").result(timeout=60)
     assert verdict["label"]
     client.close()
@@ -149,7 +149,7 @@ def test_a_run_refused_by_a_full_queue_is_not_called_stopped(page, prompt):
 
 
 def test_a_run_that_waits_for_its_turn_can_be_stopped(page, server, prompt):
-    client = Client(server.url, verbose=False)
+    client = server.client()
     before = [
         client.submit(handle_file(prompt), server.tiny, continuation_s=30, num_continuations=4, api_name="/continue")
         for _ in range(2)  # as many as share the engine here

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from tests.app.conftest import write_tone
 from tests.journeys.conftest import CHROMIUM, Server, open_tab, pick_tiny
@@ -58,7 +58,7 @@ def recording(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def continuation(server: Server, prompt: Path) -> Path:
     """The file of a continuation alone, by the tiny checkpoint."""
-    client = Client(server.url, verbose=False)
+    client = server.client()
     fields = {"continuation_s": 5, "num_continuations": 1, "api_name": "/continue"}
     _, paths = client.predict(handle_file(prompt), server.tiny, **fields)
     client.close()
@@ -164,7 +164,7 @@ def test_a_bad_recording_is_refused_in_the_page_and_the_last_verdict_stays(page,
 
 
 def test_a_judgement_that_waits_for_its_turn_can_be_stopped(page, server, prompt, recording):
-    client = Client(server.url, verbose=False)
+    client = server.client()
     long = {"continuation_s": 30, "num_continuations": 4, "api_name": "/continue"}
     before = [client.submit(handle_file(prompt), server.tiny, **long) for _ in range(2)]  # as many as share the engine
     for job in before:

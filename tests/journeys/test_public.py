@@ -31,7 +31,8 @@ class Public:
     log: Path
 
     def client(self) -> Client:
-        return Client(self.url, auth=("anna", "secret"), verbose=False)
+        downloads = str(self.log.with_name("downloads"))
+        return Client(self.url, auth=("anna", "secret"), verbose=False, download_files=downloads)
 
 
 @pytest.fixture
