@@ -20,6 +20,7 @@ from audiolm.errors import TrainingError
 from audiolm.lm import SPECS, StageModel, default_config
 from audiolm.lm.layouts import UNKNOWN
 from audiolm.training.baselines import bigram_nats, unigram_nats
+from audiolm.training.carried import carrying_over
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_run, load_weights
 from audiolm.training.token_crops import TokenCrop, TokenCrops, segments
@@ -50,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fluent-only", action="store_true", help="train on fluent items alone")
     parser.add_argument("--init", type=Path, help="run folder whose weights to start from")
+    parser.add_argument(
+        "--init-tokens",
+        type=Path,
+        help="token cache that --init was trained on, where another semantic tokenizer made it: ids are carried over",
+    )
 
 
 def build(args: argparse.Namespace) -> StageTask:
@@ -60,8 +66,11 @@ def build(args: argparse.Namespace) -> StageTask:
         raise TrainingError("--condition-dropout: only coarse and fine stages of the depth layout can hide a condition")
     corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, MADE_FOR[f"stage_{args.stage}"])
     model = StageModel(_config(args, codebooks, num_coarse, corpora[0].meta["num_clusters"]))
+    if args.init is None and args.init_tokens is not None:
+        raise TrainingError("--init-tokens says what --init was trained on, which is missing")
     if args.init is not None:
-        load_weights(args.init, f"stage_{args.stage}", model)
+        carry = None if args.init_tokens is None else carrying_over(args.stage, args.init_tokens, corpora[0])
+        load_weights(args.init, f"stage_{args.stage}", model, carry)
     set_codebooks(model, codebooks, num_coarse)
     fluent = True if args.fluent_only else None
     train, valid = (crops_of(corpora, split, fluent) for split in ("train", "valid"))
