@@ -177,13 +177,13 @@ class Views:
     """Two versions [B, T] of the same crops near the reference level: targets come from `clean`, context from `noisy`.
 
     `warps` [B] scales the frequency axis of the context side: factors near 1 imitate other vocal tract lengths.
-    `hidden_bands` [B, num_mels] bool are set to their mean there (SpecAugment, arXiv 1904.08779).
+    `masked_bands` [B, num_mels] bool are set to the training data's mean there (SpecAugment, arXiv 1904.08779).
     """
 
     clean: Tensor
     noisy: Tensor
     warps: Tensor | None = None
-    hidden_bands: Tensor | None = None
+    masked_bands: Tensor | None = None
 
 
 class W2vBert(nn.Module):
@@ -212,8 +212,8 @@ class W2vBert(nn.Module):
         log_mels = self.encoder.log_mel(views.noisy)
         if views.warps is not None:
             log_mels = warp_bands(log_mels, views.warps)
-        if views.hidden_bands is not None:
-            log_mels = log_mels.masked_fill(views.hidden_bands[..., None], 0.0)
+        if views.masked_bands is not None:
+            log_mels = log_mels.masked_fill(views.masked_bands[..., None], 0.0)
         x = self.encoder.front_end(log_mels)
         x = torch.where(mask[..., None], self.mask_vector.to(x.dtype), x)
         outputs = []

@@ -94,14 +94,14 @@ def build(args: argparse.Namespace) -> DetectorTask:
 def take_over(model: Detector, run: Path) -> None:
     """Weights of an earlier run's detector, where there are some of that name and size."""
     own = model.state_dict()
-    tensors = earlier_weights(run, model.config.listener_version)
+    tensors = require_listener(run, model.config.listener_version)
     fitting = {name: one for name, one in as_shipped(tensors).items() if name in own and one.shape == own[name].shape}
     model.load_state_dict(fitting, strict=False)
 
 
-def earlier_weights(run: Path, listener_version: int) -> dict[str, Tensor]:
-    """State dict of an earlier detector's run. Raises CheckpointError where there is none, TrainingError where it is
-    of something else or heard by another version of the listener."""
+def require_listener(run: Path, listener_version: int) -> dict[str, Tensor]:
+    """State dict of a detector's run. Raises CheckpointError where there is none, TrainingError where it is of
+    something else or heard by another version of the listener."""
     component, config, tensors, _ = read_run(run)
     if component != "detector":
         raise TrainingError(f"{run} is a run of {component}, not of a detector")
@@ -155,7 +155,7 @@ class DetectorTask(Task):
         fit_clip_head(model, views["train"])
 
     def resumed(self, folder: Path, state: dict[str, Any]) -> None:
-        earlier_weights(folder, self.config.listener_version)
+        require_listener(folder, self.config.listener_version)
 
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)

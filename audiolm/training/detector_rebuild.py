@@ -26,7 +26,7 @@ from audiolm.checkpoints.pictures import picture_names, read_picture
 from audiolm.detector.calibration import BAND_ERROR
 from audiolm.errors import TrainingError
 from audiolm.training import detector_data, detector_views
-from audiolm.training.detector import earlier_weights
+from audiolm.training.detector import require_listener
 from audiolm.training.runs import read_state, write_run
 
 SHARES = {"pairs": 0.5, "views": 0.25, "training": 0.25}  # of the minutes; measuring comes on top
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     """Raises CheckpointError, DataError for unusable folders; TrainingError where a step fails."""
     pairs, trained = args.work / "pairs", args.work / "detector"
     if args.init is not None:
-        earlier_weights(args.init, LISTENER_VERSION)  # or an hour would pass before training refuses it
+        require_listener(args.init, LISTENER_VERSION)  # or an hour would pass before training refuses it
     minutes = {step: share * args.max_minutes for step, share in SHARES.items()}
     common = Namespace(checkpoint=args.checkpoint, seed=args.seed, threads=args.threads, device=args.device)
     detector_data.run(

@@ -67,7 +67,10 @@ class Task(ABC):
         return {}
 
     def resumed(self, folder: Path, state: dict[str, Any]) -> None:
-        """Called with the run that is gone on with and its `state.json`. Raises TrainingError where it is another."""
+        """Called before the run in `folder` is gone on with, with its `state.json`.
+
+        Raises TrainingError where that is another run than this task's.
+        """
 
     def finish(self, folder: Path) -> dict[str, float]:
         """Called once after the run, on the first rank: what is left to do to the run folder, and its figures."""
@@ -126,8 +129,9 @@ class Trainer:
     def resume(self) -> None:
         """Raises CheckpointError when the folder holds no run, TrainingError when it is one of something else."""
         task = self.task
-        state = runs.load_training(self.folder, task.component, task.made_for, task.modules, self.optimizers)
+        state = runs.require_resumable(self.folder, task.component, task.made_for)
         task.resumed(self.folder, state)
+        runs.load_training(self.folder, task.modules, self.optimizers)
         self.step, self.seconds, self.best = state["step"], state["seconds"], state.get("best", math.inf)
         self.generator.manual_seed(self.options.seed * 7919 + self.rank + self.step * 104_729)
         if self.average is not None:

@@ -20,7 +20,9 @@ from audiolm.checkpoints.tensors import read_tensors
 from audiolm.config import Config
 from audiolm.errors import CheckpointError, TrainingError
 
-__all__ = ["load_run", "load_training", "load_weights", "read_state", "write_run", "write_training"]
+__all__ = [
+    "load_run", "load_training", "load_weights", "read_state", "require_resumable", "write_run", "write_training",
+]  # fmt: skip
 
 Tensors = dict[str, Tensor]
 TRAINING, STATE = "train.safetensors", "state.json"
@@ -58,31 +60,33 @@ def write_training(
     _write_json(folder / STATE, state)
 
 
-def load_training(
-    folder: Path,
-    component: str,
-    made_for: dict[str, str],
-    modules: nn.Module,
-    optimizers: dict[str, torch.optim.Optimizer],
-) -> dict[str, Any]:
-    """Restores modules and optimizers in place; returns state.json.
+def require_resumable(folder: Path, component: str, made_for: dict[str, str]) -> dict[str, Any]:
+    """state.json of a run of this component, made for these other components (hashes by name).
 
-    Raises TrainingError for a run of another component, of other sizes or made for other components than these,
-    CheckpointError for an unreadable folder.
+    Raises TrainingError for another run, CheckpointError for an unreadable folder.
     """
     state = read_state(folder)
     found, _, _, others = read_run(folder)
     if found != component:
         raise TrainingError(f"cannot resume: {folder} holds a run of {found!r}, not of {component!r}")
-    if other := sorted(name for name in {*others, *made_for} if others.get(name) != made_for.get(name)):
-        raise TrainingError(f"cannot resume: {folder} was made for another {', '.join(other)}")
+    for name in sorted({*others, *made_for}):
+        own, wanted = (hashes.get(name, "none")[:12] for hashes in (others, made_for))
+        if own != wanted:
+            raise TrainingError(f"cannot resume: {folder} was made for {name} {own}, not {wanted}")
+    return state
+
+
+def load_training(folder: Path, modules: nn.Module, optimizers: dict[str, torch.optim.Optimizer]) -> None:
+    """Restores modules and optimizers in place.
+
+    Raises TrainingError for a run of other sizes, CheckpointError for an unreadable one.
+    """
     tensors = read_tensors([folder / TRAINING])
     prefix = "modules/"
     _load(folder, modules, {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     for name, optimizer in optimizers.items():
         moments = _moments(tensors, f"optimizer/{name}/")
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return state
 
 
 def read_state(folder: Path) -> dict[str, Any]:

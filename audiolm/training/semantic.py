@@ -8,6 +8,7 @@ words. AudioPaLM (USM-v2, arXiv 2306.12925) and CosyVoice (arXiv 2407.05407) tra
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from audiolm.audio.resample import resample
 from audiolm.checkpoints.format import read_run
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
 from audiolm.data.corpus import Corpus, Crop
@@ -28,6 +30,8 @@ DIVERSITY_WEIGHT = 0.1
 START_TEMPERATURE, END_TEMPERATURE, TEMPERATURE_DECAY = 2.0, 0.5, 0.9985
 NUM_VALIDATION_BATCHES = 3
 PHONE_SMOOTHING = 0.1
+WIDEST_MASK = 10  # mel bands
+SPEED_RANGE = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,7 @@ class Augmentation:
     tilt: float = 0.5  # largest coefficient of a one-zero filter
     noise_probability: float = 0.5
     noise_db: tuple[float, float] = (-40.0, -10.0)  # relative to the level of the crop
-    speed: float = 0.0  # largest relative change of the speed, with pitch and formants, of both sides
-    hidden_bands: int = 0  # runs of mel bands that are hidden
-    widest_hidden: int = 10
-
-    def draw_speed(self, generator: torch.Generator) -> float:
-        return 1.0 + self.speed * float(2.0 * torch.rand((), generator=generator) - 1.0) if self.speed > 0 else 1.0
+    masked_bands: int = 0  # runs of up to `WIDEST_MASK` mel bands
 
     def __call__(self, clean: Tensor, num_mels: int, generator: torch.Generator) -> Views:
         """clean [B, T] at the reference level; randomness is drawn on the CPU, so devices see the same factors."""
@@ -75,8 +74,10 @@ class Augmentation:
         noise[:, 1:] += colour * noise[:, :-1]
         noisy = noisy + present * level * noise
         warps = uniform(1.0 - self.warp, 1.0 + self.warp)[:, 0] if self.warp > 0 else None
-        hidden = hidden_bands(rows, num_mels, self.hidden_bands, self.widest_hidden, generator)
-        return Views(clean, noisy, warps, hidden if hidden is None else hidden.to(clean.device))
+        masked = None
+        if self.masked_bands:
+            masked = band_mask(rows, num_mels, self.masked_bands, generator).to(clean.device)
+        return Views(clean, noisy, warps, masked)
 
 
 class SemanticTask(Task):
@@ -91,7 +92,8 @@ class SemanticTask(Task):
         self.batch_size = args.batch_size
         self.fixed_target_steps = args.fixed_target_steps
         self.length = round(args.crop_s * SAMPLE_RATE_HZ) // SAMPLES_PER_SEMANTIC * SAMPLES_PER_SEMANTIC
-        self.augmentation = Augmentation(warp=args.warp, speed=args.speed, hidden_bands=args.hidden_bands)
+        self.augmentation = Augmentation(warp=args.warp, masked_bands=args.masked_bands)
+        self.speeds = args.speeds
         self.masked_share, self.phone_weight = args.masked_share, args.phones
         min_length = min(self.length, 2 * SAMPLE_RATE_HZ)
         self.sources = CorpusMixture(corpora, min_length, with_phones=self.phone_weight > 0)
@@ -162,7 +164,7 @@ class SemanticTask(Task):
         return loss, (logits.argmax(dim=-1) == labels[known]).float().mean()
 
     def _batch(self, split: str, generator: torch.Generator, augmentation: Augmentation | None) -> SemanticBatch:
-        speed = 1.0 if augmentation is None else augmentation.draw_speed(generator)
+        speed = 1.0 if augmentation is None else self._draw_speed(generator)
         crops, phones = self.sources.crops(split, self.length, self.batch_size, generator, speed)
         crops = crops.to(self.device)
         valid = sounding_positions(crops)
@@ -170,6 +172,11 @@ class SemanticTask(Task):
         views = Views(clean, clean) if augmentation is None else augmentation(clean, self.config.num_mels, generator)
         mask = span_mask(crops.shape[0], valid.shape[1], generator, self.masked_share).to(crops.device)
         return SemanticBatch(views, mask, valid, None if phones is None else phones.to(crops.device))
+
+    def _draw_speed(self, generator: torch.Generator) -> float:
+        """One for a whole batch; with a single speed the generator's state stays."""
+        choice = torch.randint(len(self.speeds), (), generator=generator) if len(self.speeds) > 1 else 0
+        return self.speeds[int(choice)]
 
 
 class CorpusMixture:
@@ -195,16 +202,15 @@ class CorpusMixture:
     ) -> tuple[Tensor, Tensor | None]:
         """[count, length] float32, short items zero-padded at their end, and their phones [count, length // 640].
 
-        They are played at `speed`. Raises DataError without any items.
+        Of `speed * length` samples of each, played so much faster and higher (speed perturbation, Ko et al., 2015). No
+        phones where none were asked for. Raises DataError without any items.
         """
-        crops, phones, heard = [], [], round(speed * length)
+        crops, phones, heard = [], [], math.ceil(speed * length)
         for index, crop in self._draw(split, heard, count, generator):
             crops.append(self.corpora[index].read([crop], heard))
             if self.labels is not None:
                 phones.append(self.labels[index].at(crop, length // SAMPLES_PER_SEMANTIC, speed))
-        played = torch.cat(crops)
-        if heard != length:
-            played = F.interpolate(played[:, None], length, mode="linear")[:, 0]
+        played = resample(torch.cat(crops), round(SAMPLE_RATE_HZ * speed), SAMPLE_RATE_HZ)[:, :length]
         return played, torch.stack(phones) if phones else None
 
     def _draw(self, split: str, length: int, count: int, generator: torch.Generator) -> list[tuple[int, Crop]]:
@@ -246,12 +252,10 @@ def sounding_positions(crops: Tensor) -> Tensor:
     return sounding.flip(1).cummax(dim=1).values.flip(1)
 
 
-def hidden_bands(rows: int, num_mels: int, count: int, widest: int, generator: torch.Generator) -> Tensor | None:
-    """[rows, num_mels] bool: `count` runs of up to `widest` bands a row, at random places; None for no runs."""
-    if not count:
-        return None
-    bands, width = torch.arange(num_mels), min(widest, num_mels)
-    widths = torch.randint(0, width + 1, (rows, count, 1), generator=generator)
+def band_mask(rows: int, num_mels: int, count: int, generator: torch.Generator) -> Tensor:
+    """[rows, num_mels] bool: `count` runs of up to `WIDEST_MASK` bands in every row, at random places."""
+    bands = torch.arange(num_mels)
+    widths = torch.randint(0, min(WIDEST_MASK, num_mels) + 1, (rows, count, 1), generator=generator)
     starts = (torch.rand(rows, count, 1, generator=generator) * (num_mels + 1 - widths)).long()
     return ((bands >= starts) & (bands < starts + widths)).any(dim=1)
 
@@ -268,8 +272,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop-s", type=float, default=8.0)
     parser.add_argument("--warp", type=float, default=0.0, help="frequency warping of the context side; 0.1 for speech")
-    parser.add_argument("--speed", type=float, default=0.0, help="largest relative change of speed and pitch")
-    parser.add_argument("--hidden-bands", type=int, default=0, help="runs of up to 10 hidden mel bands; 2 for speech")
+    parser.add_argument(
+        "--speeds", type=float, nargs="+", default=[1.0], help="a batch is played at one of these; 0.9 1 1.1 for speech"
+    )
+    parser.add_argument(
+        "--masked-bands", type=int, default=0, help=f"runs of up to {WIDEST_MASK} masked mel bands; 2 for speech"
+    )
     parser.add_argument("--target-cepstra", type=int, default=13, help="cosines over mel in the first targets; 0 = all")
     parser.add_argument("--start-crops", type=int, default=96, help="crops for log-mel statistics and first targets")
     parser.add_argument(
@@ -293,6 +301,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def build(args: argparse.Namespace) -> SemanticTask:
+    """Raises TrainingError for options that cannot be, DataError and CheckpointError for unreadable folders."""
+    if wrong := [speed for speed in args.speeds if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]]:
+        raise TrainingError(f"--speeds must be {SPEED_RANGE[0]:g} to {SPEED_RANGE[1]:g}, found {wrong[0]:g}")
+    if args.masked_bands < 0:
+        raise TrainingError(f"--masked-bands must be at least 0, found {args.masked_bands}")
     config = SemanticConfig(
         num_mels=args.num_mels, n_fft=args.n_fft, width=args.width, num_heads=args.num_heads,
         feed_forward=args.feed_forward, num_contrastive_layers=args.num_contrastive_layers,

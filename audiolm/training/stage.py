@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from audiolm.checkpoints.components import MADE_FOR
+from audiolm.checkpoints.format import read_run
 from audiolm.checkpoints.tensors import token_hash
 from audiolm.config import FRAME_RATE_HZ, FRAMES_PER_SEMANTIC, STAGES, StageConfig, TransformerConfig
 from audiolm.data.tokens import TokenCorpus
@@ -20,10 +21,10 @@ from audiolm.errors import TrainingError
 from audiolm.lm import SPECS, StageModel, default_config
 from audiolm.lm.layouts import UNKNOWN
 from audiolm.training.baselines import bigram_nats, unigram_nats
-from audiolm.training.carried import carrying_over
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_run, load_weights
 from audiolm.training.token_crops import TokenCrop, TokenCrops, segments
+from audiolm.training.transfer import transfer
 
 VALIDATION_FRAMES = 16_000
 BASELINE_FRAMES = 1_000_000
@@ -54,23 +55,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init-tokens",
         type=Path,
-        help="token cache that --init was trained on, where another semantic tokenizer made it: ids are carried over",
+        nargs="+",
+        default=[],
+        help="the caches --init was trained on, where another semantic tokenizer made them: what it knows of their ids "
+        "is transferred (otherwise each id begins as the old one of its number)",
     )
 
 
 def build(args: argparse.Namespace) -> StageTask:
-    """Raises TrainingError for caches that do not belong together or lack a split, or a dropout that cannot be."""
+    """Raises TrainingError for options that cannot be, caches that do not belong together or lack a split and an
+    --init that does not fit them; DataError for an unreadable cache, CheckpointError for an unreadable run."""
     if not 0.0 <= args.condition_dropout < 1.0:
         raise TrainingError(f"--condition-dropout must be at least 0 and under 1, found {args.condition_dropout}")
     if args.condition_dropout > 0 and (args.stage == "semantic" or args.layout != "depth"):
         raise TrainingError("--condition-dropout: only coarse and fine stages of the depth layout can hide a condition")
+    if args.init is None and args.init_tokens:
+        raise TrainingError("--init-tokens says what --init was trained on, which is missing")
     corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, MADE_FOR[f"stage_{args.stage}"])
     model = StageModel(_config(args, codebooks, num_coarse, corpora[0].meta["num_clusters"]))
-    if args.init is None and args.init_tokens is not None:
-        raise TrainingError("--init-tokens says what --init was trained on, which is missing")
     if args.init is not None:
-        carry = None if args.init_tokens is None else carrying_over(args.stage, args.init_tokens, corpora[0])
-        load_weights(args.init, f"stage_{args.stage}", model, carry)
+        convert = _transfer(args, corpora) if args.init_tokens else None
+        load_weights(args.init, f"stage_{args.stage}", model, convert)
     set_codebooks(model, codebooks, num_coarse)
     fluent = True if args.fluent_only else None
     train, valid = (crops_of(corpora, split, fluent) for split in ("train", "valid"))
@@ -90,6 +95,18 @@ def sources(
     corpora = [TokenCorpus(folder) for folder in folders]
     hashes = _hashes(corpora)
     return corpora, *_codebooks(codec, corpora[0].meta), {name: hashes[name] for name in made_for}
+
+
+def _transfer(args: argparse.Namespace, corpora: list[TokenCorpus]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """Raises TrainingError where --init was not trained on --init-tokens."""
+    old = [TokenCorpus(folder) for folder in args.init_tokens]
+    given, trained_on = _hashes(old)["semantic"], read_run(args.init)[3].get("semantic", "none")
+    if given != trained_on:
+        raise TrainingError(
+            f"{args.init} was trained on tokens of semantic tokenizer {trained_on[:12]}, "
+            f"--init-tokens are of {given[:12]}"
+        )
+    return transfer(args.stage, old, corpora)
 
 
 def set_codebooks(model: StageModel, codebooks: Tensor, num_coarse: int) -> None:

@@ -107,7 +107,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
 def visit(loaded: Loaded, recording: Path, seen: Seen, until: float, pause_s: float) -> None:
     """One visitor: runs one after the other; where it is refused, it waits for a while as a person would."""
     try:
-        client = Client(loaded.url, headers={"Cookie": f"{COOKIE}={new_token()}"}, verbose=False)
+        cookie, downloads = {"Cookie": f"{COOKIE}={new_token()}"}, str(recording.with_name("downloads"))
+        client = Client(loaded.url, headers=cookie, verbose=False, download_files=downloads)
     except Exception as error:
         seen.lost.append(f"did not get in: {_told(error)}"[:200])
         return

@@ -60,7 +60,7 @@ class Server:
             return answer.status == 200 and self.process.poll() is None
 
     def client(self) -> Client:
-        """Of its API; what it is sent lies beside what else this server leaves behind."""
+        """Of its API; downloads go into the server's folder."""
         return Client(self.url, verbose=False, download_files=str(self.folder / "downloads"))
 
 

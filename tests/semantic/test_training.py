@@ -2,11 +2,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from audiolm.config import CodecConfig
-from audiolm.data.corpus import Corpus
+from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
 from audiolm.data.phones import PHONES_FILE, UNKNOWN
 from audiolm.errors import CheckpointError, DataError, TrainingError
 from audiolm.semantic import SemanticTokenizer
@@ -181,26 +182,70 @@ def test_an_encoder_starts_from_the_layers_of_an_earlier_run(corpus_folder: Path
         task_of(corpus_folder, "--init", str(tmp_path / "tokenizer"), "--width", "8")
 
 
-def test_bands_are_hidden_from_the_context_side_alone(corpus_folder: Path) -> None:
-    task = task_of(corpus_folder, "--hidden-bands", "2")
+def test_bands_are_masked_on_the_context_side_alone(corpus_folder: Path) -> None:
+    task = task_of(corpus_folder, "--masked-bands", "2")
     batch = task.batch(torch.Generator().manual_seed(0))
-    hidden = batch.views.hidden_bands
-    assert hidden.shape == (4, 20)
-    assert 0 < hidden.float().mean() < 1
+    assert batch.views.masked_bands.any()
     nothing = torch.zeros_like(batch.mask)
     heard = task.shipped.eval()(batch.views, nothing, batch.valid)
-    whole = task.shipped(dataclasses.replace(batch.views, hidden_bands=None), nothing, batch.valid)
+    whole = task.shipped(dataclasses.replace(batch.views, masked_bands=None), nothing, batch.valid)
     assert not torch.allclose(heard.tapped, whole.tapped)
     assert torch.equal(heard.codes, whole.codes)
 
 
-def test_a_recording_played_faster_is_read_and_labelled_faster(labelled_folder: Path) -> None:
-    mixture = semantic.CorpusMixture([Corpus(labelled_folder)], 16_000, with_phones=True)
-    played, phones = mixture.crops("train", 16_000, 6, torch.Generator().manual_seed(2), speed=1.25)
-    assert played.shape == (6, 16_000)
-    assert phones.shape == (6, 25)
-    middles = played.unflatten(1, (25, 640))[:, :, 240:400]
-    tilts = (middles[..., 1:] * middles[..., :-1]).sum(-1) / middles[..., 1:].square().sum(-1).clamp_min(1e-9)
-    told = (phones != UNKNOWN) & (tilts.abs() > 0.3)  # interpolation dulls
-    assert told.sum() > 40
-    assert ((tilts < 0) == (phones == 3))[told].float().mean() > 0.9
+def test_a_mask_is_one_run_of_bands_anywhere() -> None:
+    mask = semantic.band_mask(500, 20, 1, torch.Generator().manual_seed(0))
+    edges = (mask[:, 1:] != mask[:, :-1]).sum(1) + mask[:, 0] + mask[:, -1]
+    assert set(edges.tolist()) == {0, 2}
+    assert set(mask.sum(1).tolist()) == set(range(semantic.WIDEST_MASK + 1))
+    assert mask.any(dim=0).all()
+    assert semantic.band_mask(500, 20, 3, torch.Generator().manual_seed(0)).sum(1).max() > semantic.WIDEST_MASK
+
+
+def test_a_recording_played_faster_is_higher_and_its_phones_come_sooner(tmp_path: Path) -> None:
+    seconds = torch.arange(64_000) / 16_000
+    tone = torch.where(seconds < 2, torch.sin(6.283185 * 1000 * seconds), torch.sin(6.283185 * 4000 * seconds))
+    with CorpusWriter(tmp_path) as writer:
+        labels = {"group": "reader", "source": "made", "licence": "CC0", "split": "train"}
+        writer.add(to_pcm(0.1 * tone.numpy().astype(np.float32)), id="tones", **labels)
+    (tmp_path / PHONES_FILE).write_bytes(bytes([2] * 200 + [3] * 200))
+    mixture = semantic.CorpusMixture([Corpus(tmp_path)], 16_000, with_phones=True)
+    played, phones = mixture.crops("train", 51_200, 1, torch.Generator(), speed=1.25)  # the whole recording
+    assert played.shape == (1, 51_200)
+    assert phones.tolist() == [[2] * 40 + [3] * 40]
+    for part, expected_hz in ((played[0, 4_000:20_000], 1250), (played[0, 30_000:46_000], 5000)):
+        assert int(torch.fft.rfft(part).abs().argmax()) == expected_hz
+        assert float(part.square().mean().sqrt()) == pytest.approx(0.1 / 2**0.5, rel=0.02)  # high ones are not dulled
+
+
+def test_training_batches_are_played_at_the_speeds_asked_for_and_validation_as_recorded(
+    corpus_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, heard = task_of(corpus_folder, "--speeds", "0.9", "1", "1.1"), []
+    crops = task.sources.crops
+
+    def spy(split: str, length: int, count: int, generator: torch.Generator, speed: float):
+        heard.append((split, speed))
+        return crops(split, length, count, generator, speed)
+
+    monkeypatch.setattr(task.sources, "crops", spy)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        assert task.batch(generator).views.clean.shape == (4, 32_000)
+    with torch.no_grad():
+        task.validate()
+    assert {speed for split, speed in heard if split == "train"} == {0.9, 1.0, 1.1}
+    assert {speed for split, speed in heard if split == "valid"} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--speeds", "1", "2.5"], "--speeds must be 0.5 to 2, found 2.5"),
+        (["--speeds", "nan"], "found nan"),
+        (["--masked-bands", "-1"], "--masked-bands must be at least 0, found -1"),
+    ],
+)
+def test_impossible_augmentation_is_refused(corpus_folder: Path, options: list[str], message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        task_of(corpus_folder, *options)

@@ -99,13 +99,21 @@ def test_resuming_a_run_of_another_component_or_size_is_refused(tmp_path):
         Trainer(task, tmp_path, options(), CPU).resume()
 
 
-def test_resuming_a_run_made_for_other_components_is_refused(tmp_path):
-    Trainer(LineTask(), tmp_path, options(steps=1), CPU).run()
-    for made_for in ({"codec": "0" * 64}, {"semantic": "1" * 64, "codec": "0" * 64}):
+def test_a_run_is_resumed_only_for_what_it_was_made_for(tmp_path):
+    def made_for(hashes):
         task = LineTask()
-        task.made_for = made_for
-        with pytest.raises(TrainingError, match=f"was made for another {', '.join(sorted(made_for))}$"):
-            Trainer(task, tmp_path, options(), CPU).resume()
+        task.made_for = hashes
+        return Trainer(task, tmp_path, options(steps=1), CPU)
+
+    made_for({"codec": "0" * 64}).run()
+    made_for({"codec": "0" * 64}).resume()
+    for other, found in (
+        ({"codec": "1" * 64}, "codec 000000000000, not 111111111111"),
+        ({}, "codec 000000000000, not none"),
+        ({"codec": "0" * 64, "semantic": "2" * 64}, "semantic none, not 222222222222"),
+    ):
+        with pytest.raises(TrainingError, match=f"cannot resume: .* was made for {found}"):
+            made_for(other).resume()
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):

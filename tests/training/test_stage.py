@@ -7,7 +7,6 @@ import torch
 
 from audiolm.codec import Codec
 from audiolm.config import STAGES
-from audiolm.data import tokens
 from audiolm.data.tokens import TokenCorpus
 from audiolm.errors import CheckpointError, TrainingError
 from audiolm.lm import StageModel
@@ -16,7 +15,7 @@ from audiolm.training import runs, stage
 from audiolm.training.__main__ import main
 from audiolm.training.baselines import MIXTURES, bigram_nats, unigram_nats
 from audiolm.training.token_crops import TokenCrops, segments
-from tests.tiny import CODEC, SEMANTIC
+from tests.tiny import CODEC
 from tests.training.conftest import arguments
 
 
@@ -158,62 +157,3 @@ def test_baselines_of_a_cycle_are_its_entropy_and_almost_nothing():
     cycle = (torch.arange(4000) % 4).long()
     assert unigram_nats(cycle[:, None], cycle[:, None], (4,))[0] == pytest.approx(1.386, abs=1e-2)
     assert bigram_nats([cycle], [cycle], 4) < 0.06
-
-
-@pytest.fixture
-def renumbered(material, tmp_path):
-    """The cache as another semantic tokenizer made it, and the new number of each old id."""
-    corpus = TokenCorpus(material / "tokens")
-    numbers = torch.randperm(SEMANTIC.num_clusters, generator=torch.Generator().manual_seed(1))
-    codes, semantic = (torch.cat([read(item) for item in corpus.items]) for read in (corpus.codes, corpus.semantic))
-    meta = {**corpus.meta, "semantic": "6" * 64}
-    tokens._write(tmp_path / "tokens", codes, numbers[semantic.long()].to(torch.int16), corpus.items, meta)
-    return tmp_path, numbers
-
-
-@pytest.mark.parametrize("name", ["semantic", "coarse"])
-def test_what_was_known_of_ids_is_carried_over_to_those_of_another_tokenizer(material, renumbered, tmp_path, name):
-    folder, numbers = renumbered
-    old = build(material, name)
-    runs.write_run(tmp_path / "run", f"stage_{name}", old.model, old.config, old.made_for)
-    carried = ["--tokens", str(folder / "tokens"), "--init", str(tmp_path / "run")]
-    new = build(material, name, *carried, "--init-tokens", str(material / "tokens"))
-    other = build(material, name, *carried)
-    assert new.made_for["semantic"] == "6" * 64
-    crop = TokenCorpus(material / "tokens")
-    codes, ids = crop.codes(crop.items[0])[None].long(), crop.semantic(crop.items[0])[None].long()
-    seen = ids.unique()
-    with torch.no_grad():
-        if name == "coarse":
-            levels = codes[:, :, : len(old.config.levels)]
-            expected = old.model.logits(levels, ids[:, :, None])
-            found, without = (one.model.logits(levels, numbers[ids][:, :, None]) for one in (new, other))
-        else:
-            steps, runs_of = ids[:, ::5], torch.zeros_like(ids[:, ::5])
-            expected = old.model.logits(torch.stack([steps, runs_of], -1), None)[:1]
-            found, without = (
-                one.model.logits(torch.stack([numbers[steps], runs_of], -1), None) for one in (new, other)
-            )
-            expected, (found, without) = (
-                [expected[0][..., seen]],
-                ([x[0][..., numbers[seen]]] for x in (found, without)),
-            )
-    for one, two, three in zip(found, expected, without, strict=True):
-        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(three, two, atol=1e-3)
-
-
-def test_ids_that_cannot_be_carried_over_are_refused(material, renumbered, tmp_path):
-    before = ["--init-tokens", str(material / "tokens")]
-    with pytest.raises(TrainingError, match="--init-tokens says what --init was trained on"):
-        build(material, "coarse", *before)
-    fine = build(material, "fine")
-    runs.write_run(tmp_path / "fine", "stage_fine", fine.model, fine.config, fine.made_for)
-    with pytest.raises(TrainingError, match="a fine stage knows no semantic ids"):
-        build(material, "fine", "--init", str(tmp_path / "fine"), *before)
-    old = build(material, "coarse")
-    runs.write_run(tmp_path / "run", "stage_coarse", old.model, old.config, old.made_for)
-    lines = (tmp_path / "tokens/tokens.jsonl").read_text().replace('"id": "', '"id": "other ')
-    (tmp_path / "tokens/tokens.jsonl").write_text(lines)
-    with pytest.raises(TrainingError, match="no training recording in common"):
-        build(material, "coarse", "--tokens", str(tmp_path / "tokens"), "--init", str(tmp_path / "run"), *before)
