@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchaudio.transforms import Resample
 
+from audiolm.config import SAMPLE_RATE_HZ
 from audiolm.errors import AudioLimitError
 
 MAX_TERM = 2000  # of the reduced rate ratio: bounds the polyphase kernel to some 30 MB, whatever the rates
@@ -49,6 +50,11 @@ def resample(waveforms: Tensor, from_hz: int, to_hz: int) -> Tensor:
         return waveforms
     rows = waveforms.reshape(-1, waveforms.shape[-1])
     return _convert(rows, ratio).reshape(*waveforms.shape[:-1], -1)
+
+
+def at_speed(waveforms: Tensor, speed: float) -> Tensor:
+    """[..., T] at 16 kHz -> [..., about T / speed]: played so much faster and higher. A speed has its own filter."""
+    return resample(waveforms, round(SAMPLE_RATE_HZ * speed), SAMPLE_RATE_HZ)
 
 
 def resample_blocks(blocks: Iterable[Tensor], from_hz: int, to_hz: int) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from audiolm.audio.resample import resample
+from audiolm.audio.resample import at_speed, resample
 from audiolm.config import SAMPLE_RATE_HZ
 
 MOST_FASTER = 1.07
@@ -67,8 +67,7 @@ def narrow(waveform: Tensor, generator: torch.Generator) -> Tensor:
 
 def speed(waveform: Tensor, generator: torch.Generator) -> Tensor:
     """Faster and higher, or slower and lower, by at most 7 %."""
-    factor = _SPEEDS[int(torch.randint(len(_SPEEDS), (1,), generator=generator))]
-    return resample(waveform, round(SAMPLE_RATE_HZ * factor), SAMPLE_RATE_HZ)
+    return at_speed(waveform, _SPEEDS[int(torch.randint(len(_SPEEDS), (1,), generator=generator))])
 
 
 def overdrive(waveform: Tensor, generator: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from audiolm.audio.resample import rate_ratio, resample
+from audiolm.audio.resample import at_speed, rate_ratio
 from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
 from audiolm.data.corpus import Corpus, Item, select_items
 from audiolm.data.json_lines import read_lines
@@ -107,8 +107,7 @@ class Recording:
 
     def waveform(self) -> Tensor:
         """float32 [640 S]."""
-        whole = resample(self.corpus.waveform(self.item), round(SAMPLE_RATE_HZ * self.speed), SAMPLE_RATE_HZ)
-        return whole[: self.num_semantic * SAMPLES_PER_SEMANTIC]
+        return at_speed(self.corpus.waveform(self.item), self.speed)[: self.num_semantic * SAMPLES_PER_SEMANTIC]
 
 
 @dataclass(frozen=True)

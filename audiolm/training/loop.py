@@ -135,7 +135,7 @@ class Trainer:
         self.step, self.seconds, self.best = state["step"], state["seconds"], state.get("best", math.inf)
         self.generator.manual_seed(self.options.seed * 7919 + self.rank + self.step * 104_729)
         if self.average is not None:
-            runs.load_weights(self.folder, self.task.component, self.average)
+            runs.load_weights(self.folder, task.component, self.average)
 
     def run(self) -> dict[str, float]:
         """Trains until a budget is spent; returns the last validation figures."""

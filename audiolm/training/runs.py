@@ -21,7 +21,8 @@ from audiolm.config import Config
 from audiolm.errors import CheckpointError, TrainingError
 
 __all__ = [
-    "load_run", "load_training", "load_weights", "read_state", "require_resumable", "write_run", "write_training",
+    "Tensors", "load_run", "load_training", "load_weights", "read_state", "require_resumable", "write_run",
+    "write_training",
 ]  # fmt: skip
 
 Tensors = dict[str, Tensor]

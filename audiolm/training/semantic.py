@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm.audio.resample import resample
+from audiolm.audio.resample import at_speed
 from audiolm.checkpoints.format import read_run
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
 from audiolm.data.corpus import Corpus, Crop
@@ -210,7 +210,7 @@ class CorpusMixture:
             crops.append(self.corpora[index].read([crop], heard))
             if self.labels is not None:
                 phones.append(self.labels[index].at(crop, length // SAMPLES_PER_SEMANTIC, speed))
-        played = resample(torch.cat(crops), round(SAMPLE_RATE_HZ * speed), SAMPLE_RATE_HZ)[:, :length]
+        played = at_speed(torch.cat(crops), speed)[:, :length]
         return played, torch.stack(phones) if phones else None
 
     def _draw(self, split: str, length: int, count: int, generator: torch.Generator) -> list[tuple[int, Crop]]:

@@ -22,7 +22,7 @@ from audiolm.lm import SPECS, StageModel, default_config
 from audiolm.lm.layouts import UNKNOWN
 from audiolm.training.baselines import bigram_nats, unigram_nats
 from audiolm.training.loop import Task
-from audiolm.training.runs import load_run, load_weights
+from audiolm.training.runs import Tensors, load_run, load_weights
 from audiolm.training.token_crops import TokenCrop, TokenCrops, segments
 from audiolm.training.transfer import transfer
 
@@ -97,7 +97,7 @@ def sources(
     return corpora, *_codebooks(codec, corpora[0].meta), {name: hashes[name] for name in made_for}
 
 
-def _transfer(args: argparse.Namespace, corpora: list[TokenCorpus]) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+def _transfer(args: argparse.Namespace, corpora: list[TokenCorpus]) -> Callable[[Tensors], Tensors]:
     """Raises TrainingError where --init was not trained on --init-tokens."""
     old = [TokenCorpus(folder) for folder in args.init_tokens]
     given, trained_on = _hashes(old)["semantic"], read_run(args.init)[3].get("semantic", "none")

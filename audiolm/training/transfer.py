@@ -13,14 +13,13 @@ from torch import Tensor
 
 from audiolm.data.tokens import TokenCorpus
 from audiolm.errors import TrainingError
+from audiolm.training.runs import Tensors
 
 SEMANTIC_TABLES = {"semantic": ("inputs.rows.0", "outputs.rows.0"), "coarse": ("condition.rows.0",)}
 LEAST_SHARED = 0.5  # of the new caches' training recordings: of fewer, rare ids would say little
 
 
-def transfer(
-    stage: str, old: Sequence[TokenCorpus], new: Sequence[TokenCorpus]
-) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+def transfer(stage: str, old: Sequence[TokenCorpus], new: Sequence[TokenCorpus]) -> Callable[[Tensors], Tensors]:
     """-> what turns weights of a stage trained on the caches `old` into weights for the ids of the caches `new`.
 
     Each new id begins as the mean of the old ids' rows, by how often they meet in the split train; one that never
@@ -33,7 +32,7 @@ def transfer(
     counts[counts.sum(dim=1) == 0] = 1.0
     shares = counts / counts.sum(dim=1, keepdim=True)
 
-    def transferred(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def transferred(tensors: Tensors) -> Tensors:
         sizes = {name: len(tensors[name]) for name in SEMANTIC_TABLES[stage] if name in tensors}
         if list(sizes.values()) != [shares.shape[1]] * len(SEMANTIC_TABLES[stage]):
             raise TrainingError(f"the old caches have {shares.shape[1]} semantic ids, the stage's tables {sizes}")
