@@ -56,7 +56,7 @@ def _caption(verdict: Verdict) -> str:
     if not verdict.segment_probabilities:
         return "No score over time: the verdict is withheld."
     if verdict.boundary_s is None:
-        return f"No boundary: all of it, or all but an end too short to judge, seems to be of one kind. {COURSE_NOTE}"
+        return f"No boundary: no place was found where an original becomes generated. {COURSE_NOTE}"
     place = f"{verdict.boundary_name.capitalize()} at {verdict.boundary_s:.1f} s"
     sounds = "sounds" if verdict.label == "generated" else "may be"
     return f"<strong>{place}</strong>: it {sounds} original before, generated after. {COURSE_NOTE}"

@@ -317,10 +317,16 @@ def _sentence(verdict: Verdict) -> str:
     positives, negatives = _percent(verdict.false_positive_rate), _percent(verdict.false_negative_rate)
     part = f" from {verdict.judged_from_s:.1f} s on" if verdict.judged_from_s else ""
     boundary = "" if verdict.boundary_s is None else f"{verdict.boundary_name} at {verdict.boundary_s:.1f} s; "
+    band = f"uncertain between {verdict.uncertain_low:.3f} and {verdict.uncertain_high:.3f}"
+    length = "" if verdict.measured_s is None else f" of {verdict.measured_s:g} s"
+    answers = (
+        f"{_percent(verdict.wrong_rate)} of {verdict.num_answers:,} answers wrong, " if verdict.num_answers else ""
+    )
     return (
-        f"detector: {verdict.label}{part}, {verdict.probability:.2f} against a threshold of {verdict.threshold:.2f} "
-        f"({boundary}errs on {positives} of {verdict.num_originals:,} originals, {negatives} of "
-        f"{verdict.num_generated:,} generated; {verdict.scope}; detector {verdict.model_sha256[:12]})"
+        f"detector: {verdict.label}{part}, {verdict.probability:.3f} against a threshold of {verdict.threshold:.2f}, "
+        f"{band} ({boundary}held-out clips{length}: {answers}by the threshold alone "
+        f"{positives} of {verdict.num_originals:,} originals, {negatives} of {verdict.num_generated:,} generated; "
+        f"{verdict.scope}; detector {verdict.model_sha256[:12]})"
     )
 
 

@@ -33,17 +33,18 @@ class Verdict:
 
     `probability` is that of "generated", None where the verdict is withheld.
 
-    At `threshold` the detector called `false_positive_rate` of `num_originals` held-out originals generated, and missed
-    `false_negative_rate` of `num_generated` generated clips; all had a length of `measured_s`, the clip's own, the next
-    one below that was measured, or the shortest; none had been cut at a boundary that the detector named. Segment
-    probabilities, one every 0.25 s at `segment_times_s` (centres), are each of half a second: read their course, not
-    their values.
+    It is "uncertain" between `uncertain_low` and `uncertain_high`. Of `num_answers` others that it gave on held-out
+    clips `wrong_rate` were wrong (both kinds count the same). At `threshold`, deciding always, it called
+    `false_positive_rate` of `num_originals` originals generated and missed `false_negative_rate` of `num_generated`
+    generated clips. All had a length of `measured_s`, the clip's own, the next one below that was measured, or the
+    shortest; none had been cut at a boundary that the detector named. Segment probabilities, one every 0.25 s at
+    `segment_times_s` (centres), hear half a second to either side: read their course, not their values.
 
     Beside a continuation they begin with those of its prompt, at times below 0: for the eye, since the prompt is not
     judged.
 
     `model_sha256` names the detector's weights ("" where the caller does not know them). `boundary_s` is the likeliest
-    place where an original becomes generated, None where the whole is of one kind. If what lies after it is long
+    place where an original becomes generated, None where none was found. If what lies after it is long
     enough, that alone was judged (`judged_from_s`), and label, probability, error rates and reason are its own; else
     they are the whole's, and there is no boundary in what is called original. `scope_distance` says how far the clip
     lies from those that the detector was calibrated on, None where that was not measured.
@@ -65,6 +66,10 @@ class Verdict:
     scope_distance: float | None = None
     measured_s: float | None = None
     judged_from_s: float = 0.0
+    uncertain_low: float = 0.5
+    uncertain_high: float = 0.5
+    wrong_rate: float | None = None
+    num_answers: int = 0
 
     @property
     def boundary_name(self) -> str:
@@ -113,6 +118,10 @@ def make_verdict(
         boundary_s=boundary_s,
         scope_distance=scope_distance,
         measured_s=measured and measured.seconds,
+        uncertain_low=calibration.uncertain_low,
+        uncertain_high=calibration.uncertain_high,
+        wrong_rate=measured and measured.wrong_rate,
+        num_answers=measured.num_decided if measured else 0,
     )
 
 
@@ -126,7 +135,7 @@ def after_boundary(whole: Verdict, part: Verdict) -> Verdict:
         return dataclasses.replace(whole, boundary_s=None)
     if part.label == "withheld" and whole.label == "generated":
         return whole
-    reason = part.reason and f"after the likely boundary at {whole.boundary_s:.1f} s: {part.reason}"
+    reason = part.reason and f"{part.reason} (after a possible boundary at {whole.boundary_s:.1f} s)"
     kept = {name: getattr(whole, name) for name in ("segment_times_s", "segment_probabilities", "boundary_s")}
     kept["judged_from_s"] = whole.boundary_s
     return dataclasses.replace(part, reason=reason, **({} if reason else kept))

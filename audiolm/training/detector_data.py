@@ -169,7 +169,7 @@ class Originals:
         else:
             waveforms = torch.stack([self._recording(crop) for crop in crops])
         notes = [_note(crop) | {"levels": levels} for crop in crops]
-        return _marked(waveforms, notes, 0, generator), notes
+        return _marked([waveforms], notes, 0, generator)[0], notes
 
     def _recording(self, crop: Crop) -> Tensor:
         corpus, item = self.recordings[crop.item.id]
@@ -205,23 +205,27 @@ def make_pairs(
     rows = [models.codec.decode(one.to(models.device)).float().cpu() for one in (made, codes)]
     used = {stage: one.to_dict() for stage, one in sampling.items()} | {"masked": masked}
     notes = [_note(crop) | {"seed": seed} | used for crop, seed in zip(crops, seeds, strict=True)]
-    join, before = prompt_frames * SAMPLES_PER_FRAME, generator.get_state()
-    generated = _marked(rows[0], notes, join, generator)
-    generator.set_state(before)  # both of a pair are marked, or neither is
-    return generated, _marked(rows[1], notes, join, generator), notes
+    rows = _marked(rows, notes, prompt_frames * SAMPLES_PER_FRAME, generator)
+    return rows[0], rows[1], notes
 
 
 def _note(crop: Crop) -> dict[str, Any]:
     return {"item": crop.item.id, "group": crop.item.group, "start_frame": crop.start}
 
 
-def _marked(waveforms: Tensor, notes: list[dict[str, Any]], join: int, generator: torch.Generator) -> Tensor:
-    """[B, T] with the watermark from `join` on in half of the rows, which are noted."""
-    marked = waveforms.clone()
+def _marked(kinds: list[Tensor], notes: list[dict[str, Any]], join: int, generator: torch.Generator) -> list[Tensor]:
+    """Waveforms [B, T] of each kind, with the watermark from `join` on in half of the rows, which are noted.
+
+    A row is marked in all kinds or in none: also where one of them has too little sound to carry the mark.
+    """
+    marked = [waveforms.clone() for waveforms in kinds]
     for row, (note, coin) in enumerate(zip(notes, torch.rand(len(notes), generator=generator).tolist(), strict=True)):
-        note["marked"] = coin < 0.5
+        plain = [Waveform(waveforms[row, join:].clamp(-1.0, 1.0)) for waveforms in kinds]
+        with_mark = [mark(one) for one in plain] if coin < 0.5 else plain
+        note["marked"] = all(new is not old for new, old in zip(with_mark, plain, strict=True))
         if note["marked"]:
-            marked[row, join:] = mark(Waveform(waveforms[row, join:].clamp(-1.0, 1.0))).samples
+            for waveforms, new in zip(marked, with_mark, strict=True):
+                waveforms[row, join:] = new.samples
     return marked
 
 

@@ -31,13 +31,16 @@ from audiolm.training.runs import read_state, write_run
 
 SHARES = {"pairs": 0.5, "views": 0.25, "training": 0.25}  # of the minutes; measuring comes on top
 UNJUDGED_ROWS = ("D11", "D13", "F")  # they say nothing of the score's worth
+NEEDED_ROWS = ("D1", "D2", "D7")  # missed where they were not judged, as without --data
 SECTION, PICTURES = "Detector", "pictures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder; a detector in it is replaced")
     parser.add_argument("--tokens", type=Path, nargs="+", required=True, help="token caches of its tokenizers")
-    parser.add_argument("--data", type=Path, nargs="+", default=[], help="the caches' corpora")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", default=[], help="the caches' corpora; without them scores are withheld"
+    )
     parser.add_argument("--other", type=Path, nargs="+", default=[], help="corpora of another domain, to be refused")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps pairs, views and the run")
@@ -79,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
         options += ["--keep-best", "--average-decay", 0.99, "--band-error", args.band_error, "--seed", args.seed]
         options += ["--threads", args.threads, "--device", args.device]
         options += [] if args.init is None else ["--init", args.init]
+        options += ["--resume"] if (trained / "state.json").is_file() else []
         _call("audiolm.training", "detector", "--data", pairs, "--out", trained, *options)
     withhold(trained, [])  # what an earlier run withheld is measured again,
     measured = args.work / "checkpoint"  # and nobody sees a score before
@@ -95,11 +99,17 @@ def run(args: argparse.Namespace) -> None:
 def missed_rows(report: dict[str, Any]) -> list[str]:
     """Rows of the evaluation's JSON for whose sake no score may be shown, each once.
 
-    They are those that missed their targets, unless D13 is met (the answers given keep the rates).
+    They are those that missed their targets, unless D13 is met (the answers given keep the rates), and those of
+    `NEEDED_ROWS` that were not judged.
     """
     if any(row["row"] == "D13" and row["met"] for row in report["rows"]):
         return []
-    rows = [row["row"] for row in report["rows"] if row["met"] is False and row["row"] not in UNJUDGED_ROWS]
+    rows = [
+        row["row"]
+        for row in report["rows"]
+        if row["row"] not in UNJUDGED_ROWS
+        and (row["met"] is False or (row["met"] is None and row["row"] in NEEDED_ROWS))
+    ]
     return sorted(set(rows), key=rows.index)
 
 

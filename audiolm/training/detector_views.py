@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
     for split in reversed(SPLITS):  # held-out views come first, and all: training can do with fewer, measuring cannot
         writer = ViewWriter(args.data, split, NUM_MELS, listener.num_features, LISTENER_VERSION)
         done = {(note["turn"], note["kind"] == "unpaired", note["row"]) for note in writer.notes}
-        jobs = plan(sets[split], split, args.turns, args.batch_size)
-        jobs = [job for job in jobs if not any((job.turn, job.unpaired, row) in done for row in job.rows)]
+        jobs = [job.without(done) for job in plan(sets[split], split, args.turns, args.batch_size)]
+        jobs = [job for job in jobs if job.rows]
         deadline = time.monotonic() + (60 * args.max_minutes if split == "train" else math.inf)
         for job in tqdm(jobs, desc=f"{split}, views", unit="batch"):
             clips, notes = job.clips(sets[split], args.seed + 1_000_003 * SPLITS.index(split))
@@ -107,6 +107,13 @@ class Job:
         clips = torch.stack(kept)
         heard = sounding_s(clips) >= MIN_SOUND_S
         return clips[heard], [note for note, is_heard in zip(notes, heard.tolist(), strict=True) if is_heard]
+
+    def without(self, done: Container[tuple[int, bool, int]]) -> Job:
+        """The rows after the last of which (turn, unpaired, row) is done: those before were heard, or near silence."""
+        last = next(
+            (row for row in reversed(self.rows) if (self.turn, self.unpaired, row) in done), self.rows.start - 1
+        )
+        return replace(self, rows=range(last + 1, self.rows.stop))
 
     @property
     def _heard(self) -> int:

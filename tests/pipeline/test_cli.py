@@ -135,10 +135,14 @@ def test_detect_prints_the_verdict_with_its_scope(prompt, options, capsys):
 
 
 def test_what_a_score_is_worth_stands_beside_it():
-    verdict = Verdict("generated", 0.97, 0.5, 0.01, 0.02, 300, 1200, model_sha256="abcdef0123456789", boundary_s=2.5)
+    band = {"uncertain_low": 0.1, "uncertain_high": 0.9, "wrong_rate": 0.004, "num_answers": 1400, "measured_s": 6.0}
+    verdict = Verdict(
+        "generated", 0.97, 0.5, 0.01, 0.02, 300, 1200, model_sha256="abcdef012345", boundary_s=2.5, **band
+    )
     assert _sentence(verdict) == (
-        "detector: generated, 0.97 against a threshold of 0.50 (likely boundary at 2.5 s; errs on 1.0 % of 300 "
-        "originals, 2.0 % of 1,200 generated; holds only for audio of these checkpoints; detector abcdef012345)"
+        "detector: generated, 0.970 against a threshold of 0.50, uncertain between 0.100 and 0.900 (likely boundary at "
+        "2.5 s; held-out clips of 6 s: 0.4 % of 1,400 answers wrong, by the threshold alone 1.0 % of 300 originals, "
+        "2.0 % of 1,200 generated; holds only for audio of these checkpoints; detector abcdef012345)"
     )
 
 
