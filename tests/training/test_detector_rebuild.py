@@ -95,6 +95,12 @@ def test_training_starts_from_the_earlier_detector_that_is_given(tmp_path, monke
     with pytest.raises(TrainingError, match="that far"):
         rebuild(tmp_path, tmp_path, tmp_path, "--init", str(tmp_path / "detector"))
     assert called[-2:] == ["--init", str(tmp_path / "detector")]
+    (tmp_path / "work/detector").mkdir(parents=True)
+    write_run(tmp_path / "work/detector", "detector", model, model.config, {})
+    (tmp_path / "work/detector/state.json").write_text('{"step": 1, "seconds": 1.0}')
+    with pytest.raises(TrainingError, match="that far"):
+        rebuild(tmp_path, tmp_path, tmp_path)
+    assert called[-1] == "--resume"
     called.clear()
     with pytest.raises(TrainingError, match="a run of codec"):
         rebuild(tmp_path, tmp_path, tmp_path, "--init", str(tmp_path / "codec"))
@@ -106,6 +112,8 @@ def test_only_rows_that_speak_of_the_score_count_as_missed():
     assert detector_rebuild.missed_rows({"rows": rows}) == ["D5", "D2"]
     assert detector_rebuild.missed_rows({"rows": [*rows, {"row": "D13", "met": True}]}) == []
     assert detector_rebuild.missed_rows(json.loads(json.dumps(REPORT))) == ["D1"]
+    unjudged = [{"row": name, "met": None} for name in ("D1", "D8", "D2", "D13")]
+    assert detector_rebuild.missed_rows({"rows": unjudged}) == ["D1", "D2"]
 
 
 def test_the_cards_own_section_is_replaced_and_a_new_one_stands_before_the_limits():
