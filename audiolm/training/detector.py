@@ -154,9 +154,6 @@ class DetectorTask(Task):
         fit_statistics(model, views["train"])
         fit_clip_head(model, views["train"])
 
-    def resumed(self, folder: Path, state: dict[str, Any]) -> None:
-        require_listener(folder, self.config.listener_version)
-
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)
         views = batch.views

@@ -129,7 +129,7 @@ class Trainer:
     def resume(self) -> None:
         """Raises CheckpointError when the folder holds no run, TrainingError when it is one of something else."""
         task = self.task
-        state = runs.require_resumable(self.folder, task.component, task.made_for)
+        state = runs.require_resumable(self.folder, task.component, task.config, task.made_for)
         task.resumed(self.folder, state)
         runs.load_training(self.folder, task.modules, self.optimizers)
         self.step, self.seconds, self.best = state["step"], state["seconds"], state.get("best", math.inf)

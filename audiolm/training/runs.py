@@ -27,6 +27,7 @@ __all__ = [
 
 Tensors = dict[str, Tensor]
 TRAINING, STATE = "train.safetensors", "state.json"
+MAY_DIFFER = ("dropout", "calibration", "scope_limit", "withheld")  # the last three are measured once a run is done
 
 
 def write_run(folder: Path, component: str, module: nn.Module, config: Config, made_for: dict[str, str]) -> None:
@@ -61,19 +62,24 @@ def write_training(
     _write_json(folder / STATE, state)
 
 
-def require_resumable(folder: Path, component: str, made_for: dict[str, str]) -> dict[str, Any]:
-    """state.json of a run of this component, made for these other components (hashes by name).
+def require_resumable(folder: Path, component: str, config: Config, made_for: dict[str, str]) -> dict[str, Any]:
+    """state.json of a run of this component and config, made for these other components (hashes by name).
 
-    Raises TrainingError for another run, CheckpointError for an unreadable folder.
+    Of the config, dropout and what is measured once a run is done may differ; what an older run does not say is the
+    default. Raises TrainingError for another run, CheckpointError for an unreadable folder, ConfigError for a config
+    that cannot be.
     """
     state = read_state(folder)
-    found, _, _, others = read_run(folder)
+    found, values, _, others = read_run(folder)
     if found != component:
         raise TrainingError(f"cannot resume: {folder} holds a run of {found!r}, not of {component!r}")
     for name in sorted({*others, *made_for}):
         own, wanted = (hashes.get(name, "none")[:12] for hashes in (others, made_for))
         if own != wanted:
             raise TrainingError(f"cannot resume: {folder} was made for {name} {own}, not {wanted}")
+    own, wanted = (_fields(one.to_dict()) for one in (type(config).from_dict(values), config))
+    if unlike := [f"{name} {own[name]}, not {wanted[name]}" for name in own if own[name] != wanted[name]]:
+        raise TrainingError(f"cannot resume: {folder} has {'; '.join(unlike)}")
     return state
 
 
@@ -96,6 +102,15 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not isinstance(state.get("step"), int):
         raise CheckpointError(f"{folder / STATE}: no step; not the state of a training run")
     return state
+
+
+def _fields(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a config that a resumed run must share, nested ones as `transformer.width`."""
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in MAY_DIFFER:
+            fields |= _fields(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return fields
 
 
 def _load(folder: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -97,6 +97,15 @@ def test_the_tapped_layer_can_be_chosen_afterwards(corpus_folder: Path, tmp_path
     assert len(tokenizer.extractor.layers) == tokenizer.config.tap_layer == 3
 
 
+def test_an_encoder_is_gone_on_with_as_it_is_tapped(corpus_folder: Path, tmp_path: Path) -> None:
+    trained(corpus_folder, tmp_path, 1)
+    device = torch.device("cpu")
+    Trainer(task_of(corpus_folder, "--dropout", "0.1"), tmp_path, LoopOptions(), device).resume()
+    other = task_of(corpus_folder, "--tap-layer", "3", "--no-centre-targets")
+    with pytest.raises(TrainingError, match="has tap_layer 2, not 3; centre_targets True, not False"):
+        Trainer(other, tmp_path, LoopOptions(), device).resume()
+
+
 def test_features_are_standardised_over_the_training_data(corpus_folder: Path, tmp_path: Path) -> None:
     trained(corpus_folder, tmp_path / "encoder", 1)
     kmeans.run(kmeans_args(corpus_folder, tmp_path / "encoder", tmp_path / "tokenizer"))

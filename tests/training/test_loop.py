@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from audiolm.codec import Codec
-from audiolm.config import CodecConfig, FrameBackboneConfig, QuantizerConfig
+from audiolm.config import CodecConfig, DetectorCalibration, DetectorConfig, FrameBackboneConfig, QuantizerConfig
 from audiolm.errors import CheckpointError, TrainingError
 from audiolm.training import runs
 from audiolm.training.loop import LoopOptions, Task, Trainer
@@ -114,6 +114,25 @@ def test_a_run_is_resumed_only_for_what_it_was_made_for(tmp_path):
     ):
         with pytest.raises(TrainingError, match=f"cannot resume: .* was made for {found}"):
             made_for(other).resume()
+
+
+def test_a_run_is_resumed_only_with_its_own_config(tmp_path):
+    def of(config):
+        task = LineTask()
+        task.component, task.config = "detector", config
+        return Trainer(task, tmp_path, options(steps=1), CPU)
+
+    calibration = DetectorCalibration(scale=2.0)
+    of(DetectorConfig(dropout=0.1, calibration=calibration, scope_limit=3.0, withheld="missed")).run()
+    of(DetectorConfig(dropout=0.3)).resume()  # what a finished detector has measured is no other config
+    with pytest.raises(TrainingError, match="has listener_version 1, not 2; heard_width 64, not 32"):
+        of(DetectorConfig(listener_version=2, heard_width=32)).resume()
+    written = json.loads((tmp_path / "config.json").read_text())
+    del written["config"]["listener_version"]
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    of(DetectorConfig()).resume()  # an older run means the default
+    with pytest.raises(TrainingError, match=r"has listener_version 1, not 2$"):
+        of(DetectorConfig(listener_version=2)).resume()
 
 
 def test_weights_of_another_shape_are_refused(tmp_path):

@@ -128,6 +128,17 @@ def test_only_weights_of_the_same_stage_and_size_can_be_started_from(material, t
         build(material, "fine", "--init", str(tmp_path / "nothing"))
 
 
+def test_a_stage_is_gone_on_with_as_the_network_that_it_is(material, tmp_path, capsys):
+    budget = ["--out", str(tmp_path), "--device", "cpu", "--threads", "1", "--steps"]
+    assert main(["stage", *budget, "1", *arguments(material, "coarse")]) == 0
+    assert main(["stage", *budget, "2", "--resume", *arguments(material, "coarse", "--dropout", "0.2")]) == 0
+    written = (tmp_path / "config.json").read_text()
+    other = arguments(material, "coarse", "--heads", "1", "--crop-s", "2")
+    assert main(["stage", *budget, "3", "--resume", *other]) == 2
+    assert "has max_steps 50, not 100; transformer.num_heads 2, not 1" in capsys.readouterr().err
+    assert (tmp_path / "config.json").read_text() == written
+
+
 def test_bigrams_equal_those_of_a_full_table():
     generator = torch.Generator().manual_seed(0)
     train, valid = ([torch.randint(5, (40,), generator=generator) ** 2 % 7 for _ in range(3)] for _ in range(2))
