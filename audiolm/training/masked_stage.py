@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from audiolm.checkpoints.components import MASKED
+from audiolm.checkpoints.components import MADE_FOR, MASKED
 from audiolm.checkpoints.tensors import component_hash
 from audiolm.config import MaskedConfig
 from audiolm.errors import TrainingError
@@ -42,12 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(args: argparse.Namespace) -> MaskedTask:
     """Raises TrainingError for caches and runs that do not belong together, or caches that lack a split."""
-    corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, ("codec",))
-    component, fine, _ = load_run(args.fine)
+    component, fine, made_for = load_run(args.fine)
     if component != "stage_fine":
         raise TrainingError(f"{args.fine} holds a run of {component!r}, not of a fine stage")
+    corpora, codebooks, num_coarse, own = sources(args.tokens, args.codec, MADE_FOR[component])
+    if own != made_for:
+        raise TrainingError(f"{args.fine} was trained on another codec than that of {args.tokens[0]}")
     set_codebooks(fine, codebooks, num_coarse)
-    layers = args.layers or fine.config.transformer.num_layers
+    layers = fine.config.transformer.num_layers if args.layers is None else args.layers
     config = MaskedConfig(
         levels=fine.config.levels,
         condition_levels=fine.config.condition_levels,
@@ -62,7 +64,7 @@ def build(args: argparse.Namespace) -> MaskedTask:
         load_weights(args.init, MASKED, model)
     data = StageData(crops_of(corpora, "train"), crops_of(corpora, "valid"), num_coarse)
     options = StageOptions(args.batch_size, args.token_noise, args.condition_noise, args.precision)
-    made_for["stage_fine"] = component_hash(fine.state_dict())
+    made_for = {**own, "stage_fine": component_hash(fine.state_dict())}
     return MaskedTask(model.to(args.device), data, options, made_for)
 
 
@@ -85,9 +87,14 @@ class MaskedTask(Task):
     component = MASKED
 
     def __init__(self, model: MaskedModel, data: StageData, options: StageOptions, made_for: dict[str, str]) -> None:
-        if not data.train.num_frames or not data.valid.num_frames:
-            raise TrainingError("the token caches hold no items of the split train, or none of the split valid")
         self.config: MaskedConfig = model.config
+        for split, crops in (("train", data.train), ("valid", data.valid)):
+            longest = max((part.num_frames for part in crops.parts), default=0)
+            if longest < self.config.max_steps:
+                raise TrainingError(
+                    f"a window has {self.config.max_steps} frames, "
+                    f"the longest of the token caches' split {split} {longest}"
+                )
         self.model, self.shipped = model, model
         self.modules = nn.ModuleDict({"model": model})
         self.data, self.options, self.made_for = data, options, made_for
