@@ -57,6 +57,12 @@ def at_speed(waveforms: Tensor, speed: float) -> Tensor:
     return resample(waveforms, round(SAMPLE_RATE_HZ * speed), SAMPLE_RATE_HZ)
 
 
+def num_heard(num_played: int, speed: float) -> int:
+    """The fewest samples of which `at_speed` makes at least `num_played`."""
+    ratio = rate_ratio(round(SAMPLE_RATE_HZ * speed), SAMPLE_RATE_HZ)
+    return int((num_played - 1) / ratio) + 1
+
+
 def resample_blocks(blocks: Iterable[Tensor], from_hz: int, to_hz: int) -> Iterator[Tensor]:
     """Blocks [n] float32 of any lengths -> blocks [m] at `to_hz`; joined they equal `resample` of the joined input.
 

@@ -8,7 +8,6 @@ words. AudioPaLM (USM-v2, arXiv 2306.12925) and CosyVoice (arXiv 2407.05407) tra
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm.audio.resample import at_speed
+from audiolm.audio.resample import at_speed, num_heard
 from audiolm.checkpoints.format import read_run
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
 from audiolm.data.corpus import Corpus, Crop
@@ -202,10 +201,10 @@ class CorpusMixture:
     ) -> tuple[Tensor, Tensor | None]:
         """[count, length] float32, short items zero-padded at their end, and their phones [count, length // 640].
 
-        Of `speed * length` samples of each, played so much faster and higher (speed perturbation, Ko et al., 2015). No
-        phones where none were asked for. Raises DataError without any items.
+        Of about `speed * length` samples of each, played so much faster and higher (speed perturbation, Ko et al.,
+        2015). No phones where none were asked for. Raises DataError without any items.
         """
-        crops, phones, heard = [], [], math.ceil(speed * length)
+        crops, phones, heard = [], [], num_heard(length, speed)
         for index, crop in self._draw(split, heard, count, generator):
             crops.append(self.corpora[index].read([crop], heard))
             if self.labels is not None:

@@ -227,6 +227,17 @@ def test_a_recording_played_faster_is_higher_and_its_phones_come_sooner(tmp_path
         assert float(part.square().mean().sqrt()) == pytest.approx(0.1 / 2**0.5, rel=0.02)  # high ones are not dulled
 
 
+@pytest.mark.parametrize("speed", ["0.9091", "1.1"])
+def test_a_batch_of_any_speed_has_a_phone_a_position(labelled_folder: Path, speed: str) -> None:
+    task = task_of(labelled_folder, "--speeds", speed, "--phones", "1", "--crop-s", "5")
+    batch = task.batch(torch.Generator().manual_seed(0))
+    assert batch.views.clean.shape == (4, 80_000)
+    assert batch.phones.shape == batch.valid.shape == (4, 125)
+    loss, figures = task.loss("main", batch, 0)
+    assert torch.isfinite(loss)
+    assert figures["phones"] > 0
+
+
 def test_training_batches_are_played_at_the_speeds_asked_for_and_validation_as_recorded(
     corpus_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
