@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         module.run(parser.parse_args(arguments[1:]))
     except AudioLMError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

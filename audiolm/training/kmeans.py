@@ -27,7 +27,7 @@ MAX_GROUP_SHARE = 0.05  # of the features: a corpus with one long-winded reader 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, action="append", required=True, help="corpus folder; may be repeated")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="corpus folders")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--encoder", type=Path, help="run folder written by the semantic task")
     source.add_argument("--bundle", help="torchaudio bundle instead of an own encoder, such as HUBERT_BASE")

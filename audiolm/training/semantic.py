@@ -267,7 +267,7 @@ def _change_rate(codes: Tensor, valid: Tensor) -> Tensor:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = SemanticConfig()
-    parser.add_argument("--data", type=Path, action="append", required=True, help="corpus folder; may be repeated")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="corpus folders")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--crop-s", type=float, default=8.0)
     parser.add_argument("--warp", type=float, default=0.0, help="frequency warping of the context side; 0.1 for speech")

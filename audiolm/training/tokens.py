@@ -14,7 +14,7 @@ from torch import nn
 from audiolm.checkpoints.format import CONFIG_FILE, load_checkpoint
 from audiolm.checkpoints.strict_json import read_object
 from audiolm.checkpoints.tensors import token_hash
-from audiolm.data.corpus import Corpus
+from audiolm.data.corpus import SPLITS, Corpus
 from audiolm.data.tokens import build, list_recordings
 from audiolm.device import pick_device
 from audiolm.errors import TrainingError
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed-copies", type=float, nargs="*", default=[], help="speeds of further copies of the training items"
     )
-    parser.add_argument("--splits", nargs="+", default=["train", "valid", "test"], help="of the items to encode")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS, help="of the items to encode")
     parser.add_argument("--batch-s", type=float, default=160.0, help="seconds of audio encoded at once")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")

@@ -33,8 +33,8 @@ def test_recordings_become_items_of_the_test_split(tmp_path):
 
 def test_files_of_one_name_and_files_without_sound_are_refused(tmp_path, capsys):
     files = [write(tmp_path / "a" / "one.wav", 16_000), write(tmp_path / "b" / "one.wav", 16_000)]
-    assert main(["recordings", *files, "--out", str(tmp_path / "real")]) == 1
+    assert main(["recordings", *files, "--out", str(tmp_path / "real")]) == 2
     assert "found several one" in capsys.readouterr().err
     (tmp_path / "no.wav").write_text("no audio")
-    assert main(["recordings", str(tmp_path / "no.wav"), "--out", str(tmp_path / "real")]) == 1
+    assert main(["recordings", str(tmp_path / "no.wav"), "--out", str(tmp_path / "real")]) == 2
     assert not (tmp_path / "real").exists()

@@ -76,21 +76,21 @@ def test_a_bank_of_a_sound_font_answers_to_velocity_as_the_font_does(play, tmp_p
 def test_a_player_that_fails_is_named(player, message, play, tmp_path, monkeypatch, capsys):
     if player is None:
         monkeypatch.setattr("tests.data.test_soundfont.PLAYER", "#!/nowhere/to/be/found\n")
-    assert play(str(player)) == 1
+    assert play(str(player)) == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_sound_font_comes_with_its_licence(tmp_path, capsys):
     font, out = str(tmp_path / "piano.sf2"), str(tmp_path / "bank.npz")
-    assert main(["piano-bank", "--soundfont", font, "--out", out]) == 1
+    assert main(["piano-bank", "--soundfont", font, "--out", out]) == 2
     assert "needs --licence" in capsys.readouterr().err
-    assert main(["piano-bank", "--soundfont", font, "--out", out, "--licence", "x"]) == 1
+    assert main(["piano-bank", "--soundfont", font, "--out", out, "--licence", "x"]) == 2
     assert "piano.sf2: no such file" in capsys.readouterr().err
 
 
 def test_a_player_that_takes_too_long_is_stopped(play, monkeypatch, capsys):
     monkeypatch.setattr("audiolm.data.soundfont._TIMEOUT_S", 0.2)
-    assert play("__import__('time').sleep(60)") == 1
+    assert play("__import__('time').sleep(60)") == 2
     assert "took more than 0.2 s" in capsys.readouterr().err
 
 

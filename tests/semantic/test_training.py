@@ -1,5 +1,6 @@
 import argparse
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,14 @@ def test_a_mask_is_one_run_of_bands_anywhere() -> None:
     assert set(mask.sum(1).tolist()) == set(range(semantic.WIDEST_MASK + 1))
     assert mask.any(dim=0).all()
     assert semantic.band_mask(500, 20, 3, torch.Generator().manual_seed(0)).sum(1).max() > semantic.WIDEST_MASK
+
+
+def test_an_encoder_and_its_clusters_hear_several_corpora(corpus_folder: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(corpus_folder, second)
+    assert len(task_of(corpus_folder, "--data", str(corpus_folder), str(second)).sources.corpora) == 2
+    args = kmeans_args(corpus_folder, tmp_path, tmp_path, "--data", str(corpus_folder), str(second))
+    assert args.data == [corpus_folder, second]
 
 
 def test_a_recording_played_faster_is_higher_and_its_phones_come_sooner(tmp_path: Path) -> None:
