@@ -18,6 +18,7 @@ from tqdm import tqdm
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC
 from audiolm.data.corpus import Corpus, Crop, Item
 from audiolm.data.recogniser import FRAME_S, Phone, Recogniser, normalised
+from audiolm.data.speech import GERMAN_SOURCES
 from audiolm.errors import DataError
 
 PHONES_FILE = "phones.uint8"
@@ -72,7 +73,7 @@ class PhoneLabels:
 
 
 def align(folder: Path, num_processes: int) -> dict[str, float]:
-    """Writes `phones.uint8` into the corpus folder: all items of train and valid whose words are in the dictionary.
+    """Writes `phones.uint8` into the corpus folder: the English items of train and valid whose words are known.
 
     Raises EvaluationError without the recogniser (extra `eval`), DataError for what is no corpus.
     """
@@ -109,7 +110,8 @@ def _start(folder: Path) -> None:
 def _labels_of(index: int) -> np.ndarray:
     item = _corpus.items[index]
     words = normalised(item.transcript or "")
-    if item.split == "test" or not words or not _recogniser.knows(words):
+    is_open = item.split != "test" and item.source not in GERMAN_SOURCES
+    if not is_open or not words or not _recogniser.knows(words):
         return np.full(_num_frames(item), UNKNOWN, dtype=np.uint8)
     return frame_labels(_recogniser.phones(_corpus.waveform(item), words), _num_frames(item))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from audiolm.data import phones
 from audiolm.data.corpus import Corpus, CorpusWriter, Crop
 from audiolm.data.phones import LABELS, NUM_LABELS, PHONES_FILE, SILENCE, UNKNOWN, PhoneLabels, frame_labels
 from audiolm.data.recogniser import Phone
@@ -28,6 +29,32 @@ def test_an_alignment_becomes_a_label_every_ten_milliseconds():
     assert frame_labels(phones, 8).tolist() == expected
     assert (frame_labels(phones, 20) == UNKNOWN).all()  # most of the utterance was not aligned
     assert (frame_labels([], 5) == UNKNOWN).all()
+
+
+class Aligner:
+    """Knows every word but "eh", and hears one long vowel in every recording."""
+
+    def knows(self, words):
+        return "eh" not in words
+
+    def phones(self, waveform, words):
+        return [Phone("AH", 0.0, len(waveform) / 16_000)]
+
+
+def test_only_english_of_the_training_and_validation_splits_is_aligned(tmp_path, monkeypatch):
+    kinds = [
+        ("train", "ljspeech", "a word"), ("valid", "mini-librispeech", "A WORD"), ("test", "ljspeech", "a word"),
+        ("train", "kerstin", "an arm"), ("train", "ljspeech", None), ("train", "ljspeech", "eh"),
+    ]  # fmt: skip
+    with CorpusWriter(tmp_path) as writer:
+        for index, (split, source, text) in enumerate(kinds):
+            labels = {"group": "g", "split": split, "source": source, "licence": "CC0", "transcript": text}
+            writer.add(np.ones(1_600, np.int16), id=str(index), **labels)
+    monkeypatch.setattr(phones, "Recogniser", Aligner)
+    hours = phones.align(tmp_path, num_processes=1)
+    found = np.fromfile(tmp_path / PHONES_FILE, np.uint8).reshape(len(kinds), 10)
+    assert found.tolist() == [[LABELS["AH"]] * 10] * 2 + [[UNKNOWN] * 10] * 4
+    assert hours == {"hours_train": 0.0, "hours_valid": 0.0}  # a tenth of a second each
 
 
 def test_a_crop_reads_the_middle_of_its_positions_and_nothing_beyond_its_end(corpus):
