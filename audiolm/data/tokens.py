@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ class TokenItem:
     @property
     def num_semantic(self) -> int:
         return self.num_frames // FRAMES_PER_SEMANTIC
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether it is a recording at another speed (`Recording.id`)."""
+        return re.search(r"@\d+(\.\d+)?$", self.id) is not None
 
 
 class TokenCorpus:

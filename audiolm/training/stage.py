@@ -24,7 +24,7 @@ from audiolm.training.baselines import bigram_nats, unigram_nats
 from audiolm.training.loop import Task
 from audiolm.training.runs import Tensors, load_run, load_weights
 from audiolm.training.token_crops import TokenCrop, TokenCrops, segments
-from audiolm.training.transfer import transfer
+from audiolm.training.transfer import SEMANTIC_TABLES, transfer
 
 VALIDATION_FRAMES = 16_000
 BASELINE_FRAMES = 1_000_000
@@ -71,6 +71,8 @@ def build(args: argparse.Namespace) -> StageTask:
         raise TrainingError("--condition-dropout: only coarse and fine stages of the depth layout can hide a condition")
     if args.init is None and args.init_tokens:
         raise TrainingError("--init-tokens says what --init was trained on, which is missing")
+    if args.init_tokens and args.stage not in SEMANTIC_TABLES:
+        raise TrainingError(f"--init-tokens: a {args.stage} stage knows no semantic ids that could be transferred")
     corpora, codebooks, num_coarse, made_for = sources(args.tokens, args.codec, MADE_FOR[f"stage_{args.stage}"])
     model = StageModel(_config(args, codebooks, num_coarse, corpora[0].meta["num_clusters"]))
     if args.init is not None:

@@ -22,12 +22,10 @@ LEAST_SHARED = 0.5  # of the new caches' training recordings: of fewer, rare ids
 def transfer(stage: str, old: Sequence[TokenCorpus], new: Sequence[TokenCorpus]) -> Callable[[Tensors], Tensors]:
     """-> what turns weights of a stage trained on the caches `old` into weights for the ids of the caches `new`.
 
-    Each new id begins as the mean of the old ids' rows, by how often they meet in the split train; one that never
-    occurs there as the mean of all. Raises TrainingError for a stage that knows no semantic ids, as `cooccurrence`,
-    and, when called, for tables of another size.
+    `stage` is one of `SEMANTIC_TABLES`. Each new id begins as the mean of the old ids' rows, by how often they meet in
+    the split train; one that never occurs there as the mean of all. Raises TrainingError as `cooccurrence`, and, when
+    called, for tables of another size.
     """
-    if stage not in SEMANTIC_TABLES:
-        raise TrainingError(f"a {stage} stage knows no semantic ids that could be transferred")
     counts = cooccurrence(old, new)
     counts[counts.sum(dim=1) == 0] = 1.0
     shares = counts / counts.sum(dim=1, keepdim=True)
@@ -44,20 +42,22 @@ def transfer(stage: str, old: Sequence[TokenCorpus], new: Sequence[TokenCorpus])
 def cooccurrence(old: Sequence[TokenCorpus], new: Sequence[TokenCorpus]) -> Tensor:
     """[V_new, V_old]: at how many instants ids meet, in the training recordings that both have in the same length.
 
-    Raises TrainingError where these are less than half of the new ones.
+    Copies at other speeds are left out: only some caches have them. Raises TrainingError where the new caches have no
+    training recordings, or the old ones less than half of them.
     """
     sizes = new[0].meta["num_clusters"], old[0].meta["num_clusters"]
     known = {item.id: (corpus, item) for corpus in old for item in corpus.items}
-    pairs, num_items = [], 0
-    for corpus in new:
-        for item in corpus.select(split="train"):
-            num_items += 1
-            before, other = known.get(item.id, (None, None))
-            if before is not None and other.num_semantic == item.num_semantic:
-                pairs.append(corpus.semantic(item).long() * sizes[1] + before.semantic(other).long())
-    if len(pairs) < LEAST_SHARED * num_items:
+    wanted = [(corpus, item) for corpus in new for item in corpus.select(split="train") if not item.is_copy]
+    if not wanted:
+        raise TrainingError("the new token caches hold no recordings of the split train")
+    pairs = []
+    for corpus, item in wanted:
+        before, other = known.get(item.id, (None, None))
+        if before is not None and other.num_semantic == item.num_semantic:
+            pairs.append(corpus.semantic(item).long() * sizes[1] + before.semantic(other).long())
+    if len(pairs) < LEAST_SHARED * len(wanted):
         raise TrainingError(
-            f"the old caches have {len(pairs)} of the {num_items} training recordings of the new ones, "
+            f"the old caches have {len(pairs)} of the {len(wanted)} training recordings of the new ones, "
             f"at least {LEAST_SHARED:.0%} are needed"
         )
     return torch.bincount(torch.cat(pairs), minlength=sizes[0] * sizes[1]).view(sizes).float()

@@ -62,6 +62,7 @@ def test_tokens_do_not_depend_on_the_batch_size(corpus, tmp_path):
 def test_speed_copies_are_of_training_items_alone_and_follow_the_originals(corpus, tmp_path):
     tokens = _build(corpus, tmp_path / "tokens", speeds=(0.8, 1.25))
     assert [item.id for item in tokens.items] == ["i0", "i1", "i2", "i0@0.8", "i2@0.8", "i0@1.25", "i2@1.25"]
+    assert [item.is_copy for item in tokens.items] == [False] * 3 + [True] * 4
     plain, slow, fast = (next(i for i in tokens.items if i.id == name) for name in ("i0", "i0@0.8", "i0@1.25"))
     assert (plain.num_frames, slow.num_frames, fast.num_frames) == (200, 250, 160)
     assert [item.id for item in tokens.select(split="train", fluent=False)] == ["i2", "i2@0.8", "i2@1.25"]

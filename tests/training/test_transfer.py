@@ -40,6 +40,23 @@ def test_ids_meet_in_the_training_recordings_that_both_have(tmp_path):
         cooccurrence(old[1:], new)
 
 
+def test_copies_at_other_speeds_are_no_missing_recordings(tmp_path):
+    old = [cache(tmp_path / "a", 2, **{"one": [0, 1], "one@0.9": [0, 0]})]
+    copies = {f"one@{speed}": [1, 1] for speed in ("0.9", "1.1", "1.25")}
+    new = [cache(tmp_path / "b", 2, one=[1, 1], **copies)]
+    assert cooccurrence(old, new).tolist() == [[0, 0], [1, 1]]
+    named = cache(tmp_path / "c", 2, **{"me@home": [0, 0], "me@work": [0, 0], "one": [0, 0]})
+    with pytest.raises(TrainingError, match="have 1 of the 3 training recordings"):
+        cooccurrence(old, [named])
+
+
+def test_new_caches_without_training_recordings_are_refused(tmp_path):
+    old = [cache(tmp_path / "a", 2, one=[0, 1])]
+    for name, ids in (("b", {"valid": [0, 1]}), ("c", {"one@0.9": [0, 1]})):
+        with pytest.raises(TrainingError, match="the new token caches hold no recordings of the split train"):
+            cooccurrence(old, [cache(tmp_path / name, 2, **ids)])
+
+
 def test_new_ids_begin_as_the_mean_of_the_old_ones_that_they_meet(tmp_path):
     old, new = cache(tmp_path / "a", 2, one=[0, 0, 0, 1]), cache(tmp_path / "b", 2, one=[0, 0, 0, 0])
     rows, other = torch.tensor([[4.0, 0.0], [0.0, 8.0]]), torch.ones(2)
@@ -113,8 +130,5 @@ def test_what_cannot_be_transferred_is_refused(material, renumbered, trained, tm
     with pytest.raises(TrainingError, match="of semantic tokenizer 555555555555, --init-tokens are of 666666666666"):
         build(material, "coarse", *start[:3], str(renumbered))
     _, start = trained("fine")
-    with pytest.raises(TrainingError, match="was trained on tokens of semantic tokenizer none"):
-        build(material, "fine", *start)
-    corpus = [TokenCorpus(renumbered)]
     with pytest.raises(TrainingError, match="a fine stage knows no semantic ids"):
-        transfer("fine", corpus, corpus)
+        build(material, "fine", *start)
