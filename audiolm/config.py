@@ -243,6 +243,7 @@ class StageConfig(Config):
         )
         self._require(len(self.levels) >= 1 and min(self.levels) >= 2, f"levels must each be >= 2, found {self.levels}")
         self._require(self.condition_stride >= 1, f"condition_stride must be positive, found {self.condition_stride}")
+        self._require(self.depth_width >= 1, f"depth_width must be positive, found {self.depth_width}")
         self._require(self.max_steps >= 1, f"max_steps must be positive, found {self.max_steps}")
 
 

@@ -88,7 +88,7 @@ def default_config(
         levels=levels,
         condition_levels=condition,
         condition_stride=spec.condition_stride,
-        max_steps=round((crop_s or spec.crop_s) * spec.rate_hz),
+        max_steps=round((spec.crop_s if crop_s is None else crop_s) * spec.rate_hz),
         feature_dimension=0 if stage == "semantic" else feature_dimension,
         depth_width=depth_width,
         transformer=transformer,

@@ -58,9 +58,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    args.device = setup_device(args.device, args.threads)
-    torch.manual_seed(args.seed + int(os.environ.get("RANK", 0)))
-    task = args.module.build(args)
     options = LoopOptions(
         steps=args.steps,
         max_minutes=args.max_minutes,
@@ -74,6 +71,9 @@ def _train(args: argparse.Namespace) -> None:
         seed=args.seed,
         precision=args.precision,
     )
+    args.device = setup_device(args.device, args.threads)
+    torch.manual_seed(args.seed + int(os.environ.get("RANK", 0)))
+    task = args.module.build(args)
     trainer = Trainer(task, args.out, options, args.device)
     if args.resume:
         trainer.resume()

@@ -24,6 +24,7 @@ from audiolm.checkpoints.tensors import component_hash
 from audiolm.errors import TrainingError
 from audiolm.lm import StageModel
 from audiolm.lm.layouts import UNKNOWN
+from audiolm.training.loop import require
 from audiolm.training.runs import load_run, read_state
 from audiolm.training.stage import StageBatch, StageData, StageOptions, StageTask, crops_of, set_codebooks, sources
 
@@ -40,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def build(args: argparse.Namespace) -> GuidedTask:
     """Raises TrainingError for caches and runs that do not belong together or a teacher that cannot teach this,
     CheckpointError for an unreadable run."""
-    if not (math.isfinite(args.guidance) and args.guidance >= 0):
-        raise TrainingError(f"--guidance must be a number from 0, found {args.guidance}")
+    options = StageOptions(args.batch_size, args.token_noise, precision=args.precision)  # no noise on the condition
+    require(0 <= args.guidance < math.inf, "--guidance", "at least 0 and finite", args.guidance)
     if args.out.resolve() == args.teacher.resolve():
         raise TrainingError(f"--out and --teacher are the same run, {args.out}: the student would replace its teacher")
     component, teacher, made_for = load_run(args.teacher)
@@ -52,7 +53,6 @@ def build(args: argparse.Namespace) -> GuidedTask:
         raise TrainingError(f"{args.teacher} was trained on other tokenizers than those of {args.tokens[0]}")
     set_codebooks(teacher, codebooks, num_coarse)
     data = StageData(crops_of(corpora, "train"), crops_of(corpora, "valid"), num_coarse)
-    options = StageOptions(args.batch_size, args.token_noise, precision=args.precision)  # no noise on the condition
     return GuidedTask(teacher.to(args.device), args.guidance, data, options, made_for)
 
 

@@ -22,6 +22,7 @@ from audiolm.training.loop import setup_device
 from audiolm.training.runs import load_run, write_run
 from audiolm.training.semantic import COMPONENT
 
+BUNDLE_TAP_LAYER = 7
 MIN_ITEM_S = 1.0
 MAX_GROUP_SHARE = 0.05  # of the features: a corpus with one long-winded reader must not become her tokenizer
 
@@ -71,13 +72,15 @@ def run(args: argparse.Namespace) -> dict[str, float]:
 
 def _untrained_tokenizer(args: argparse.Namespace) -> SemanticTokenizer:
     if args.bundle is not None:
-        config = SemanticConfig(extractor=args.bundle, tap_layer=args.tap_layer or 7, num_clusters=args.num_clusters)
+        layer = BUNDLE_TAP_LAYER if args.tap_layer is None else args.tap_layer
+        config = SemanticConfig(extractor=args.bundle, tap_layer=layer, num_clusters=args.num_clusters)
         return tokenizer_from_encoder(config, pretrained_extractor(args.bundle, config.tap_layer).state_dict())
     component, values, weights, _ = read_run(args.encoder)
     if component != COMPONENT:
         raise TrainingError(f"{args.encoder} holds a run of {component!r}, not of {COMPONENT!r}")
     config = SemanticConfig.from_dict(values)
-    config = dataclasses.replace(config, tap_layer=args.tap_layer or config.tap_layer, num_clusters=args.num_clusters)
+    layer = config.tap_layer if args.tap_layer is None else args.tap_layer
+    config = dataclasses.replace(config, tap_layer=layer, num_clusters=args.num_clusters)
     prefix = "encoder."
     return tokenizer_from_encoder(
         config, {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

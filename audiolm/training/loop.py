@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from audiolm.config import Config
 from audiolm.device import pick_device
+from audiolm.errors import TrainingError
 from audiolm.training import runs
 
 LOG_INTERVAL_S = 10.0
@@ -77,9 +78,18 @@ class Task(ABC):
         return {}
 
 
+def require(valid: bool, option: str, limit: str, found: float) -> None:
+    """Raises TrainingError for an option that cannot be."""
+    if not valid:
+        raise TrainingError(f"{option} must be {limit}, found {found:g}")
+
+
 @dataclass(frozen=True)
 class LoopOptions:
-    """Budgets and schedules. `steps` and `max_minutes` both end a run, whichever comes first."""
+    """Budgets and schedules. `steps` and `max_minutes` both end a run, whichever comes first.
+
+    Raises TrainingError for what cannot be.
+    """
 
     steps: int = 1_000_000
     max_minutes: float = 30.0
@@ -94,6 +104,17 @@ class LoopOptions:
     keep_best: bool = False
     seed: int = 0
     precision: str = "bf16"
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "--steps", "at least 1", self.steps)
+        require(self.max_minutes > 0, "--max-minutes", "above 0", self.max_minutes)
+        require(0 < self.learning_rate < math.inf, "--lr", "above 0 and finite", self.learning_rate)
+        ratio = self.final_learning_rate_ratio
+        require(0 <= ratio <= 1, "--final-lr-ratio", "0 to 1", ratio)
+        require(self.warmup_steps >= 0, "--warmup-steps", "at least 0", self.warmup_steps)
+        require(0 <= self.weight_decay < math.inf, "--weight-decay", "at least 0 and finite", self.weight_decay)
+        require(0 <= self.average_decay < 1, "--average-decay", "at least 0 and under 1", self.average_decay)
+        require(self.validate_minutes > 0, "--validate-minutes", "above 0", self.validate_minutes)
 
 
 class _Objective(nn.Module):

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(args: argparse.Namespace) -> MaskedTask:
     """Raises TrainingError for caches and runs that do not belong together, or caches that lack a split."""
+    options = StageOptions(args.batch_size, args.token_noise, args.condition_noise, args.precision)
     component, fine, made_for = load_run(args.fine)
     if component != "stage_fine":
         raise TrainingError(f"{args.fine} holds a run of {component!r}, not of a fine stage")
@@ -63,7 +64,6 @@ def build(args: argparse.Namespace) -> MaskedTask:
     if args.init is not None:
         load_weights(args.init, MASKED, model)
     data = StageData(crops_of(corpora, "train"), crops_of(corpora, "valid"), num_coarse)
-    options = StageOptions(args.batch_size, args.token_noise, args.condition_noise, args.precision)
     made_for = {**own, "stage_fine": component_hash(fine.state_dict())}
     return MaskedTask(model.to(args.device), data, options, made_for)
 

@@ -8,6 +8,7 @@ words. AudioPaLM (USM-v2, arXiv 2306.12925) and CosyVoice (arXiv 2407.05407) tra
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from audiolm.data.corpus import Corpus, Crop
 from audiolm.data.phones import NUM_LABELS, UNKNOWN, PhoneLabels
 from audiolm.errors import DataError, TrainingError
 from audiolm.semantic.w2vbert import Views, W2vBert, W2vBertEncoder, normalise_level, span_mask
-from audiolm.training.loop import Task
+from audiolm.training.loop import Task, require
 
 COMPONENT = "w2vbert"
 DIVERSITY_WEIGHT = 0.1
@@ -301,10 +302,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build(args: argparse.Namespace) -> SemanticTask:
     """Raises TrainingError for options that cannot be, DataError and CheckpointError for unreadable folders."""
-    if wrong := [speed for speed in args.speeds if not SPEED_RANGE[0] <= speed <= SPEED_RANGE[1]]:
-        raise TrainingError(f"--speeds must be {SPEED_RANGE[0]:g} to {SPEED_RANGE[1]:g}, found {wrong[0]:g}")
-    if args.masked_bands < 0:
-        raise TrainingError(f"--masked-bands must be at least 0, found {args.masked_bands}")
+    low, high = SPEED_RANGE
+    for speed in args.speeds:
+        require(low <= speed <= high, "--speeds", f"{low:g} to {high:g}", speed)
+    require(args.masked_bands >= 0, "--masked-bands", "at least 0", args.masked_bands)
+    require(0 <= args.warp < 1, "--warp", "at least 0 and under 1", args.warp)
+    require(0 <= args.phones < math.inf, "--phones", "at least 0 and finite", args.phones)
     config = SemanticConfig(
         num_mels=args.num_mels, n_fft=args.n_fft, width=args.width, num_heads=args.num_heads,
         feed_forward=args.feed_forward, num_contrastive_layers=args.num_contrastive_layers,

@@ -21,7 +21,7 @@ from audiolm.errors import TrainingError
 from audiolm.lm import SPECS, StageModel, default_config
 from audiolm.lm.layouts import UNKNOWN
 from audiolm.training.baselines import bigram_nats, unigram_nats
-from audiolm.training.loop import Task
+from audiolm.training.loop import Task, require
 from audiolm.training.runs import Tensors, load_run, load_weights
 from audiolm.training.token_crops import TokenCrop, TokenCrops, segments
 from audiolm.training.transfer import SEMANTIC_TABLES, transfer
@@ -65,8 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def build(args: argparse.Namespace) -> StageTask:
     """Raises TrainingError for options that cannot be, caches that do not belong together or lack a split and an
     --init that does not fit them; DataError for an unreadable cache, CheckpointError for an unreadable run."""
-    if not 0.0 <= args.condition_dropout < 1.0:
-        raise TrainingError(f"--condition-dropout must be at least 0 and under 1, found {args.condition_dropout}")
+    options = StageOptions(
+        args.batch_size, args.token_noise, args.condition_noise, args.precision, args.condition_dropout
+    )
     if args.condition_dropout > 0 and (args.stage == "semantic" or args.layout != "depth"):
         raise TrainingError("--condition-dropout: only coarse and fine stages of the depth layout can hide a condition")
     if args.init is None and args.init_tokens:
@@ -81,9 +82,6 @@ def build(args: argparse.Namespace) -> StageTask:
     set_codebooks(model, codebooks, num_coarse)
     fluent = True if args.fluent_only else None
     train, valid = (crops_of(corpora, split, fluent) for split in ("train", "valid"))
-    options = StageOptions(
-        args.batch_size, args.token_noise, args.condition_noise, args.precision, args.condition_dropout
-    )
     return StageTask(model.to(args.device), StageData(train, valid, num_coarse), options, made_for)
 
 
@@ -136,10 +134,10 @@ def _config(args: argparse.Namespace, codebooks: Tensor, num_coarse: int, num_cl
             width=args.width,
             num_layers=args.layers,
             num_heads=args.heads,
-            feed_forward=args.feed_forward or 4 * args.width,
+            feed_forward=4 * args.width if args.feed_forward is None else args.feed_forward,
             dropout=args.dropout,
         ),
-        depth_width=args.depth_width or args.width,
+        depth_width=args.width if args.depth_width is None else args.depth_width,
         crop_s=args.crop_s,
     )
 
@@ -156,13 +154,20 @@ class StageData:
 @dataclass(frozen=True)
 class StageOptions:
     """`token_noise` and `condition_noise` are shares of ids replaced by random ones of the same level,
-    `condition_dropout` that of crops without a condition."""
+    `condition_dropout` that of crops without a condition. Raises TrainingError for what cannot be."""
 
     batch_size: int = 8
     token_noise: float = 0.0
     condition_noise: float = 0.0
     precision: str = "fp32"
     condition_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "--batch-size", "at least 1", self.batch_size)
+        require(0 <= self.token_noise <= 1, "--token-noise", "0 to 1", self.token_noise)
+        require(0 <= self.condition_noise <= 1, "--condition-noise", "0 to 1", self.condition_noise)
+        dropout = self.condition_dropout
+        require(0 <= dropout < 1, "--condition-dropout", "at least 0 and under 1", dropout)
 
 
 @dataclass(frozen=True)

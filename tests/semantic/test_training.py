@@ -10,7 +10,7 @@ import torch
 from audiolm.config import CodecConfig
 from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
 from audiolm.data.phones import PHONES_FILE, UNKNOWN
-from audiolm.errors import CheckpointError, DataError, TrainingError
+from audiolm.errors import CheckpointError, ConfigError, DataError, TrainingError
 from audiolm.semantic import SemanticTokenizer
 from audiolm.training import kmeans, runs, semantic
 from audiolm.training.loop import LoopOptions, Trainer
@@ -37,6 +37,13 @@ def trained(corpus_folder: Path, out: Path, steps: int, *more: str) -> dict[str,
     return Trainer(task_of(corpus_folder, *more), out, options, torch.device("cpu")).run()
 
 
+def untrained(corpus_folder: Path, *more: str) -> dict[str, float]:
+    task = task_of(corpus_folder, *more)
+    task.modules.eval()
+    with torch.no_grad():
+        return task.validate()
+
+
 def kmeans_args(corpus_folder: Path, encoder: Path, out: Path, *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     kmeans.add_arguments(parser)
@@ -47,8 +54,8 @@ def kmeans_args(corpus_folder: Path, encoder: Path, out: Path, *more: str) -> ar
 
 
 def test_training_lowers_the_validation_loss(corpus_folder: Path, tmp_path: Path) -> None:
-    before = trained(corpus_folder, tmp_path / "short", 0)
-    after = trained(corpus_folder, tmp_path / "long", 15)
+    before = untrained(corpus_folder)
+    after = trained(corpus_folder, tmp_path, 15)
     assert after["loss"] < before["loss"] - 0.05
     assert after["code_perplexity"] > 3
 
@@ -96,6 +103,8 @@ def test_the_tapped_layer_can_be_chosen_afterwards(corpus_folder: Path, tmp_path
     kmeans.run(kmeans_args(corpus_folder, tmp_path / "encoder", tmp_path / "tokenizer", "--tap-layer", "3"))
     tokenizer = runs.load_run(tmp_path / "tokenizer")[1]
     assert len(tokenizer.extractor.layers) == tokenizer.config.tap_layer == 3
+    with pytest.raises(ConfigError, match=r"tap_layer must be 1\.\.3, found 0"):
+        kmeans.run(kmeans_args(corpus_folder, tmp_path / "encoder", tmp_path / "tokenizer", "--tap-layer", "0"))
 
 
 def test_an_encoder_is_gone_on_with_as_it_is_tapped(corpus_folder: Path, tmp_path: Path) -> None:
@@ -166,7 +175,7 @@ def labelled_folder(corpus_folder: Path) -> Path:
 
 
 def test_known_phones_are_learnt_beside_the_rest(labelled_folder: Path, tmp_path: Path) -> None:
-    without = trained(labelled_folder, tmp_path / "short", 0, "--phones", "2")
+    without = untrained(labelled_folder, "--phones", "2")
     after = trained(labelled_folder, tmp_path / "long", 25, "--phones", "2")
     assert after["phones"] < without["phones"] - 1.0
     assert after["phone_accuracy"] > 0.65  # two phones, equally often
@@ -273,8 +282,11 @@ def test_training_batches_are_played_at_the_speeds_asked_for_and_validation_as_r
         (["--speeds", "1", "2.5"], "--speeds must be 0.5 to 2, found 2.5"),
         (["--speeds", "nan"], "found nan"),
         (["--masked-bands", "-1"], "--masked-bands must be at least 0, found -1"),
+        (["--warp", "1"], "--warp must be at least 0 and under 1, found 1"),
+        (["--phones", "-1"], "--phones must be at least 0 and finite, found -1"),
+        (["--phones", "inf"], "found inf"),
     ],
 )
-def test_impossible_augmentation_is_refused(corpus_folder: Path, options: list[str], message: str) -> None:
+def test_impossible_options_are_refused(corpus_folder: Path, options: list[str], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         task_of(corpus_folder, *options)

@@ -231,6 +231,25 @@ def test_two_ranks_of_unequal_clocks_end_with_equal_weights(tmp_path):
     assert (tmp_path / "weights.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "limit"),
+    [
+        ("steps", 0, "at least 1"),
+        ("max_minutes", 0.0, "above 0"),
+        ("max_minutes", float("nan"), "above 0"),
+        ("learning_rate", float("inf"), "above 0 and finite"),
+        ("final_learning_rate_ratio", 1.5, "0 to 1"),
+        ("warmup_steps", -1, "at least 0"),
+        ("weight_decay", -0.1, "at least 0 and finite"),
+        ("average_decay", 1.0, "at least 0 and under 1"),
+        ("validate_minutes", -1.0, "above 0"),
+    ],
+)
+def test_budgets_and_schedules_that_cannot_be_are_refused(option, value, limit):
+    with pytest.raises(TrainingError, match=f"must be {limit}, found {value:g}"):
+        LoopOptions(**{option: value})
+
+
 def test_a_command_line_error_is_one_line_and_exit_code_2(tmp_path, capsys):
     from audiolm.training.__main__ import main
 

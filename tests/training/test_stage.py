@@ -8,7 +8,7 @@ import torch
 from audiolm.codec import Codec
 from audiolm.config import STAGES
 from audiolm.data.tokens import TokenCorpus
-from audiolm.errors import CheckpointError, TrainingError
+from audiolm.errors import CheckpointError, ConfigError, TrainingError
 from audiolm.lm import StageModel
 from audiolm.lm.layouts import UNKNOWN
 from audiolm.training import runs, stage
@@ -96,6 +96,22 @@ def test_some_crops_hide_their_condition_as_a_whole(material):
     for wrong in (("coarse", "0.5", "--layout", "flattened"), ("semantic", "0.5"), ("coarse", "1"), ("coarse", "nan")):
         with pytest.raises(TrainingError, match="--condition-dropout"):
             build(material, wrong[0], "--condition-dropout", *wrong[1:])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--batch-size", "0", "--batch-size must be at least 1, found 0"),
+        ("--token-noise", "1.5", "--token-noise must be 0 to 1, found 1.5"),
+        ("--condition-noise", "nan", "--condition-noise must be 0 to 1, found nan"),
+        ("--crop-s", "0", "max_steps must be positive, found 0"),
+        ("--feed-forward", "0", "must be positive"),
+        ("--depth-width", "0", "depth_width must be positive, found 0"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_and_not_taken_for_the_usual_ones(material, option, value, message):
+    with pytest.raises((TrainingError, ConfigError), match=message):
+        build(material, "coarse", option, value)
 
 
 def test_padding_of_unequal_crops_does_not_count(material):
