@@ -135,7 +135,8 @@ class Trainer:
     def __init__(self, task: Task, folder: Path, options: LoopOptions, device: torch.device) -> None:
         self.task, self.folder, self.options, self.device = task, folder, options, device
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.step, self.seconds = 0, 0.0
+        self.kept: dict[str, float] = {}  # validation figures of the weights in the folder
         self.groups = task.groups()
         self.optimizers = {
             name: torch.optim.AdamW(
@@ -148,21 +149,26 @@ class Trainer:
         self.writer = _summary_writer(folder) if self.rank == 0 else None
 
     def resume(self) -> None:
-        """Raises CheckpointError when the folder holds no run, TrainingError when it is one of something else."""
+        """With `keep_best` the run's weights are validated first: what counts may have other weights than it had.
+
+        Raises CheckpointError when the folder holds no run, TrainingError when it is one of something else.
+        """
         task = self.task
         state = runs.require_resumable(self.folder, task.component, task.config, task.made_for)
         task.resumed(self.folder, state)
         runs.load_training(self.folder, task.modules, self.optimizers)
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state.get("best", math.inf)
+        self.step, self.seconds = state["step"], state["seconds"]
         self.generator.manual_seed(self.options.seed * 7919 + self.rank + self.step * 104_729)
         if self.average is not None:
             runs.load_weights(self.folder, task.component, self.average)
+        if self.options.keep_best:
+            self.kept = self._figures()
 
     def run(self) -> dict[str, float]:
-        """Trains until a budget is spent; returns the last validation figures."""
+        """Trains until a budget is spent; returns the validation figures of the weights that are in the folder."""
         objective = self._objective()
         start, last_log, last_validation = time.monotonic(), -LOG_INTERVAL_S, time.monotonic()
-        start_step, validation = self.step, {}
+        start_step = self.step
         self.task.modules.train()
         bar = tqdm(
             total=100.0, disable=self.rank != 0, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
@@ -180,12 +186,12 @@ class Trainer:
                 bar.n = min(100.0, round(100 * progress, 1))
                 bar.set_postfix({k: f"{float(v):.4g}" for k, v in list(figures.items())[:5]} | {"step": self.step})
             if time.monotonic() - last_validation > 60 * self.options.validate_minutes:
-                validation = self._validate(elapsed)
+                self._validate(elapsed)
                 last_validation = time.monotonic()
         self.seconds += time.monotonic() - start
-        validation = self._validate(0.0)
+        self._validate(0.0)
         bar.close()
-        return validation
+        return self.kept
 
     def _objective(self) -> nn.Module:
         objective = _Objective(self.task)
@@ -262,21 +268,25 @@ class Trainer:
             value.copy_(averages[name])
             averages[name].copy_(raw)
 
-    def _validate(self, elapsed: float) -> dict[str, float]:
+    def _validate(self, elapsed: float) -> None:
+        figures = self._figures()
+        self._log("valid", figures, elapsed)
+        if not self.options.keep_best or figures["loss"] <= self.kept.get("loss", math.inf):
+            self.kept = figures
+            if self.rank == 0:
+                self._save(elapsed)
+
+    def _figures(self) -> dict[str, float]:
         self.task.modules.eval()
         with torch.no_grad(), self._averaged():
             figures = self.task.validate()
         self.task.modules.train()
-        self._log("valid", figures, elapsed)
-        if self.rank == 0 and (not self.options.keep_best or figures["loss"] <= self.best):
-            self.best = min(self.best, figures["loss"])
-            self._save(elapsed)
         return figures
 
     def _save(self, elapsed: float) -> None:
         shipped = self.average if self.average is not None else self.task.shipped
         runs.write_run(self.folder, self.task.component, shipped, self.task.config, self.task.made_for)
-        state = {"step": self.step, "seconds": self.seconds + elapsed, "best": self.best, **self.task.state()}
+        state = {"step": self.step, "seconds": self.seconds + elapsed, **self.task.state()}
         runs.write_training(self.folder, self.task.modules, self.optimizers, state)
 
     def _log(self, kind: str, figures: dict[str, Any], elapsed: float) -> None:

@@ -97,7 +97,7 @@ def load_training(folder: Path, modules: nn.Module, optimizers: dict[str, torch.
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """state.json: `step`, `seconds`, `best` and what the task adds. Raises CheckpointError where it is none."""
+    """state.json: `step`, `seconds` and what the task adds. Raises CheckpointError where it is none."""
     state = read_object(folder / STATE)
     if not isinstance(state.get("step"), int):
         raise CheckpointError(f"{folder / STATE}: no step; not the state of a training run")

@@ -132,7 +132,7 @@ class SemanticTask(Task):
         }
 
     def validate(self) -> dict[str, float]:
-        """Clean crops of the validation split, the same ones at every call."""
+        """Clean crops of the validation split, the same ones at every call; `loss` counts phones as training does."""
         generator = torch.Generator().manual_seed(1)
         sums: dict[str, float] = {}
         for _ in range(NUM_VALIDATION_BATCHES):
@@ -150,6 +150,7 @@ class SemanticTask(Task):
             if batch.phones is not None:  # nothing hidden, as the tokenizer will read
                 output = self.shipped(batch.views, torch.zeros_like(batch.mask), batch.valid)
                 figures["phones"], figures["phone_accuracy"] = self._phones(output.tapped, batch.phones)
+                figures["loss"] = figures["loss"] + self.phone_weight * figures["phones"]
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / NUM_VALIDATION_BATCHES
         return sums

@@ -174,9 +174,35 @@ def test_a_figure_of_the_task_is_logged_in_place_of_a_meaningless_loss(tmp_path)
 def test_keep_best_does_not_overwrite_better_weights(tmp_path):
     task = LineTask()
     trainer = Trainer(task, tmp_path, options(steps=5, keep_best=True), CPU)
-    trainer.best = -1.0
-    trainer.run()
+    trainer.kept = {"loss": -1.0}
+    assert trainer.run() == {"loss": -1.0}
     assert not (tmp_path / "weights.safetensors").exists()
+
+
+def distances(task, *more):
+    """Has a task say, in turn, that its validation loss is each of these."""
+    told = iter(more)
+    task.validate = lambda: {"loss": next(told), "weight": float(task.shipped.weight)}
+    return task
+
+
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_what_a_run_returns_is_said_of_the_weights_that_it_wrote(tmp_path, keep_best):
+    task = distances(LineTask(), 1.0, 2.0, 3.0)
+    chosen = options(steps=2, keep_best=keep_best, validate_minutes=1e-9)  # after each step, and at the end
+    figures = Trainer(task, tmp_path, chosen, CPU).run()
+    assert figures["loss"] == (1.0 if keep_best else 3.0)
+    assert figures["weight"] == pytest.approx(float(load_file(tmp_path / "weights.safetensors")["weight"]))
+
+
+def test_a_resumed_run_keeps_what_is_best_by_the_loss_as_it_is_now(tmp_path):
+    Trainer(distances(LineTask(), 1.0), tmp_path, options(steps=1), CPU).run()
+    kept = load_file(tmp_path / "weights.safetensors")["weight"]
+    for told, is_kept in (((5.0, 6.0), True), ((5.0, 4.0), False)):  # of the weights that are there, of the new ones
+        trainer = Trainer(distances(LineTask(), *told), tmp_path, options(steps=2, keep_best=True), CPU)
+        trainer.resume()
+        assert trainer.run()["loss"] == min(told)
+        assert torch.equal(load_file(tmp_path / "weights.safetensors")["weight"], kept) == is_kept
 
 
 def test_learning_rate_warms_up_then_falls_to_its_stated_floor(tmp_path):
