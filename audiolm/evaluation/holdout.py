@@ -142,15 +142,21 @@ class HoldOut:
         semantic = None if self.subject.semantic is None else self.subject.semantic.encode(batch)[0]
         return TokenPair(item.id, item.group, self.subject.codec.encode(batch)[0], semantic)
 
-    def pairs(self, default: int, split: str = "test", limited: bool = True) -> list[TokenPair]:
-        """Tokens of items of a split, as many as `items` would give. Raises EvaluationError without any."""
+    def pairs(self, default: int) -> list[TokenPair]:
+        """Tokens of hold-out items, as many as `items` would give. Raises EvaluationError without any."""
         if not self.tokens:
-            return [self.encode(item) for item in self.items(default, split, limited=limited)]
-        caches = self.tokens if split == "train" else self.tokens[:1]
-        chosen = spread(cached(caches, split, fluent=True), self._count(default, limited))
-        if not chosen:
-            raise EvaluationError(f"the token cache has no fluent items of split {split}")
-        return [item.pair() for item in chosen]
+            return [self.encode(item) for item in self.items(default)]
+        chosen = spread(cached(self.tokens[:1], "test", fluent=True), self._count(default, limited=True))
+        return _pairs(chosen, "test")
+
+    def training_pairs(self, default: int) -> list[TokenPair]:
+        """Tokens of all fluent training items of the caches; without a cache of `default` of them, encoded here.
+
+        Raises EvaluationError without any.
+        """
+        if not self.tokens:
+            return [self.encode(item) for item in self.items(default, "train", limited=False)]
+        return _pairs(cached(self.tokens, "train", fluent=True), "train")
 
     def _count(self, default: int, limited: bool) -> int:
         return self.num_items if limited and self.num_items is not None else default
@@ -159,3 +165,9 @@ class HoldOut:
 def cached(caches: Iterable[TokenCorpus], split: str, fluent: bool | None = None) -> list[CachedItem]:
     """The items of a split in all the caches."""
     return [CachedItem(cache, item) for cache in caches for item in cache.select(split, fluent)]
+
+
+def _pairs(items: Sequence[CachedItem], split: str) -> list[TokenPair]:
+    if not items:
+        raise EvaluationError(f"the token cache has no fluent items of split {split}")
+    return [item.pair() for item in items]

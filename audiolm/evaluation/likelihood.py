@@ -23,7 +23,6 @@ TITLE = "Negative log-likelihood a step of each stage, in nats (semantic: merged
 TARGET = "each stage >= 10 % below the unigram and (coarse, fine) below a shuffled condition, (semantic) below a bigram"
 NUM_ITEMS = 150
 NUM_TRAIN_ITEMS = 400  # to count unigrams and bigrams on, where there is no token cache
-NUM_CACHED_TRAIN_ITEMS = 2000
 MIN_FRAMES = FRAME_RATE_HZ
 GAIN = 0.10
 
@@ -125,7 +124,7 @@ def measure(inputs: Inputs) -> RowReport:
     if not inputs.subject.stages:
         raise EvaluationError(f"needs a stage, which {inputs.subject.name} lacks")
     pairs = inputs.holdout.pairs(NUM_ITEMS)
-    train = training_pairs(inputs)
+    train = inputs.holdout.training.training_pairs(NUM_TRAIN_ITEMS)
     figures, gains = [], []
     for stage in STAGES:
         if stage in inputs.subject.stages:
@@ -134,18 +133,21 @@ def measure(inputs: Inputs) -> RowReport:
             gains += own_gains
         else:
             figures.append(Figure(f"{stage}: nats", None, reason=f"{inputs.subject.name} has no such stage"))
-    met = None if len(inputs.subject.stages) < len(STAGES) else all(gain >= GAIN for gain in gains)
+    counted_on_all = bool(inputs.holdout.training.tokens)
+    met = None if len(inputs.subject.stages) < len(STAGES) else is_met(gains, counted_on_all)
+    source = "all that the token caches have" if counted_on_all else "too few to judge by: give --tokens"
     notes = (
         f"{len(pairs)} hold-out items, joined by speaker or piece, cut into windows of the trained length; n = windows",
-        f"unigram and bigram counted on {len(train)} training items",
+        f"unigram and bigram counted on {len(train)} fluent training items, {source}",
     )
     return RowReport("C4", TITLE, TARGET, tuple(figures), met, notes)
 
 
-def training_pairs(inputs: Inputs) -> list[TokenPair]:
-    """What the baselines are counted on: fluent training items, many from a token cache, else some encoded here."""
-    count = NUM_CACHED_TRAIN_ITEMS if inputs.holdout.training.tokens else NUM_TRAIN_ITEMS
-    return inputs.holdout.training.pairs(count, "train", limited=False)
+def is_met(gains: Sequence[float], counted_on_all: bool) -> bool | None:
+    """Whether every gain is large enough. Baselines counted on few items flatter: then only a miss is believed."""
+    if min(gains) < GAIN:
+        return False
+    return True if counted_on_all else None
 
 
 def stage_figures(

@@ -44,6 +44,7 @@ def folder(tmp_path_factory):
             )
         for index in range(3):
             writer.add(to_pcm(recording(50 + index)), id=f"t{index}", group="t", split="train", source="s", licence="x")
+        writer.add(to_pcm(recording(53)), id="word", group="t", split="train", source="s", licence="x", fluent=False)
     for domain in ("speech", "piano"):
         make_tiny_checkpoint(root / domain, domain)
     codec = tiny_modules()["codec"]
@@ -97,6 +98,7 @@ def test_tokens_of_a_cache_give_the_figures_of_the_recordings(folder, tmp_path):
     for row in ("C2", "C4"):
         expected = values(direct[row])
         assert list(values(cached[row]).values()) == pytest.approx(list(expected.values()), rel=1e-4)
+    assert cached["C4"]["notes"][1].endswith("on 3 fluent training items, all that the token caches have")
 
 
 def test_a_token_cache_of_other_tokenizers_is_refused(folder, tmp_path, capsys):
@@ -158,7 +160,8 @@ def test_every_row_is_measured_on_every_corpus(folder, tmp_path, monkeypatch):
         (row, corpus) for row in ("C1", "C4", "C7") for corpus in ("data", "real")
     ]
     assert all(figure["value"] is not None for row in rows for figure in row["figures"])
-    assert rows[3]["notes"][1] == "unigram and bigram counted on 3 training items"  # the hold-out's
+    counted = "unigram and bigram counted on 3 fluent training items"  # the hold-out's
+    assert rows[3]["notes"][1] == f"{counted}, too few to judge by: give --tokens"
     assert rows[5]["notes"][0] == "2 prompts from 2 speakers, pieces or files, continued for 0.44 s"
     assert len(list((tmp_path / "work").glob("*/real/*.wav"))) == 4  # a trained and an untrained one of each prompt
 

@@ -1,20 +1,24 @@
 """Codebook use, probes, likelihood: figures of token streams."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from audiolm.data.corpus import select_items
+from audiolm.data.tokens import TokenItem
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.codebook_use import code_counts, use_share
-from audiolm.evaluation.holdout import TokenPair, spread
+from audiolm.evaluation.holdout import HoldOut, TokenPair, spread
 from audiolm.evaluation.likelihood import (
     Bigram,
     Unigram,
     Window,
     crop_windows,
     foreign_condition,
+    is_met,
     stage_nats,
     stage_window,
 )
@@ -28,6 +32,7 @@ from audiolm.evaluation.probes import (
     ridge,
     sounding_instants,
 )
+from audiolm.evaluation.subject import Subject
 from audiolm.lm import SPECS, semantic_steps
 from audiolm.nn.quantize import perplexity
 from tests.tiny import tiny_configs, tiny_modules
@@ -53,6 +58,27 @@ def test_a_row_that_needs_several_items_a_speaker_takes_fewer_speakers():
     assert [item.id for item in spread(items, 7, each=3)] == ["a-0", "a-1", "a-2", "a-3", "c-0", "c-1", "c-2"]
     assert [item.id for item in spread(items, 100, each=3)] == [item.id for item in items if item.group != "b"]
     assert spread(items, 2, each=3) == []
+
+
+def cache(num_train: int, num_single_words: int = 0) -> SimpleNamespace:
+    """Stands in for a token cache: one position each of training items, of which single words are not fluent."""
+    items = [
+        TokenItem(f"t{index}", 2 * index, 2, f"voice-{index % 7}", "train", index >= num_single_words)
+        for index in range(num_train + num_single_words)
+    ]
+    ids = torch.zeros(1, dtype=torch.int16)
+    return SimpleNamespace(
+        select=lambda split, fluent: select_items(items, split, fluent, None),
+        codes=lambda item: torch.zeros(2, 4, dtype=torch.int16),
+        semantic=lambda item: ids,
+    )
+
+
+def test_baselines_are_counted_on_every_fluent_training_item_of_all_caches():
+    holdout = HoldOut(Subject("tiny"), None, [cache(3000, num_single_words=50), cache(40)], num_items=5)
+    assert len(holdout.training_pairs(2)) == 3040
+    with pytest.raises(EvaluationError, match="no fluent items of split train"):
+        HoldOut(Subject("tiny"), None, [cache(0, num_single_words=5)]).training_pairs(2)
 
 
 # ---- codebook use
@@ -158,6 +184,12 @@ def test_a_foreign_condition_comes_from_another_group_at_the_same_length():
     assert foreign_condition(windows, 2).flatten().tolist() == [1, 2, 1]
     with pytest.raises(EvaluationError, match="two groups"):
         foreign_condition(windows[:2], 0)
+
+
+def test_gains_over_baselines_that_were_counted_on_few_items_are_believed_only_where_they_miss():
+    assert is_met([0.5, 0.1], counted_on_all=True) is True
+    assert is_met([0.5, 0.1], counted_on_all=False) is None
+    assert is_met([0.5, 0.09], counted_on_all=True) is is_met([0.5, 0.09], counted_on_all=False) is False
 
 
 def test_unigrams_count_with_one_added():
