@@ -34,10 +34,14 @@ def measure(inputs: Inputs) -> RowReport:
     size = inputs.subject.codec.codebook_size
     pairs = inputs.holdout.pairs(NUM_ITEMS)
     counts = np.stack([code_counts(pair.codes, size) for pair in pairs]).astype(np.float64)  # [n, Q, K]
-    intervals = normal_intervals(len(pairs), lambda weights: use_share(np.tensordot(weights, counts, axes=1)))
+    groups = [pair.group for pair in pairs]
+    intervals = normal_intervals(lambda weights: use_share(np.tensordot(weights, counts, axes=1)), groups)
     figures = tuple(Figure.of(f"level {level}", interval) for level, interval in enumerate(intervals))
     frames = int(counts[:, 0].sum())
-    notes = [f"{frames} frames of {len(pairs)} items, {size} codes a level"]
+    notes = [
+        f"{frames} frames of {len(pairs)} items, {size} codes a level",
+        f"intervals over {len(set(groups))} speakers or pieces",
+    ]
     met: bool | None = all(interval.value >= 0.5 for interval in intervals)
     if frames < ENOUGH_FRAMES_PER_CODE * size:
         notes.append(f"under {ENOUGH_FRAMES_PER_CODE} frames a code the figures are biased low: take more items")

@@ -16,7 +16,7 @@ from audiolm.errors import EvaluationError
 from audiolm.evaluation.holdout import TokenPair
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import gain_interval, ratio_interval
+from audiolm.evaluation.statistics import grouped_gain, grouped_ratio
 from audiolm.stages import semantic_prompt
 
 TITLE = "Negative log-likelihood a step of each stage, in nats (semantic: merged repeats; coarse and fine: frames)"
@@ -138,6 +138,7 @@ def measure(inputs: Inputs) -> RowReport:
     source = "all that the token caches have" if counted_on_all else "too few to judge by: give --tokens"
     notes = (
         f"{len(pairs)} hold-out items, joined by speaker or piece, cut into windows of the trained length; n = windows",
+        f"intervals over {len({pair.group for pair in pairs})} speakers or pieces, whose windows hang together",
         f"unigram and bigram counted on {len(train)} fluent training items, {source}",
     )
     return RowReport("C4", TITLE, TARGET, tuple(figures), met, notes)
@@ -157,7 +158,7 @@ def stage_figures(
     config: StageConfig = model.config
     windows, training = crop_windows(config, pairs), [window.targets for window in crop_windows(config, train)]
     unigram = Unigram(training, config.levels)
-    steps = np.array([window.targets.shape[0] for window in windows], dtype=float)
+    steps, groups = [window.targets.shape[0] for window in windows], [window.group for window in windows]
     progress = inputs.progress(windows, f"C4 {config.stage}")
     nats = np.array([stage_nats(model, window.targets, window.condition) for window in progress])  # [n, L]
     plain = np.array([unigram.nats(window.targets) for window in windows])
@@ -169,20 +170,22 @@ def stage_figures(
     else:
         foreign = [stage_nats(model, w.targets, foreign_condition(windows, i)).sum() for i, w in enumerate(windows)]
         baselines["shuffled condition"] = (nats.sum(axis=1), np.array(foreign))
-    figures = [Figure.of(f"{config.stage}: nats", ratio_interval(nats.sum(axis=1), steps))]
+    figures = [Figure.of(f"{config.stage}: nats", grouped_ratio(nats.sum(axis=1), steps, groups))]
     gains = []
     for name, (own, other) in baselines.items():
-        gain = gain_interval(own, other)
-        figures.append(Figure.of(f"{config.stage}: {name}, nats", ratio_interval(other, steps)))
+        gain = grouped_gain(own, other, groups)
+        figures.append(Figure.of(f"{config.stage}: {name}, nats", grouped_ratio(other, steps, groups)))
         figures.append(Figure.of(f"{config.stage}: relative gain over {name}", gain))
         gains.append(gain.value)
-    return figures + _level_figures(config, nats, plain, steps), gains
+    return figures + _level_figures(config, nats, plain, steps, groups), gains
 
 
-def _level_figures(config: StageConfig, nats: np.ndarray, plain: np.ndarray, steps: np.ndarray) -> list[Figure]:
+def _level_figures(
+    config: StageConfig, nats: np.ndarray, plain: np.ndarray, steps: list[int], groups: list[str]
+) -> list[Figure]:
     names = ("id", "run length") if config.stage == "semantic" else [f"level {level}" for level in range(nats.shape[1])]
     figures = []
     for level, name in enumerate(names[: nats.shape[1]]):
-        figures.append(Figure.of(f"{config.stage}, {name}: nats", ratio_interval(nats[:, level], steps)))
-        figures.append(Figure.of(f"{config.stage}, {name}: unigram, nats", ratio_interval(plain[:, level], steps)))
+        for kind, values in (("nats", nats[:, level]), ("unigram, nats", plain[:, level])):
+            figures.append(Figure.of(f"{config.stage}, {name}: {kind}", grouped_ratio(values, steps, groups)))
     return figures

@@ -16,7 +16,7 @@ from audiolm.errors import EvaluationError
 from audiolm.evaluation.holdout import TokenPair
 from audiolm.evaluation.inputs import Inputs
 from audiolm.evaluation.report import Figure, RowReport
-from audiolm.evaluation.statistics import mean_interval, rate_interval
+from audiolm.evaluation.statistics import grouped_rate, grouped_ratio
 from audiolm.intervals import Interval
 
 TITLES = {
@@ -39,11 +39,18 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # a penalty of 1 weighs as much as th
 
 @dataclass(frozen=True)
 class Probed:
-    """Features [n, D] by kind of token, labels [n] long, and which rows train the probe [n] bool."""
+    """Features [n, D] by kind of token, labels [n] long, which rows train the probe [n] bool, and the speaker or piece
+    of each row [n]."""
 
     features: dict[str, Tensor]
     labels: Tensor
     train: Tensor
+    groups: list[str]
+
+    @property
+    def test_groups(self) -> list[str]:
+        """Those of the rows that test the probe."""
+        return [group for group, known in zip(self.groups, self.train.tolist(), strict=True) if not known]
 
     @property
     def majority(self) -> int:
@@ -114,7 +121,7 @@ def speaker_rows(pairs: list[TokenPair], inputs: Inputs) -> Probed:
     train = [index < len(own) // 2 for own in kept.values() for index in range(len(own))]
     makers = _speaker_features(inputs)
     features = {name: torch.stack([make(pair) for pair in ordered]) for name, make in makers.items()}
-    return Probed(features, torch.tensor(labels), torch.tensor(train))
+    return Probed(features, torch.tensor(labels), torch.tensor(train), [pair.group for pair in ordered])
 
 
 def _speaker_features(inputs: Inputs) -> dict[str, Callable[[TokenPair], Tensor]]:
@@ -142,14 +149,14 @@ def pitch_rows(items: list[Item], inputs: Inputs) -> Probed:
     if len(pieces) < MIN_PIECES:
         raise EvaluationError(f"needs {MIN_PIECES} pieces, found {len(pieces)}")
     training = set(pieces[: len(pieces) // 2])
-    labels, train, columns = [], [], {"semantic ids": [], "coarse ids": [], "semantic": [], "coarse": []}
+    labels, groups, columns = [], [], {"semantic ids": [], "coarse ids": [], "semantic": [], "coarse": []}
     for item in inputs.progress(items, "C3"):
         waveform, pair = inputs.holdout.waveform(item, MAX_S), inputs.holdout.encode(item, MAX_S)
         # Column k of the chroma is centred on sample 640 k: half a position on, it is centred on position k.
         energy = chroma(F.pad(waveform[SAMPLES_PER_SEMANTIC // 2 :], (0, SAMPLES_PER_SEMANTIC)), SAMPLES_PER_SEMANTIC)
         chosen = sounding_instants(energy[:, : pair.semantic.shape[0]])
         labels.append(torch.from_numpy(energy.argmax(axis=0))[chosen])
-        train.append(torch.full((len(chosen),), item.group in training))
+        groups += [item.group] * len(chosen)
         frames = pair.codes[:, :num_coarse].unflatten(0, (-1, FRAMES_PER_SEMANTIC))[chosen]  # [m, 2, L]
         columns["semantic ids"].append(pair.semantic[chosen])
         columns["coarse ids"].append(frames)
@@ -161,7 +168,7 @@ def pitch_rows(items: list[Item], inputs: Inputs) -> Probed:
     if max(num_coarse * size, semantic.codebook_size) <= MAX_DIMENSIONS:
         features["ids, semantic"] = F.one_hot(joined["semantic ids"], semantic.codebook_size).float()
         features["ids, coarse"] = one_hot_pairs(joined["coarse ids"].flatten(0, 1), size)
-    return Probed(features, torch.cat(labels).long(), torch.cat(train))
+    return Probed(features, torch.cat(labels).long(), torch.tensor([group in training for group in groups]), groups)
 
 
 def sounding_instants(energy: np.ndarray, count: int = FRAMES_AN_ITEM) -> Tensor:
@@ -183,22 +190,29 @@ def measure(inputs: Inputs) -> RowReport:
     else:
         items = inputs.holdout.items(NUM_ITEMS["piano"])
         probed, split = pitch_rows(items, inputs), "half of the pieces train the probe, the others test it"
+    if (tested := len(set(probed.test_groups))) < 2:
+        raise EvaluationError(f"needs 2 speakers or pieces that test the probe, found {tested}")
     figures, gaps = probe_figures(probed)
     sign = -1.0 if inputs.domain == "speech" else 1.0
     met = all(min(sign * gap.low, sign * gap.high) > 0.0 for gap in gaps)
-    notes = (f"{split}; {int(probed.train.sum())} rows train", "met: no interval of a difference reaches 0")
+    notes = (
+        f"{split}; {int(probed.train.sum())} rows train",
+        f"intervals over the {tested} speakers or pieces that test it",
+        "met: no interval of a difference reaches 0",
+    )
     return RowReport("C3", TITLES[inputs.domain], TARGETS[inputs.domain], figures, met, notes)
 
 
 def probe_figures(probed: Probed) -> tuple[tuple[Figure, ...], list[Interval]]:
     """Accuracy of every probe, and for each kind of feature the difference semantic - coarse."""
     right = {name: probe(rows, probed.labels, probed.train).double() for name, rows in probed.features.items()}
-    figures = [Figure.of(f"probe on {name}", rate_interval(values.numpy())) for name, values in right.items()]
+    groups = probed.test_groups
+    figures = [Figure.of(f"probe on {name}", grouped_rate(values, groups)) for name, values in right.items()]
     gaps = []
     for kind in dict.fromkeys(name.split(",")[0] for name in right):
-        gap = mean_interval((right[f"{kind}, semantic"] - right[f"{kind}, coarse"]).numpy())
+        gap = grouped_ratio(right[f"{kind}, semantic"] - right[f"{kind}, coarse"], torch.ones(len(groups)), groups)
         figures.append(Figure.of(f"{kind}: semantic - coarse", gap))
         gaps.append(gap)
     commonest = (probed.labels[~probed.train] == probed.majority).double()
-    figures.append(Figure.of("commonest answer", rate_interval(commonest.numpy())))
+    figures.append(Figure.of("commonest answer", grouped_rate(commonest, groups)))
     return tuple(figures), gaps

@@ -32,12 +32,6 @@ def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0
     return _percentile(len(above), lambda weights: (weights @ above) / (weights @ below), seed)
 
 
-def gain_interval(nats: ArrayLike, baseline: ArrayLike, seed: int = 0) -> Interval:
-    """Share by which the sum of `nats` [n] lies under the sum of `baseline` [n], percentile bootstrap over items."""
-    model, other = np.asarray(nats, dtype=float), np.asarray(baseline, dtype=float)
-    return _percentile(len(model), lambda weights: 1.0 - (weights @ model) / (weights @ other), seed)
-
-
 def rate_interval(successes: ArrayLike) -> Interval:
     """Wilson's interval of a mean of values in [0, 1]; values between 0 and 1 make it wider than need be.
 
@@ -67,6 +61,18 @@ def grouped_rate(successes: ArrayLike, groups: ArrayLike, seed: int = 0) -> Inte
     return Interval(wilson.value, low, high, wilson.n)
 
 
+def grouped_ratio(numerators: ArrayLike, denominators: ArrayLike, groups: ArrayLike, seed: int = 0) -> Interval:
+    """Sum of `numerators` [n] over sum of `denominators` [n], percentile bootstrap over whole groups [n]."""
+    above, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    return grouped_interval(lambda weights: float((weights @ above) / (weights @ below)), groups, seed)
+
+
+def grouped_gain(nats: ArrayLike, baseline: ArrayLike, groups: ArrayLike, seed: int = 0) -> Interval:
+    """Share by which the sum of `nats` [n] lies under that of `baseline` [n], percentile bootstrap over groups [n]."""
+    other = np.asarray(baseline, dtype=float)
+    return grouped_ratio(other - np.asarray(nats, dtype=float), other, groups, seed)
+
+
 def grouped_interval(
     statistic: Callable[[np.ndarray], float], groups: ArrayLike, seed: int = 0, draws: int = NUM_DRAWS // 2
 ) -> Interval:
@@ -81,17 +87,19 @@ def grouped_interval(
 
 
 def normal_intervals(
-    n: int, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0, draws: int = 200
+    statistic: Callable[[np.ndarray], ArrayLike], groups: ArrayLike, seed: int = 0, draws: int = 200
 ) -> list[Interval]:
-    """Estimate +- 1.96 bootstrap standard errors, for what maps item weights [n] to values [m].
+    """Estimate +- 1.96 bootstrap standard errors over groups [n], for what maps item weights [n] to values [m].
 
     For statistics such as an entropy, whose value on a draw with repetitions is biased: percentiles of the draws would
     lie beside the estimate.
     """
+    place = np.unique(groups, return_inverse=True)[1]
+    n, num_groups = len(place), int(place.max()) + 1
     estimate = np.atleast_1d(statistic(np.ones(n)))
-    if n < 2:
+    if num_groups < 2:
         return [Interval(float(value), None, None, n) for value in estimate]
-    drawn = np.stack([np.atleast_1d(statistic(weights)) for weights in item_weights(n, draws, seed)])
+    drawn = np.stack([np.atleast_1d(statistic(weights[place])) for weights in item_weights(num_groups, draws, seed)])
     margin = Z_95 * drawn.std(axis=0, ddof=1)
     return [Interval(float(v), float(v - m), float(v + m), n) for v, m in zip(estimate, margin, strict=True)]
 

@@ -84,6 +84,8 @@ def test_probes_and_likelihood_of_a_checkpoint(folder, tmp_path, monkeypatch):
     assert likelihood["coarse: nats"] == pytest.approx(2 * np.log(32), rel=0.2)  # random weights: about uniform
     assert None not in likelihood.values()
     assert rows["C4"]["met"] is False
+    assert rows["C3"]["notes"][1] == "intervals over the 2 speakers or pieces that test it"
+    assert rows["C4"]["notes"][1] == "intervals over 10 speakers or pieces, whose windows hang together"
 
 
 def test_tokens_of_a_cache_give_the_figures_of_the_recordings(folder, tmp_path):
@@ -95,10 +97,11 @@ def test_tokens_of_a_cache_give_the_figures_of_the_recordings(folder, tmp_path):
     options = ("--checkpoint", str(folder / "speech"), "--rows", "C2,C4")
     direct = run(folder, tmp_path, "speech", *options)
     cached = run(folder, tmp_path, "speech", *options, "--tokens", str(tmp_path / "tokens"))
+    assert cached["C2"]["notes"][1] == "intervals over 10 speakers or pieces"
     for row in ("C2", "C4"):
         expected = values(direct[row])
         assert list(values(cached[row]).values()) == pytest.approx(list(expected.values()), rel=1e-4)
-    assert cached["C4"]["notes"][1].endswith("on 3 fluent training items, all that the token caches have")
+    assert cached["C4"]["notes"][2].endswith("on 3 fluent training items, all that the token caches have")
 
 
 def test_a_token_cache_of_other_tokenizers_is_refused(folder, tmp_path, capsys):
@@ -161,7 +164,7 @@ def test_every_row_is_measured_on_every_corpus(folder, tmp_path, monkeypatch):
     ]
     assert all(figure["value"] is not None for row in rows for figure in row["figures"])
     counted = "unigram and bigram counted on 3 fluent training items"  # the hold-out's
-    assert rows[3]["notes"][1] == f"{counted}, too few to judge by: give --tokens"
+    assert rows[3]["notes"][2] == f"{counted}, too few to judge by: give --tokens"
     assert rows[5]["notes"][0] == "2 prompts from 2 speakers, pieces or files, continued for 0.44 s"
     assert len(list((tmp_path / "work").glob("*/real/*.wav"))) == 4  # a trained and an untrained one of each prompt
 

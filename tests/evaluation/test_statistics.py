@@ -4,7 +4,8 @@ from scipy.stats import binomtest
 
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.statistics import (
-    gain_interval,
+    grouped_gain,
+    grouped_ratio,
     item_weights,
     mean_interval,
     normal_intervals,
@@ -42,8 +43,16 @@ def test_a_ratio_weighs_items_by_their_size():
 
 
 def test_a_gain_is_the_share_saved():
-    interval = gain_interval([9.0, 18.0], [10.0, 20.0])
+    interval = grouped_gain([9.0, 18.0], [10.0, 20.0], ["a", "b"])
     assert (interval.value, interval.low, interval.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_a_grouped_ratio_counts_items_and_has_the_width_of_its_groups():
+    values, groups = np.repeat([1.0, 2.0, 3.0, 4.0], 50), np.repeat(list("abcd"), 50)
+    found, alone = grouped_ratio(values, np.ones(200), groups), ratio_interval(values, np.ones(200))
+    assert (found.value, found.n) == (alone.value, alone.n) == (2.5, 200)
+    assert found.high - found.low > 5 * (alone.high - alone.low)
+    assert grouped_ratio(values, np.ones(200), ["one"] * 200).low is None
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 7), (3, 10), (50, 50), (70, 100)])
@@ -62,9 +71,18 @@ def test_the_normal_interval_is_centred_where_draws_are_biased():
     def distinct(weights):
         return np.array([(weights > 0).sum()], dtype=float)  # every draw has fewer distinct items than there are
 
-    (interval,) = normal_intervals(100, distinct)
+    (interval,) = normal_intervals(distinct, np.arange(100))
     assert interval.value == 100
     assert interval.low < 100 < interval.high
+
+
+def test_the_normal_interval_has_the_width_of_its_groups():
+    values = np.repeat([1.0, 2.0, 3.0, 4.0], 50)
+    mean = lambda weights: weights @ values / weights.sum()  # noqa: E731
+    (grouped,), (alone,) = normal_intervals(mean, np.repeat(list("abcd"), 50)), normal_intervals(mean, np.arange(200))
+    assert (grouped.value, grouped.n) == (alone.value, alone.n) == (2.5, 200)
+    assert grouped.high - grouped.low > 5 * (alone.high - alone.low)
+    assert normal_intervals(mean, ["one"] * 200)[0].low is None
 
 
 def test_a_true_pairing_has_a_small_p_and_a_random_one_has_not():

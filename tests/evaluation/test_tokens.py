@@ -10,6 +10,7 @@ import torch
 from audiolm.data.corpus import select_items
 from audiolm.data.tokens import TokenItem
 from audiolm.errors import EvaluationError
+from audiolm.evaluation import codebook_use
 from audiolm.evaluation.codebook_use import code_counts, use_share
 from audiolm.evaluation.holdout import HoldOut, TokenPair, spread
 from audiolm.evaluation.likelihood import (
@@ -19,6 +20,7 @@ from audiolm.evaluation.likelihood import (
     crop_windows,
     foreign_condition,
     is_met,
+    stage_figures,
     stage_nats,
     stage_window,
 )
@@ -94,6 +96,15 @@ def test_use_is_the_perplexity_of_training():
     assert use_share(code_counts(codes, 16)) == pytest.approx(perplexity(codes, 16).numpy() / 16, rel=1e-5)
 
 
+def test_intervals_of_codebook_use_are_over_speakers():
+    pairs = [TokenPair(f"{id}", f"voice-{id % 2}", torch.full((4, 1), id % 2), None) for id in range(40)]
+    subject = SimpleNamespace(require=lambda *names: None, codec=SimpleNamespace(codebook_size=2))
+    report = codebook_use.measure(SimpleNamespace(subject=subject, holdout=SimpleNamespace(pairs=lambda count: pairs)))
+    (level,) = report.figures
+    assert (level.value, level.n) == (1.0, 40)
+    assert level.high - level.low > 0.8  # half of the draws hold one speaker alone, who uses half of the codes
+
+
 # ---- probes
 
 
@@ -119,10 +130,24 @@ def test_a_probe_reads_what_is_linearly_there_and_nothing_else():
 def test_probe_figures_carry_the_difference_of_the_two_kinds():
     labels = torch.arange(80) % 2
     clear, blind = torch.nn.functional.one_hot(labels, 2).float(), torch.zeros(80, 2)
-    probed = Probed({"h, semantic": blind, "h, coarse": clear}, labels, torch.arange(80) < 40)
+    groups = [f"voice-{index % 5}" for index in range(80)]
+    probed = Probed({"h, semantic": blind, "h, coarse": clear}, labels, torch.arange(80) < 40, groups)
     figures, (gap,) = probe_figures(probed)
     assert [figure.value for figure in figures] == pytest.approx([0.5, 1.0, -0.5, 0.5])
+    assert {figure.n for figure in figures} == {40}
     assert gap.high < 0.0
+
+
+def test_intervals_of_probes_are_over_speakers():
+    labels = torch.arange(160) % 2
+    clear = torch.nn.functional.one_hot(labels, 2).float()
+    spoilt = clear.clone()
+    spoilt[120:] = spoilt[120:].flip(1)  # all that the last speaker says is named wrong
+    groups = ["a"] * 80 + ["b"] * 40 + ["c"] * 40
+    probed = Probed({"h, semantic": spoilt, "h, coarse": clear}, labels, torch.arange(160) < 80, groups)
+    figures, (gap,) = probe_figures(probed)
+    assert (figures[0].value, figures[0].low, figures[0].high) == (0.5, 0.0, 1.0)
+    assert (gap.value, gap.low, gap.high) == (-0.5, -1.0, 0.0)
 
 
 def test_a_histogram_holds_roots_of_shares_level_by_level():
@@ -184,6 +209,31 @@ def test_a_foreign_condition_comes_from_another_group_at_the_same_length():
     assert foreign_condition(windows, 2).flatten().tolist() == [1, 2, 1]
     with pytest.raises(EvaluationError, match="two groups"):
         foreign_condition(windows[:2], 0)
+
+
+def test_intervals_of_likelihood_are_over_speakers():
+    config = tiny_configs()["stage_coarse"]
+    codes = [torch.full((500, 4), voice) for voice in (1, 2)]
+    pairs = [
+        TokenPair(f"{index}", f"voice-{voice}", codes[voice], torch.zeros(250, dtype=torch.long))
+        for voice in (0, 1)
+        for index in range(20)
+    ]
+
+    class Model:
+        """A step costs 1 nat in the first voice and 2 in the second."""
+
+        def loss(self, targets, condition):
+            return None, targets.float().mean(dim=(0, 1)) * torch.tensor([1.0, 0.0])
+
+    model = Model()
+    model.config = config
+    figures, _ = stage_figures(model, pairs, pairs, SimpleNamespace(progress=lambda things, label: things))
+    for name in ("coarse: nats", "coarse, level 0: nats"):
+        figure = next(figure for figure in figures if figure.name == name)
+        assert (figure.value, figure.low, figure.high, figure.n) == pytest.approx((1.5, 1.0, 2.0, 40))
+    gain = next(figure for figure in figures if figure.name == "coarse: relative gain over unigram")
+    assert gain.high - gain.low > 0.1
 
 
 def test_gains_over_baselines_that_were_counted_on_few_items_are_believed_only_where_they_miss():

@@ -50,7 +50,6 @@ def _error(judged: Judged, name: str) -> Figure:
     def statistic(weights: np.ndarray) -> float:
         return calibration_error(judged.probabilities, judged.generated, weights)
 
-    place = np.unique(judged.groups, return_inverse=True)[1]
-    interval = normal_intervals(int(place.max()) + 1, lambda weights: np.array(statistic(weights[place])))[0]
+    interval = normal_intervals(statistic, judged.groups)[0]
     low = None if interval.low is None else max(0.0, interval.low)
-    return Figure(name, interval.value, low, interval.high, len(judged))
+    return Figure(name, interval.value, low, interval.high, interval.n)
