@@ -116,7 +116,7 @@ def _of_domain(subject: Subject, domain: str) -> Subject:
 def _request(args: argparse.Namespace, subject: Subject) -> ContinuationRequest:
     """Sampling that is not given is the checkpoint's, or the usual one for runs."""
     prompt_s = PROMPT_S[args.domain] if args.prompt_s is None else args.prompt_s
-    continuation_s = TOTAL_S - PROMPT_S[args.domain] if args.continuation_s is None else args.continuation_s
+    continuation_s = TOTAL_S - prompt_s if args.continuation_s is None else args.continuation_s
     request = ContinuationRequest(prompt_s, continuation_s, num_continuations=1, seed=args.seed)
     sampling = dict(USUAL_SAMPLING if subject.models is None else subject.models.info.sampling)
     for stage, value in zip(STAGES, args.temperatures or (), strict=False):
@@ -143,7 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=Path, nargs="+", default=[], help=tokens)
     parser.add_argument("--items", type=int, help="items a row (default: a number of each row's own)")
     parser.add_argument("--rows", help="such as C1,C2 (default: the domain's)")
-    parser.add_argument("--work", type=Path, help="folder that keeps the continuations of C5 to C7")
+    work = (
+        "folder that keeps the continuations of C5 to C7, the acoustic generation of V and W, and what P, V and W hear"
+    )
+    parser.add_argument("--work", type=Path, help=work)
     parser.add_argument("--prompt-s", type=float, help="default: 3 for speech, 4 for piano")
     parser.add_argument("--continuation-s", type=float, help="default: what makes 10 s with the prompt")
     parser.add_argument("--temperatures", type=float, nargs=3, metavar=("SEMANTIC", "COARSE", "FINE"), help="(its own)")

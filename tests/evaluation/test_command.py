@@ -251,6 +251,16 @@ def test_continuations_are_sampled_as_the_checkpoint_says_unless_told_otherwise(
     assert _request(args, Subject("a checkpoint", models=models)).coarse == SamplingConfig(0.2, 5, 0.8)
 
 
+def test_a_continuation_makes_ten_seconds_with_its_prompt_unless_told_otherwise():
+    def lengths(domain, *options):
+        request = _request(_parser().parse_args([domain, "--checkpoint", "x", *options]), Subject("a run"))
+        return request.prompt_s, request.continuation_s
+
+    assert (lengths("speech"), lengths("piano")) == ((3.0, 7.0), (4.0, 6.0))
+    assert lengths("speech", "--prompt-s", "2") == (2.0, 8.0)
+    assert lengths("piano", "--prompt-s", "2", "--continuation-s", "5") == (2.0, 5.0)
+
+
 def test_a_second_checkpoint_without_a_page_to_listen_to_is_refused(capsys):
     assert main(["speech", "--checkpoint", "none", "--against", "another"]) == 2
     assert "give --listening too" in capsys.readouterr().err
