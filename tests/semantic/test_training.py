@@ -126,6 +126,18 @@ def test_features_are_standardised_over_the_training_data(corpus_folder: Path, t
     assert 0.6 < float(features.std(dim=0).mean()) < 1.4
 
 
+def test_information_about_the_group_is_none_where_there_is_none_and_all_where_tokens_name_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids, groups = (torch.randint(size, (40_000,), generator=generator) for size in (100, 20))
+    plug_in = 99 * 19 / 80_000
+    assert kmeans.group_information(ids, groups) < 0.1 * plug_in  # the counts alone would tell about 0.024 nats
+    assert kmeans.group_information(torch.zeros(50, dtype=torch.long), torch.arange(50) % 5) == 0.0
+    told = kmeans.group_information(3 * groups, groups)  # K = G = 20: ids that do not occur do not count
+    entropy = torch.distributions.Categorical(torch.bincount(groups).double()).entropy()
+    assert told == pytest.approx(float(entropy) - 19 * 19 / 80_000)
+    assert kmeans.group_information(torch.arange(6), torch.arange(6) % 2) >= 0.0
+
+
 def test_kmeans_without_an_encoder_run_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="missing"):
         kmeans.run(kmeans_args(corpus_folder, tmp_path / "nothing", tmp_path / "tokenizer"))
