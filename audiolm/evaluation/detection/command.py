@@ -38,13 +38,12 @@ def _run(args: argparse.Namespace, command: str) -> None:
     wanted = list(rows.ROWS) if args.rows is None else args.rows.split(",")
     if unknown := [row for row in wanted if row not in rows.ROWS]:
         raise EvaluationError(f"rows are {', '.join(rows.ROWS)}, found {', '.join(unknown)}")
-    inputs = _inputs(args)
+    items, inputs = _items(args.items), _inputs(args)
     inputs.pair_set()
     subject = inputs.subject
     data = ", ".join([args.pairs.name, *(corpus.folder.name for corpus in (*inputs.real, *inputs.other))])
     report = Report(inputs.domain, subject.name, subject.sha256, subject.components, data, command)
     print(report.header())
-    items = _items(args.items)
     for row in wanted:
         of_row = dataclasses.replace(inputs, num_items=items.get(row, items.get("")))
         for measured in rows.measure(row, of_row, report.rows):
@@ -68,12 +67,20 @@ def _write(args: argparse.Namespace, report: Report, pictures: list[dict[str, st
 
 
 def _items(text: str) -> dict[str, int]:
-    """ "50" or "D2=500,D5=60" -> the most items by row, "" for all others."""
+    """ "50" or "D2=500,D5=60" -> the most items by row, "" for all others.
+
+    Raises EvaluationError for an unknown row, or what is no count of at least 1.
+    """
     parts = [part.rpartition("=") for part in text.split(",") if part]
     try:
-        return {row: int(count) for row, _, count in parts}
+        items = {row: int(count) for row, _, count in parts}
     except ValueError as error:
         raise EvaluationError(f"--items is a number, or row=number,row=number; found {text!r}") from error
+    if unknown := [row for row in items if row and row not in rows.ROWS]:
+        raise EvaluationError(f"--items: rows are {', '.join(rows.ROWS)}, found {', '.join(unknown)}")
+    if (least := min(items.values(), default=1)) < 1:
+        raise EvaluationError(f"--items: a row needs at least 1, found {least}")
+    return items
 
 
 def _inputs(args: argparse.Namespace) -> DetectionInputs:

@@ -14,6 +14,7 @@ from audiolm.checkpoints.pictures import read_picture
 from audiolm.data.corpus import CorpusWriter, to_pcm
 from audiolm.evaluation.__main__ import main
 from audiolm.evaluation.detection import fresh, semantic_probe, synthesis
+from audiolm.evaluation.detection.command import _items
 from audiolm.evaluation.detection.inputs import DetectionInputs
 from audiolm.evaluation.detection.judging import forced_probability
 from audiolm.evaluation.detection.rows import ROWS
@@ -90,6 +91,28 @@ def test_rows_can_be_chosen_and_unknown_ones_are_named(folder, tmp_path, capsys)
     assert "found D99" in capsys.readouterr().err
     assert main([*common, "--rows", "D2"]) == 0
     assert "give --data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ("D5=0", "at least 1, found 0"),
+        ("-3", "at least 1, found -3"),
+        ("D1=5,D99=5", "found D99"),
+        ("D1=many", "found 'D1=many'"),
+        ("=", "found '='"),
+    ],
+)
+def test_items_that_no_row_could_be_measured_on_are_refused(items, message, capsys):
+    command = ["detector", "--checkpoint", "nowhere-to-be-found", "--pairs", "none", f"--items={items}"]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_items_are_by_row_and_for_all_others():
+    assert _items("") == {}
+    assert _items("50") == {"": 50}
+    assert _items("D2=500,D5=1,7") == {"D2": 500, "D5": 1, "": 7}
 
 
 def test_pairs_of_another_checkpoint_end_the_command(folder, tmp_path, capsys):
