@@ -1,5 +1,5 @@
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,9 @@ from audiolm.config import DetectorConfig
 from audiolm.data.pairs import SPLITS
 from audiolm.detector import Detector
 from audiolm.errors import TrainingError
+from audiolm.evaluation.detection.command import _items, _parser
 from audiolm.streams import Waveform
+from audiolm.training import __main__ as training
 from audiolm.training import detector_data, detector_rebuild, detector_views
 from audiolm.training.runs import write_run
 from tests.pipeline.material import recording
@@ -20,13 +22,17 @@ PICTURE = b"\x89PNG\r\n\x1a\n"
 REPORT = {"rows": [{"row": "D1", "met": False}, {"row": "D2", "met": True}, {"row": "D8", "met": None}]}
 
 
-def rebuild(checkpoint: Path, tokens: Path, folder: Path, *options: str) -> None:
+def arguments(checkpoint: Path, tokens: Path, folder: Path, *options: str) -> Namespace:
     parser = ArgumentParser()
     detector_rebuild.add_arguments(parser)
     required = ["--checkpoint", str(checkpoint), "--tokens", str(tokens), "--out", str(folder / "new")]
     sizes = ["--work", str(folder / "work"), "--count", "3", "--valid-count", "2", "--test-count", "2"]
     budget = ["--seconds", "2", "--max-minutes", "60", "--steps", "2", "--device", "cpu"]
-    detector_rebuild.run(parser.parse_args([*required, *sizes, *budget, *options]))
+    return parser.parse_args([*required, *sizes, *budget, *options])
+
+
+def rebuild(checkpoint: Path, tokens: Path, folder: Path, *options: str) -> None:
+    detector_rebuild.run(arguments(checkpoint, tokens, folder, *options))
 
 
 @pytest.fixture
@@ -105,6 +111,53 @@ def test_training_starts_from_the_earlier_detector_that_is_given(tmp_path, monke
     with pytest.raises(TrainingError, match="a run of codec"):
         rebuild(tmp_path, tmp_path, tmp_path, "--init", str(tmp_path / "codec"))
     assert called == []
+
+
+def test_training_takes_the_options_it_is_given(tmp_path, monkeypatch):
+    parsed = []
+
+    def call(module, *options) -> None:
+        assert module == "audiolm.training"
+        assert training.main(list(map(str, options))) == 0
+        raise TrainingError("that far")
+
+    for step in (detector_data, detector_views):
+        monkeypatch.setattr(step, "run", lambda args: None)
+    monkeypatch.setattr(detector_rebuild, "_call", call)
+    monkeypatch.setattr(training, "_train", parsed.append)
+    with pytest.raises(TrainingError, match="that far"):
+        rebuild(tmp_path, tmp_path, tmp_path, "--band-error", "0.02", "--seed", "7")
+    (args,) = parsed
+    assert (args.command, args.data, args.out) == ("detector", tmp_path / "work/pairs", tmp_path / "work/detector")
+    assert (args.steps, args.max_minutes, args.band_error, args.seed) == (2, 15.0, 0.02, 7)
+    assert args.keep_best
+
+
+@pytest.mark.parametrize("options", [(), ("--items", "D2=500,D5=60", "--data", "a", "b", "--other", "c")])
+def test_the_evaluation_takes_the_options_it_is_given_and_writes_where_its_figures_are_read(
+    tmp_path, monkeypatch, options
+):
+    parsed = []
+
+    def call(module, command, *given) -> None:
+        assert (module, command) == ("audiolm.evaluation", "detector")
+        args = _parser().parse_args(list(map(str, given)))
+        args.json.write_text(json.dumps(REPORT))
+        args.markdown.write_text("D1: half of it\n")
+        args.facts.write_text(json.dumps({"pictures": []}))
+        parsed.append(args)
+
+    monkeypatch.setattr(detector_rebuild, "_call", call)
+    work = tmp_path / "work"
+    work.mkdir()
+    rebuilt = arguments(tmp_path, tmp_path, tmp_path, *options)
+    assert detector_rebuild._measure(rebuilt, tmp_path / "new", work / "pairs") == REPORT
+    assert detector_rebuild._figures(work) == "D1: half of it\n"
+    (args,) = parsed
+    assert (Path(args.checkpoint), args.pairs, args.work) == (tmp_path / "new", work / "pairs", work)
+    assert args.pictures == work / detector_rebuild.PICTURES
+    assert (args.data, args.other) == (rebuilt.data, rebuilt.other)
+    assert _items(args.items) == ({"D2": 500, "D5": 60} if options else {})
 
 
 def test_only_rows_that_speak_of_the_score_count_as_missed():
