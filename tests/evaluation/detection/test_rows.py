@@ -12,6 +12,7 @@ import torch
 
 from audiolm.checkpoints.components import MADE_FOR
 from audiolm.data.corpus import Corpus, CorpusWriter, Item, to_pcm
+from audiolm.data.pairs import KINDS
 from audiolm.errors import EvaluationError
 from audiolm.evaluation.degradations import DEGRADATIONS
 from audiolm.evaluation.detection import (
@@ -136,6 +137,7 @@ def test_a_shortcut_shows_as_the_figure_it_is(tmp_path):
     assert value(report, "duration") == 0.5
     assert value(report, "silence") < 0.6
     assert report.met is False
+    assert "equal in duration, level and offset by construction" in report.notes[1]
 
 
 def test_pairs_without_shortcuts_meet_the_target(tmp_path):
@@ -143,6 +145,21 @@ def test_pairs_without_shortcuts_meet_the_target(tmp_path):
     report = shortcuts.measure(inputs_of(same))
     assert {figure.value for figure in report.figures if figure.name in report.headlines} == {0.5}
     assert report.met is True
+
+
+def test_a_shortcut_that_points_the_other_way_on_test_pairs_is_named(tmp_path):
+    duller = write_pairs(tmp_path / "duller", COMPONENTS, lambda original: original + original.roll(1))
+    assert not any("wrong way round" in note for note in shortcuts.measure(inputs_of(duller)).notes)
+    one, other, between = (duller / "test" / f"{name}.int16" for name in (*KINDS, "between"))
+    for path, target in ((one, between), (other, one), (between, other)):
+        path.rename(target)
+    report = shortcuts.measure(inputs_of(duller))
+    assert value(report, "bandwidth") == 0.0
+    assert [note.split(":")[0] for note in report.notes if "wrong way round" in note] == [
+        "bandwidth",
+        "all five, linear",
+    ]
+    assert report.met is True, "judged as it is: the threshold does not carry over"
 
 
 def test_bandwidth_tells_low_passed_from_whole():
