@@ -143,7 +143,7 @@ def test_the_hold_out_is_that_of_the_first_cache_and_training_tokens_are_those_o
     caches = [TokenCorpus(subject / "data-tokens"), *[TokenCorpus(subject / "more-tokens")] * 2]
     holdout = inputs(subject, *caches).holdout
     assert [pair.id for pair in holdout.pairs(10)] == ["data/0", "data/1"]
-    assert [pair.id for pair in holdout.pairs(10, "train")] == ["data/2", "more/0", "more/0"]
+    assert [pair.id for pair in holdout.training_pairs(10)] == ["data/2", "more/0", "more/0"]
 
 
 def test_without_training_tokens_there_is_no_row(subject):
