@@ -18,10 +18,10 @@ from tqdm import tqdm
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC
 from audiolm.data.corpus import Corpus, Crop, Item
 from audiolm.data.recogniser import FRAME_S, Phone, Recogniser, normalised
-from audiolm.data.speech import GERMAN_SOURCES
 from audiolm.errors import DataError
 
 PHONES_FILE = "phones.uint8"
+GERMAN_SOURCES = ("kerstin",)  # of `audiolm.data.speech`; the others are English
 SAMPLES_PER_FRAME = round(FRAME_S * SAMPLE_RATE_HZ)
 UNKNOWN, SILENCE = 0, 1
 # Of the CMU dictionary.

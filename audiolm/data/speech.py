@@ -32,7 +32,6 @@ _FADE_S = 0.01
 _VALID_ONE_IN = 10
 
 CC_BY = "CC BY 4.0"
-GERMAN_SOURCES = ("kerstin",)  # all others are English
 
 
 @dataclass(frozen=True)

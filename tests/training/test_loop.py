@@ -282,3 +282,12 @@ def test_a_command_line_error_is_one_line_and_exit_code_2(tmp_path, capsys):
     code = main(["codec", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path), "--device", "cpu"])
     assert code == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_tokens_are_made_of_splits_that_there_are(tmp_path, capsys):
+    from audiolm.training.__main__ import main
+
+    folders = ["--data", "corpus", "--codec", "codec", "--semantic", "semantic", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["tokens", *folders, "--splits", "train", "vlaid"])
+    assert "invalid choice: 'vlaid'" in capsys.readouterr().err
