@@ -19,8 +19,8 @@ from audiolm.receipt import Receipt
 from audiolm.watermark import MarkResult
 
 FOUND = (
-    "Other software uses this mark too, and it is now and then found where there is none: it speaks for a machine "
-    "having made some of this sound, not for which one."
+    "Other software uses this mark too, and in piano it is found where there is none: in 2 of 100 clips of 6 s, in 8 "
+    "of 100 of 30 s (speech: in none of 450). It speaks for a machine having made some of this sound, not for which."
 )
 NOT_FOUND = "That proves nothing: a sound may never have been marked, or for a few seconds only, or have lost its mark."
 CONTROL = (

@@ -19,7 +19,7 @@ from audiolm.streams import Waveform
 from audiolm.watermark.network import VERSION, network
 
 NAME = f"resemble-perth {VERSION}"
-THRESHOLD = 0.8  # false alarms: see the README
+THRESHOLD = 0.8  # false alarms, by length: see the README
 MIN_S = 2.0  # of sound: what is shorter cannot reach the threshold
 
 RATE_HZ = 32_000  # Perth's
