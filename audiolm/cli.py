@@ -320,7 +320,9 @@ def _sentence(verdict: Verdict) -> str:
     band = f"uncertain between {verdict.uncertain_low:.3f} and {verdict.uncertain_high:.3f}"
     length = "" if verdict.measured_s is None else f" of {verdict.measured_s:g} s"
     answers = (
-        f"{_percent(verdict.wrong_rate)} of {verdict.num_answers:,} answers wrong, " if verdict.num_answers else ""
+        f"{_percent(verdict.wrong_rate)} of {verdict.num_answers:,} answers wrong (both kinds count the same), "
+        if verdict.num_answers
+        else ""
     )
     return (
         f"detector: {verdict.label}{part}, {verdict.probability:.3f} against a threshold of {verdict.threshold:.2f}, "

@@ -7,6 +7,7 @@ import gradio as gr
 from app.schemas import BOUNDS, MAX_CLIP_S
 from app.service import Service
 from app.ui import api
+from app.verdict_presenters import FALSE_MARKS
 from audiolm.audio.files import LIMITS
 from audiolm.checkpoints.pictures import with_pictures
 
@@ -26,7 +27,7 @@ the server's log holds neither audio nor addresses. Only the clips of a listenin
 deleted.
 """
 
-DETECTION = """
+DETECTION = f"""
 ## Detector and watermark
 **The detector** of a checkpoint tells its continuations from recordings that went through the same codec.
 - It knows no other synthesiser, nor this model with other weights: a low score never proves that a sound is real.
@@ -38,8 +39,8 @@ DETECTION = """
 
 **The watermark** ([resemble-perth](https://github.com/resemble-ai/perth)) is made not to be heard. What is generated
 here carries it, unless the server was started with `--no-watermark`; the prompt at the start of a file does not.
-- Other software embeds the same mark, and in piano it is found where there is none, the oftener the longer: in 2 of 100
-  clips of 6 s, in 8 of 100 of 30 s. Found, it speaks for a machine having made some of a sound, not for which one.
+- Other software embeds the same mark, and {FALSE_MARKS}. Found, it speaks for a
+  machine having made some of a sound, not for which one.
 - Not all sound takes it, piano often not: every continuation says whether its mark is found again.
 - Not found, it says nothing: whoever runs the code can leave it out, and processing can take it away. How often it is
   still found after MP3, Opus, noise, cuts and more: `python -m audiolm watermark survive`.

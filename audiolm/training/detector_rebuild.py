@@ -1,9 +1,10 @@
 """`python -m audiolm.training detector-rebuild`: a checkpoint's detector anew, from pairs to the model card.
 
-To be run whenever codec or stages have changed; every step goes on where an earlier run of the command stopped:
-pairs (detector-data), views (detector-views), training and calibration (detector), a checkpoint with the new detector,
-and its figures (`python -m audiolm.evaluation detector`) in the card's section "Detector". Where acceptance row D13 is
-missed (the answers it gives are wrong too often), the new detector keeps its scores to itself and says so.
+To be run whenever codec or stages have changed: pairs (detector-data), views (detector-views), training and calibration
+(detector), a checkpoint with the new detector, and its figures (`python -m audiolm.evaluation detector`) in the card's
+section "Detector". Pairs and views go on where an earlier run of the command stopped, what is trained stays, and a
+training that was interrupted begins again. Where acceptance row D13 is missed (the answers it gives are wrong too
+often), or what it rests on was not measured, the new detector keeps its scores to itself and says so.
 """
 
 from __future__ import annotations
@@ -82,7 +83,6 @@ def run(args: argparse.Namespace) -> None:
         options += ["--keep-best", "--average-decay", 0.99, "--band-error", args.band_error, "--seed", args.seed]
         options += ["--threads", args.threads, "--device", args.device]
         options += [] if args.init is None else ["--init", args.init]
-        options += ["--resume"] if (trained / "state.json").is_file() else []
         _call("audiolm.training", "detector", "--data", pairs, "--out", trained, *options)
     withhold(trained, [])  # what an earlier run withheld is measured again,
     measured = args.work / "checkpoint"  # and nobody sees a score before
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
     withhold(trained, missed)
     card = with_section(info.card, SECTION, _figures(args.work))
     info = _assemble(args, args.out, trained, card)
-    said = f"missed {', '.join(missed)}: scores are withheld" if missed else "scores are shown"
+    said = f"missed or not judged: {', '.join(missed)}; scores are withheld" if missed else "scores are shown"
     print(f"{info.folder}  sha256 {info.sha256[:16]}; {said}")
 
 
@@ -116,7 +116,8 @@ def missed_rows(report: dict[str, Any]) -> list[str]:
 def withhold(folder: Path, missed: list[str]) -> None:
     """Has the detector of a run say why it gives no scores, or give them where nothing was missed."""
     component, model, made_for = load_run(folder)
-    reason = f"on held-out clips this detector missed its targets ({', '.join(missed)}); see the model card"
+    rows = ", ".join(missed)
+    reason = f"on held-out clips this detector missed its targets, or was not judged ({rows}); see the model card"
     write_run(folder, component, model, replace(model.config, withheld=reason if missed else ""), made_for)
 
 

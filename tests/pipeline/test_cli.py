@@ -141,8 +141,9 @@ def test_what_a_score_is_worth_stands_beside_it():
     )
     assert _sentence(verdict) == (
         "detector: generated, 0.970 against a threshold of 0.50, uncertain between 0.100 and 0.900 (likely boundary at "
-        "2.5 s; held-out clips of 6 s: 0.4 % of 1,400 answers wrong, by the threshold alone 1.0 % of 300 originals, "
-        "2.0 % of 1,200 generated; holds only for audio of these checkpoints; detector abcdef012345)"
+        "2.5 s; held-out clips of 6 s: 0.4 % of 1,400 answers wrong (both kinds count the same), by the threshold "
+        "alone 1.0 % of 300 originals, 2.0 % of 1,200 generated; holds only for audio of these checkpoints; "
+        "detector abcdef012345)"
     )
 
 

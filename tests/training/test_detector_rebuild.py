@@ -68,7 +68,7 @@ def test_one_command_makes_a_checkpoint_whose_detector_withholds_what_missed_its
     assert {path.name for path in (tmp_path / "new").glob("*.png")} == {"kept.png", "new.png"}
     verdict = after.detector.judge(Waveform(recording(3.0).samples))
     assert (verdict.label, verdict.probability) == ("withheld", None)
-    assert "missed its targets (D1)" in verdict.reason
+    assert "missed its targets, or was not judged (D1)" in verdict.reason
     rebuild(checkpoint, tokens, tmp_path)
     assert load_checkpoint(tmp_path / "new").detector.config.withheld != ""
     trained = (tmp_path / "work/detector/weights.safetensors").stat().st_mtime_ns
@@ -101,12 +101,6 @@ def test_training_starts_from_the_earlier_detector_that_is_given(tmp_path, monke
     with pytest.raises(TrainingError, match="that far"):
         rebuild(tmp_path, tmp_path, tmp_path, "--init", str(tmp_path / "detector"))
     assert called[-2:] == ["--init", str(tmp_path / "detector")]
-    (tmp_path / "work/detector").mkdir(parents=True)
-    write_run(tmp_path / "work/detector", "detector", model, model.config, {})
-    (tmp_path / "work/detector/state.json").write_text('{"step": 1, "seconds": 1.0}')
-    with pytest.raises(TrainingError, match="that far"):
-        rebuild(tmp_path, tmp_path, tmp_path)
-    assert called[-1] == "--resume"
     called.clear()
     with pytest.raises(TrainingError, match="a run of codec"):
         rebuild(tmp_path, tmp_path, tmp_path, "--init", str(tmp_path / "codec"))
