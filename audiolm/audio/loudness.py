@@ -15,12 +15,20 @@ SILENCE_LUFS = -70.0  # BS.1770's absolute gate: what never passes it is reporte
 _BLOCK_S = 0.4
 _STEP_S = 0.1
 _RELATIVE_GATE_LU = -10.0
+_FRAME_SAMPLES = SAMPLE_RATE_HZ // 50
+_SILENT_BELOW_DB = 40.0
 
 
 def rms_db(waveforms: Tensor, floor_db: float = -120.0) -> Tensor:
     """[..., T] -> [...] root mean square level in dB relative to full scale (a full-scale sine: -3 dB)."""
     power = waveforms.double().square().mean(dim=-1)
     return (10.0 * torch.log10(power.clamp_min(10.0 ** (floor_db / 10.0)))).to(waveforms.dtype)
+
+
+def silent_share(waveforms: Tensor) -> Tensor:
+    """[B, T] -> which share [B] of their frames of 20 ms lies more than 40 dB below the loudest one."""
+    levels = rms_db(waveforms.unfold(1, _FRAME_SAMPLES, _FRAME_SAMPLES))
+    return (levels < levels.amax(dim=1, keepdim=True) - _SILENT_BELOW_DB).float().mean(dim=1)
 
 
 def integrated_loudness(waveforms: Tensor, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Tensor:

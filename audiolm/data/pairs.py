@@ -5,9 +5,9 @@ meta.json, and for each split (raw little-endian mono int16 at 16 kHz, all rows 
   recording really went on with, through the same codec. Each row starts with its prompt through the codec, the same in
   both: `join` samples, after which the generated row is generated. A pair's note has `item`, `group`, `start_frame`
   (of the prompt, 50 Hz), `seed`, the sampling of each stage, `masked`: whether the masked decoder stood in for the fine
-  stage, `marked`: whether both carry the watermark after the join, and `wider`: by how many mel bands the generated
-  clip is wider.
-- `left_out.jsonl`: the notes of pairs that were made and left out, so that neither kind is the wider one.
+  stage, `marked`: whether both carry the watermark after the join, and by how much the generated clip is `wider` (in
+  mel bands) and `more_silent` (as a share of its length).
+- `left_out.jsonl`: the notes of pairs that were made and left out, so that neither kind is wider or more silent.
 - `unpaired.int16`, `unpaired.jsonl`: further originals without a prompt: `item`, `group`, `start_frame`, `marked`, and
   `levels`: how many of the codec's levels they went through, 0 for untouched recordings.
 """
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiolm.audio.loudness import silent_share
 from audiolm.audio.spectra import occupied_bands
 from audiolm.data.corpus import to_pcm
 from audiolm.data.json_lines import add_lines, mended_lines, read_lines
@@ -35,7 +36,10 @@ SPLITS = ("train", "valid", "test")
 META_FILE = "meta.json"
 KINDS = ("generated", "original")
 PAIRS, LEFT_OUT, UNPAIRED = "rows", "left_out", "unpaired"
-GAP_SIZES = (1, 3, 6, 10)  # mel bands: gaps from one of these to the next count as of one size
+GAP_SIZES = {  # from one of these to the next, gaps count as of one size
+    "wider": (1, 3, 6, 10),  # mel bands
+    "more_silent": (0.01, 0.03, 0.06, 0.12),  # of the clip
+}
 MOST_SURPLUS = 2  # pairs of one size and sign more than of the other sign
 
 
@@ -47,41 +51,47 @@ def shared_groups(groups: Mapping[str, Collection[str]]) -> str:
     return ""
 
 
-class BandBalance:
-    """Takes pairs so that generated clips are as often wider as narrower, by about as much.
+class PairBalance:
+    """Takes pairs so that generated clips are as often wider as narrower, and as often more silent as less.
 
-    A pair's gap is how many mel bands its generated clip is wider than its original: of gaps of about one size, as many
-    of one sign as of the other are taken. `before`: the gaps of the pairs that a folder has already.
+    A pair's gaps are by how much its generated clip is more so than its original (`pair_gaps`): of gaps of one kind and
+    about one size, as many of one sign as of the other are taken. `before`: the gaps of the pairs that a folder has.
     """
 
-    def __init__(self, before: Iterable[int] = ()) -> None:
-        self._surplus: Counter[int] = Counter()
-        for gap in before:
-            self._count(gap)
+    def __init__(self, before: Iterable[Mapping[str, float]] = ()) -> None:
+        self._surplus: Counter[tuple[str, int]] = Counter()
+        for gaps in before:
+            self._count(gaps)
 
-    def takes(self, gap: int) -> bool:
+    def takes(self, gaps: Mapping[str, float]) -> bool:
         """Whether a pair may come in, which is counted if so."""
-        found = self._surplus[_size(gap)]
-        wanted = not gap or abs(found + _sign(gap)) <= max(MOST_SURPLUS, abs(found) - 1)
+        wanted = all(self._wants(name, gaps[name]) for name in GAP_SIZES)
         if wanted:
-            self._count(gap)
+            self._count(gaps)
         return wanted
 
-    def _count(self, gap: int) -> None:
-        self._surplus[_size(gap)] += _sign(gap)
+    def _wants(self, name: str, gap: float) -> bool:
+        found = self._surplus[name, _size(name, gap)]
+        return not gap or abs(found + _sign(gap)) <= max(MOST_SURPLUS, abs(found) - 1)
+
+    def _count(self, gaps: Mapping[str, float]) -> None:
+        for name in GAP_SIZES:
+            self._surplus[name, _size(name, gaps[name])] += _sign(gaps[name])
 
 
-def band_gaps(generated: Tensor, original: Tensor) -> list[int]:
-    """[B, T] each -> by how many mel bands generated clips are wider, whatever their offsets."""
-    bands = [occupied_bands(rows - rows.mean(dim=1, keepdim=True)) for rows in (generated, original)]
-    return (bands[0] - bands[1]).tolist()
+def pair_gaps(generated: Tensor, original: Tensor) -> list[dict[str, float]]:
+    """[B, T] each -> by how much generated clips are `wider` and `more_silent`, whatever their offsets and levels."""
+    clips = [rows - rows.mean(dim=1, keepdim=True) for rows in (generated, original)]
+    bands, silences = ([measure(rows) for rows in clips] for measure in (occupied_bands, silent_share))
+    wider, more_silent = ((one - other).tolist() for one, other in (bands, silences))
+    return [{"wider": w, "more_silent": round(m, 4)} for w, m in zip(wider, more_silent, strict=True)]
 
 
-def _size(gap: int) -> int:
-    return bisect_right(GAP_SIZES, abs(gap))
+def _size(name: str, gap: float) -> int:
+    return bisect_right(GAP_SIZES[name], abs(gap))
 
 
-def _sign(gap: int) -> int:
+def _sign(gap: float) -> int:
     return (gap > 0) - (gap < 0)
 
 
@@ -123,17 +133,17 @@ class PairWriter:
     def add_balanced(
         self, generated: Tensor, original: Tensor, notes: Sequence[dict[str, Any]], most: int | None = None
     ) -> int:
-        """Of pairs [B, join + length] those that `BandBalance` takes, the first `most` at most -> how many they are.
+        """Of pairs [B, join + length] those that `PairBalance` takes, the first `most` at most -> how many they are.
 
         Raises DataError in a folder with pairs that were not balanced.
         """
-        if any("wider" not in row for row in self._rows):
-            raise DataError(f"{self.folder} holds pairs whose bands were not balanced; choose another folder")
-        balance, taken, left_out = BandBalance(row["wider"] for row in self._rows), [], []
-        for row, gap in enumerate(band_gaps(generated[:, self.join :], original[:, self.join :])):
+        if lacking := [name for name in GAP_SIZES if any(name not in row for row in self._rows)]:
+            raise DataError(f"{self.folder} holds pairs that were not balanced ({', '.join(lacking)}); choose another")
+        balance, taken, left_out = PairBalance(self._rows), [], []
+        for row, gaps in enumerate(pair_gaps(generated[:, self.join :], original[:, self.join :])):
             if len(taken) == most:
                 break
-            (taken if balance.takes(gap) else left_out).append((row, notes[row] | {"wider": gap}))
+            (taken if balance.takes(gaps) else left_out).append((row, notes[row] | gaps))
         if taken:
             kept = [row for row, _ in taken]
             self.add(generated[kept], original[kept], [note for _, note in taken])
@@ -164,9 +174,9 @@ class PairWriter:
 class PairSet:
     """Read access to one split, audio read as it is asked for: `num_rows` pairs and `num_unpaired` further originals.
 
-    `rows` and `unpaired` are their notes; `num_left_out` counts the pairs that were made and left out so that bands are
-    `balanced`, which those of older folders need not be; `length` are the samples after the join, `join` those of the
-    prompt before it (0 in folders that keep no prompts). Raises DataError for a missing or damaged folder.
+    `rows` and `unpaired` are their notes; `num_left_out` counts the pairs that were made and left out so that the gaps
+    named by `balanced` are, which those of older folders need not be; `length` are the samples after the join, `join`
+    those of the prompt before it (0 in folders that keep no prompts). Raises DataError for a missing or damaged folder.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -178,7 +188,7 @@ class PairSet:
             more = folder / split / f"{UNPAIRED}.jsonl"
             self.unpaired = read_lines(more) if more.is_file() else []
             left_out = folder / split / f"{LEFT_OUT}.jsonl"
-            self.balanced = all("wider" in row for row in self.rows)
+            self.balanced = [name for name in GAP_SIZES if all(name in row for row in self.rows)]
             self.num_left_out = len(read_lines(left_out)) if left_out.is_file() else 0
             self.num_rows, self.num_unpaired = len(self.rows), len(self.unpaired)
             self.length, self.join = int(self.meta["length"]), int(self.meta.get("join", 0))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiolm.data.pairs import GAP_SIZES, MOST_SURPLUS, BandBalance, PairSet, PairWriter, band_gaps
+from audiolm.data.pairs import GAP_SIZES, MOST_SURPLUS, PairBalance, PairSet, PairWriter, pair_gaps
 from audiolm.errors import DataError
 from audiolm.evaluation.detection.shortcuts import best_threshold
 
@@ -71,30 +71,41 @@ def low_passed(waveforms: torch.Tensor) -> torch.Tensor:
     return torch.fft.irfft(spectra, waveforms.shape[1])
 
 
-def test_the_gap_of_a_pair_is_what_the_generated_one_is_wider_whatever_the_offsets():
+def of(gaps: list[dict[str, float]], name: str) -> list[float]:
+    return [gap[name] for gap in gaps]
+
+
+def test_the_gaps_of_a_pair_are_what_the_generated_one_is_wider_and_more_silent_whatever_the_offsets():
     wide = rows(2, 16_000)
-    narrow = low_passed(wide)
-    assert band_gaps(wide, wide) == [0, 0]
-    gaps = band_gaps(wide + 0.3, narrow)
-    assert min(gaps) > 10
-    assert band_gaps(narrow, wide) == [-gap for gap in gaps]
+    narrow, quiet = low_passed(wide), wide.clone()
+    quiet[:, :4_000] = 0.0
+    assert pair_gaps(wide, wide) == [{"wider": 0, "more_silent": 0.0}] * 2
+    gaps = pair_gaps(wide + 0.3, narrow)
+    assert min(of(gaps, "wider")) > 10
+    assert of(pair_gaps(narrow, wide), "wider") == [-gap for gap in of(gaps, "wider")]
+    centred = quiet - quiet.mean(dim=1, keepdim=True)  # what an offset leaves of a pause
+    assert of(pair_gaps(centred, wide), "more_silent") == [0.24, 0.24]
+    assert of(pair_gaps(wide, centred + 0.3), "more_silent") == [-0.24, -0.24]
 
 
-def test_neither_kind_ends_up_wider_however_often_one_is():
+def test_neither_kind_ends_up_wider_or_more_silent_however_often_one_is():
     generator = torch.Generator().manual_seed(0)
-    gaps = (2 + 4 * torch.randn(3_000, generator=generator)).round().int().tolist()
-    balance = BandBalance()
+    noise = torch.randn(2, 6_000, generator=generator)
+    wider, more_silent = (2 + 4 * noise[0]).round().int().tolist(), (0.02 + 0.05 * noise[1]).tolist()
+    gaps = [{"wider": w, "more_silent": m} for w, m in zip(wider, more_silent, strict=True)]
+    balance = PairBalance()
     kept = [gap for gap in gaps if balance.takes(gap)]
-    assert len(kept) > 0.4 * len(gaps)
-    for first, after in itertools.pairwise((*GAP_SIZES, 1_000)):
-        of_size = [gap for gap in kept if first <= abs(gap) < after]
-        assert abs(sum(gap > 0 for gap in of_size) - sum(gap < 0 for gap in of_size)) <= MOST_SURPLUS
-    assert sum(gap == 0 for gap in kept) == sum(gap == 0 for gap in gaps)
-    originals = 72 + 6 * torch.randn(len(kept), generator=generator).numpy()
-    bands = np.concatenate([originals + np.array(kept), originals])
-    generated = np.arange(len(bands)) < len(kept)
-    edge, above = best_threshold(bands, generated)
-    assert (((bands >= edge) == above) == generated).mean() < 0.55  # all of them: .64
+    assert len(kept) > 0.25 * len(gaps)
+    for name, sizes in GAP_SIZES.items():
+        for first, after in itertools.pairwise((*sizes, 1_000)):
+            of_size = [gap for gap in of(kept, name) if first <= abs(gap) < after]
+            assert abs(sum(gap > 0 for gap in of_size) - sum(gap < 0 for gap in of_size)) <= MOST_SURPLUS
+    for name, mean, spread in (("wider", 72, 6), ("more_silent", 0.2, 0.08)):
+        originals = mean + spread * torch.randn(len(kept), generator=generator).numpy()
+        values = np.concatenate([originals + np.array(of(kept, name)), originals])
+        generated = np.arange(len(values)) < len(kept)
+        edge, above = best_threshold(values, generated)
+        assert (((values >= edge) == above) == generated).mean() < 0.55  # all of them: .64 and .60
 
 
 def test_the_balance_goes_on_from_what_the_folder_has(tmp_path):
@@ -114,7 +125,12 @@ def test_the_balance_goes_on_from_what_the_folder_has(tmp_path):
 
 def test_pairs_that_were_not_balanced_are_not_added_to(tmp_path):
     writer = write(tmp_path)
-    with pytest.raises(DataError, match="bands were not balanced"):
+    with pytest.raises(DataError, match="not balanced \\(wider, more_silent\\)"):
+        writer.add_balanced(rows(1), rows(1, seed=1), notes(1))
+    writer = PairWriter(tmp_path / "bands", "train", META)
+    writer.add(rows(1), rows(1, seed=1), [{"item": "0", "group": "a", "wider": 0}])
+    assert PairSet(tmp_path / "bands", "train").balanced == ["wider"]
+    with pytest.raises(DataError, match="not balanced \\(more_silent\\)"):
         writer.add_balanced(rows(1), rows(1, seed=1), notes(1))
 
 

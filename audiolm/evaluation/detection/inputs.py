@@ -19,6 +19,8 @@ from audiolm.evaluation.detection.judging import Clip, Judged, judge
 from audiolm.evaluation.subject import Subject
 from audiolm.pipeline import Pipeline
 
+BALANCED = {"wider": "wider in band as narrower", "more_silent": "more silent as less"}
+
 Thing = TypeVar("Thing")
 
 
@@ -92,8 +94,9 @@ class DetectionInputs:
         """Which pairs of split test there are, where some were left out."""
         pairs = self.pair_set()
         made = pairs.num_rows + pairs.num_left_out
-        why = "so that generated clips are as often wider in band as narrower"
-        return (f"of {made} pairs that were made {pairs.num_left_out} were left out, {why}",) if pairs.balanced else ()
+        why = " and ".join(f"as often {BALANCED[name]}" for name in pairs.balanced)
+        left_out = f"of {made} pairs that were made {pairs.num_left_out} were left out"
+        return (f"{left_out}, so that generated clips are {why}",) if why else ()
 
     def progress(self, things: Sequence[Thing], label: str) -> Iterable[Thing]:
         return tqdm(things, desc=label, leave=False, disable=not self.show_progress)
