@@ -121,12 +121,15 @@ def calibrate(
 ) -> DetectorCalibration:
     """Scaling and band from fused logits [N] of one split, error rates by length from those of another.
 
-    The scaling is that of whole clips, which last `whole_s`. The band is one for all lengths, the wider of what clips
-    as they are ask for and what `changed` ones do: answers must hold after what happens to files. The threshold is a
-    probability of one half: least cost where both errors cost the same and both kinds are as common.
+    The scaling is that of whole clips, which last `whole_s`, as they are and `changed`: a change moves both kinds
+    the same way, and answers must hold after it. The band is one for all lengths, the wider of what clips as they are
+    ask for and what `changed` ones do. The threshold is a probability of one half: least cost
+    where both errors cost the same and both kinds are as common.
     """
     whole = valid.seconds >= whole_s
-    scale, bias = fit_platt(valid.logits[whole], valid.labels[whole])
+    scale, bias = fit_platt(
+        torch.cat([valid.logits[whole], changed.logits]), torch.cat([valid.labels[whole], changed.labels])
+    )
     calibration = DetectorCalibration(scale=scale, bias=bias)
     high = max(uncertain_from(probability_of(calibration, x.logits), x.labels, band_error) for x in (valid, changed))
     calibration = dataclasses.replace(calibration, uncertain_low=1.0 - high, uncertain_high=high)

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,14 +14,16 @@ from torch import Tensor
 
 from audiolm.checkpoints.format import as_shipped, read_run
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
-from audiolm.data.corpus import Corpus, Item
-from audiolm.errors import DataError, TrainingError
+from audiolm.data.corpus import Corpus, Crop, Item
+from audiolm.data.phones import PhoneLabels
+from audiolm.errors import DataError
 from audiolm.semantic.bundles import pretrained_extractor
 from audiolm.semantic.kmeans import assign, fit_kmeans, usage
 from audiolm.semantic.tokenizer import SemanticTokenizer, tokenizer_from_encoder
 from audiolm.training.loop import setup_device
+from audiolm.training.phone_clusters import around, inform
 from audiolm.training.runs import load_run, write_run
-from audiolm.training.semantic import COMPONENT
+from audiolm.training.semantic import layers_of
 
 BUNDLE_TAP_LAYER = 7
 MIN_ITEM_S = 1.0
@@ -30,7 +33,7 @@ MAX_GROUP_SHARE = 0.05  # of the features: a corpus with one long-winded reader 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="corpus folders")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--encoder", type=Path, help="run folder written by the semantic task")
+    source.add_argument("--encoder", type=Path, help="run of the semantic task, or of a tokenizer whose layers to take")
     source.add_argument("--bundle", help="torchaudio bundle instead of an own encoder, such as HUBERT_BASE")
     parser.add_argument("--out", type=Path, required=True, help="run folder to write")
     parser.add_argument("--num-clusters", type=int, default=SemanticConfig().num_clusters)
@@ -38,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, default=2.0, help="audio to take features from")
     parser.add_argument("--crop-s", type=float, default=8.0)
     parser.add_argument("--normalise-per-group", action="store_true", help="remove each speaker's mean while fitting")
+    parser.add_argument("--phones", action="store_true", help="then move the clusters until tokens tell phones")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -47,20 +51,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, float]:
     """Returns and prints, as JSON, the figures of the validation split.
 
-    Raises: TrainingError for a run of another component, DataError without usable items, CheckpointError without a
-    readable encoder run or the bundle, ConfigError for an impossible layer or number of clusters.
+    Raises: TrainingError for a run of another component, DataError without usable items (with phones: or an alignment),
+    CheckpointError without a readable run or the bundle, ConfigError for an impossible layer or number of clusters.
     """
     device = setup_device(args.device, args.threads)
     tokenizer = _untrained_tokenizer(args).to(device)
     tokenizer.load_state_dict(as_shipped(tokenizer.state_dict()))  # clusters of the features that ship
     corpora = [Corpus(folder) for folder in args.data]
     generator = torch.Generator().manual_seed(args.seed)
-    features, groups = _features(tokenizer, corpora, "train", args.hours, args.crop_s, generator)
-    tokenizer.mean.copy_(features.mean(dim=0))
-    tokenizer.std.copy_(features.std(dim=0).clamp_min(1e-4))
-    points = (features - tokenizer.mean) / tokenizer.std
-    fitted = _without_group_means(points, groups) if args.normalise_per_group else points
-    tokenizer.centroids.copy_(fit_kmeans(fitted, args.num_clusters, generator, num_epochs=args.epochs))
+    heard = _features(tokenizer, corpora, "train", args.hours, args.crop_s, generator, args.phones)
+    tokenizer.mean.copy_(heard.features.mean(dim=0))
+    tokenizer.std.copy_(heard.features.std(dim=0).clamp_min(1e-4))
+    points = (heard.features - tokenizer.mean) / tokenizer.std
+    fitted = _without_group_means(points, heard.groups) if args.normalise_per_group else points
+    centroids = fit_kmeans(fitted, args.num_clusters, generator, num_epochs=args.epochs)
+    if heard.phones is not None:
+        centroids = inform(fitted, heard.phones, centroids, generator)
+    tokenizer.centroids.copy_(centroids)
     write_run(args.out, "semantic", tokenizer, tokenizer.config, {})
     _, tokenizer, _ = load_run(args.out, device)
     figures = _figures(tokenizer, corpora, args, generator)
@@ -76,15 +83,18 @@ def _untrained_tokenizer(args: argparse.Namespace) -> SemanticTokenizer:
         config = SemanticConfig(extractor=args.bundle, tap_layer=layer, num_clusters=args.num_clusters)
         return tokenizer_from_encoder(config, pretrained_extractor(args.bundle, config.tap_layer).state_dict())
     component, values, weights, _ = read_run(args.encoder)
-    if component != COMPONENT:
-        raise TrainingError(f"{args.encoder} holds a run of {component!r}, not of {COMPONENT!r}")
-    config = SemanticConfig.from_dict(values)
+    layers, config = layers_of(args.encoder, component, weights), SemanticConfig.from_dict(values)
     layer = config.tap_layer if args.tap_layer is None else args.tap_layer
-    config = dataclasses.replace(config, tap_layer=layer, num_clusters=args.num_clusters)
-    prefix = "encoder."
-    return tokenizer_from_encoder(
-        config, {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    )
+    return tokenizer_from_encoder(dataclasses.replace(config, tap_layer=layer, num_clusters=args.num_clusters), layers)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Unnormalised features [N, D] of crops, the group number [N] of each, the phones around it [N, 3] if asked."""
+
+    features: Tensor
+    groups: Tensor
+    phones: Tensor | None
 
 
 def _features(
@@ -94,38 +104,41 @@ def _features(
     hours: float,
     crop_s: float,
     generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Unnormalised features [N, D] of random crops and the group number [N] of each, one crop at a time."""
+    with_phones: bool = False,
+) -> Heard:
+    """Of random crops, one at a time. Raises DataError without items that are long enough, or aligned if they must."""
     candidates = [
         (corpus, item) for corpus in corpora for item in corpus.select(split=split) if item.duration_s >= MIN_ITEM_S
     ]
     if not candidates:
         raise DataError(f"no item of at least {MIN_ITEM_S} s in split {split!r}")
+    labels = {corpus: PhoneLabels(corpus) for corpus in corpora} if with_phones else {}
     numbers = {group: number for number, group in enumerate(sorted({item.group for _, item in candidates}))}
     num_wanted = round(hours * 3600 * SAMPLE_RATE_HZ)
     limit = max(num_wanted * MAX_GROUP_SHARE, num_wanted / len(numbers))
     taken: dict[str, int] = defaultdict(int)
-    features, groups, total = [], [], 0
+    features, groups, phones, total = [], [], [], 0
     for index in torch.randperm(len(candidates), generator=generator).tolist():
         corpus, item = candidates[index]
         if taken[item.group] >= limit:
             continue
-        crop = _random_crop(corpus, item, round(crop_s * SAMPLE_RATE_HZ), generator).to(tokenizer.mean.device)
-        rows = tokenizer.features(crop[None])[0]
+        crop = _random_crop(item, round(crop_s * SAMPLE_RATE_HZ), generator)
+        waveform = corpus.waveform(item)[crop.offset : crop.offset + crop.length]
+        rows = tokenizer.features(waveform[None].to(tokenizer.mean.device))[0]
         features.append(rows)
         groups.append(torch.full((len(rows),), numbers[item.group]))
-        taken[item.group] += len(crop)
-        total += len(crop)
+        if with_phones:
+            phones.append(around(labels[corpus].at(crop, len(rows))))
+        taken[item.group] += crop.length
+        total += crop.length
         if total >= num_wanted:
             break
-    return torch.cat(features), torch.cat(groups)
+    return Heard(torch.cat(features), torch.cat(groups), torch.cat(phones).to(rows.device) if with_phones else None)
 
 
-def _random_crop(corpus: Corpus, item: Item, length: int, generator: torch.Generator) -> Tensor:
-    waveform = corpus.waveform(item)
-    kept = min(length, len(waveform)) // SAMPLES_PER_SEMANTIC * SAMPLES_PER_SEMANTIC
-    start = int(torch.randint(len(waveform) - kept + 1, (1,), generator=generator))
-    return waveform[start : start + kept]
+def _random_crop(item: Item, length: int, generator: torch.Generator) -> Crop:
+    kept = min(length, item.length) // SAMPLES_PER_SEMANTIC * SAMPLES_PER_SEMANTIC
+    return Crop(item, int(torch.randint(item.length - kept + 1, (1,), generator=generator)), kept)
 
 
 def _without_group_means(points: Tensor, groups: Tensor) -> Tensor:
@@ -144,14 +157,14 @@ def _figures(
 
     The last is the mutual information (nats) between token and speaker or piece: tokens of content have little.
     """
-    raw, groups = _features(tokenizer, corpora, "valid", 0.25 * args.hours, args.crop_s, generator)
-    ids, distances = assign(raw, tokenizer.centroids)
+    heard = _features(tokenizer, corpora, "valid", 0.25 * args.hours, args.crop_s, generator)
+    ids, distances = assign(heard.features, tokenizer.centroids)
     perplexity, repeat_rate = usage(ids, tokenizer.codebook_size)
     return {
         "usage_perplexity": round(perplexity, 2),
         "repeat_rate": round(repeat_rate, 4),
-        "unexplained_variance": round(float(distances.mean() / raw.shape[1]), 4),
-        "group_information_nats": round(group_information(ids.cpu(), groups), 4),
+        "unexplained_variance": round(float(distances.mean() / heard.features.shape[1]), 4),
+        "group_information_nats": round(group_information(ids.cpu(), heard.groups), 4),
         "valid_positions": len(ids),
     }
 

@@ -234,15 +234,19 @@ def start_from(folder: Path, encoder: W2vBertEncoder) -> None:
     Raises CheckpointError for an unreadable folder, TrainingError for a run of another component or of other sizes.
     """
     component, _, tensors, _ = read_run(folder)
-    prefix = {"semantic": "extractor.", COMPONENT: "encoder."}.get(component)
-    if prefix is None:
-        raise TrainingError(f"{folder} holds a run of {component!r}, neither 'semantic' nor {COMPONENT!r}")
-    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    wanted = encoder.state_dict()
+    own, wanted = layers_of(folder, component, tensors), encoder.state_dict()
     own = {name: value for name, value in own.items() if name in wanted and not name.startswith("log_mel.")}
     if unlike := [name for name, value in own.items() if value.shape != wanted[name].shape]:
         raise TrainingError(f"{folder} does not fit this encoder: other sizes of {', '.join(unlike[:3])}")
     encoder.load_state_dict(own, strict=False)
+
+
+def layers_of(folder: Path, component: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of the layers in that of a tokenizer's or an encoder's run. Raises TrainingError for another one's."""
+    prefix = {"semantic": "extractor.", COMPONENT: "encoder."}.get(component)
+    if prefix is None:
+        raise TrainingError(f"{folder} holds a run of {component!r}, neither 'semantic' nor {COMPONENT!r}")
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def sounding_positions(crops: Tensor) -> Tensor:

@@ -91,13 +91,23 @@ def test_calibrated_probabilities_are_calibrated_and_the_rates_by_length_come_fr
         assert rates.wrong_rate == pytest.approx(expected)
 
 
-def test_short_clips_and_changed_ones_widen_the_band_and_leave_the_scaling():
+def test_short_clips_widen_the_band_and_leave_the_scaling():
     whole, short = scored(4_000, 1, 6.0), scored(4_000, 2, 1.0)
     noisy = Scored(-short.logits, short.seconds, short.labels)
-    alone = calibrate(whole, whole, whole, 6.0)
-    for harder in (calibrate(both(whole, noisy), whole, whole, 6.0), calibrate(whole, both(whole, noisy), whole, 6.0)):
-        assert (harder.scale, harder.bias) == (alone.scale, alone.bias)
-        assert harder.uncertain_high > alone.uncertain_high
+    alone, harder = calibrate(whole, whole, whole, 6.0), calibrate(both(whole, noisy), whole, whole, 6.0)
+    assert (harder.scale, harder.bias) == (alone.scale, alone.bias)
+    assert harder.uncertain_high > alone.uncertain_high
+
+
+def test_what_happens_to_files_moves_the_scaling():
+    whole = scored(4_000, 1, 6.0)
+    quieter = Scored(whole.logits - 3.0, whole.seconds, whole.labels)  # generated clips are missed after a change
+    alone, moved = calibrate(whole, whole, whole, 6.0), calibrate(whole, quieter, whole, 6.0)
+    balanced = calibrate(both(whole, quieter), both(whole, quieter), whole, 6.0)
+    assert moved.bias > alone.bias + 1.0
+    assert (moved.scale, moved.bias) == pytest.approx((balanced.scale, balanced.bias), rel=1e-3)
+    misses = [error_rates(probability_of(one, quieter.logits), quieter.labels, 0.5)[1] for one in (alone, moved)]
+    assert misses[1] < 0.7 * misses[0]
 
 
 def test_branches_are_weighed_by_what_they_know_and_short_clips_by_their_length():

@@ -145,7 +145,7 @@ def test_kmeans_without_an_encoder_run_is_refused(corpus_folder: Path, tmp_path:
 
 def test_kmeans_of_a_run_that_is_no_encoder_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
     runs.write_run(tmp_path, "codec", torch.nn.Linear(1, 1), CodecConfig(), {})
-    with pytest.raises(TrainingError, match="run of 'codec', not of 'w2vbert'"):
+    with pytest.raises(TrainingError, match="run of 'codec', neither 'semantic' nor 'w2vbert'"):
         kmeans.run(kmeans_args(corpus_folder, tmp_path, tmp_path / "tokenizer"))
 
 
@@ -195,6 +195,19 @@ def test_known_phones_are_learnt_beside_the_rest(labelled_folder: Path, tmp_path
     assert after["loss"] == pytest.approx(expected, rel=1e-5)  # so that --keep-best keeps what phones were learnt
     assert expected < without["loss"]
     kmeans.run(kmeans_args(labelled_folder, tmp_path / "long", tmp_path / "tokenizer"))  # the head does not ship
+
+
+def test_clusters_are_moved_for_the_phones_on_the_layers_of_a_tokenizer(labelled_folder: Path, tmp_path: Path) -> None:
+    trained(labelled_folder, tmp_path / "encoder", 1)
+    kmeans.run(kmeans_args(labelled_folder, tmp_path / "encoder", tmp_path / "plain"))
+    kmeans.run(kmeans_args(labelled_folder, tmp_path / "plain", tmp_path / "moved", "--phones"))
+    plain, moved = (runs.load_run(tmp_path / name)[1] for name in ("plain", "moved"))
+    sound = torch.randn(1, 6_400)
+    assert torch.equal(plain.extractor(sound), moved.extractor(sound))
+    assert not torch.equal(plain.centroids, moved.centroids)
+    (labelled_folder / PHONES_FILE).unlink()
+    with pytest.raises(DataError, match=r"audiolm\.data phones"):
+        kmeans.run(kmeans_args(labelled_folder, tmp_path / "plain", tmp_path / "moved", "--phones"))
 
 
 def test_phones_ask_for_aligned_transcripts(corpus_folder: Path) -> None:
