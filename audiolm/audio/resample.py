@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -54,13 +55,25 @@ def resample(waveforms: Tensor, from_hz: int, to_hz: int) -> Tensor:
 
 def at_speed(waveforms: Tensor, speed: float) -> Tensor:
     """[..., T] at 16 kHz -> [..., about T / speed]: played so much faster and higher. A speed has its own filter."""
-    return resample(waveforms, round(SAMPLE_RATE_HZ * speed), SAMPLE_RATE_HZ)
+    return resample(waveforms, _played_rate_hz(speed), SAMPLE_RATE_HZ)
 
 
-def num_heard(num_played: int, speed: float) -> int:
-    """The fewest samples of which `at_speed` makes at least `num_played`."""
-    ratio = rate_ratio(round(SAMPLE_RATE_HZ * speed), SAMPLE_RATE_HZ)
-    return int((num_played - 1) / ratio) + 1
+def num_heard(played: int, speed: float) -> int:
+    """The fewest samples of which `at_speed` makes at least so many."""
+    return int((played - 1) / _speed_ratio(speed)) + 1
+
+
+def num_played(heard: int, speed: float) -> int:
+    """How many samples `at_speed` makes of so many."""
+    return math.ceil(heard * _speed_ratio(speed))
+
+
+def _speed_ratio(speed: float) -> Fraction:
+    return rate_ratio(_played_rate_hz(speed), SAMPLE_RATE_HZ)
+
+
+def _played_rate_hz(speed: float) -> int:
+    return round(SAMPLE_RATE_HZ * speed)
 
 
 def resample_blocks(blocks: Iterable[Tensor], from_hz: int, to_hz: int) -> Iterator[Tensor]:

@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from audiolm.audio.resample import at_speed, rate_ratio
-from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
+from audiolm.audio.resample import at_speed, num_played
+from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
 from audiolm.data.corpus import Corpus, Item, select_items
 from audiolm.data.json_lines import read_lines
 from audiolm.errors import DataError
@@ -108,8 +108,7 @@ class Recording:
 
     @property
     def num_semantic(self) -> int:
-        ratio = rate_ratio(round(SAMPLE_RATE_HZ * self.speed), SAMPLE_RATE_HZ)
-        return -(-self.item.length * ratio.numerator // ratio.denominator) // SAMPLES_PER_SEMANTIC
+        return num_played(self.item.length, self.speed) // SAMPLES_PER_SEMANTIC
 
     def waveform(self) -> Tensor:
         """float32 [640 S]."""

@@ -3,7 +3,16 @@ import math
 import pytest
 import torch
 
-from audiolm.audio.resample import MAX_TERM, _kernel, rate_ratio, resample, resample_blocks
+from audiolm.audio.resample import (
+    MAX_TERM,
+    _kernel,
+    at_speed,
+    num_heard,
+    num_played,
+    rate_ratio,
+    resample,
+    resample_blocks,
+)
 from audiolm.errors import AudioLimitError
 
 RATES = [4_000, 4_001, 8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 190_007, 191_999, 192_000]
@@ -51,3 +60,11 @@ def test_batches_keep_their_leading_dimensions():
 def test_absurd_rates_are_refused(rate):
     with pytest.raises(AudioLimitError):
         resample(torch.zeros(10), rate, 16_000)
+
+
+@pytest.mark.parametrize("speed", [0.87, 0.9, 1.0, 1.1, 1.25])
+@pytest.mark.parametrize("length", [1, 640, 6_401])
+def test_how_many_samples_a_speed_makes_is_known_before(speed, length):
+    assert at_speed(torch.zeros(length), speed).shape[-1] == num_played(length, speed)
+    fewest = num_heard(length, speed)
+    assert num_played(fewest, speed) >= length > num_played(fewest - 1, speed)
