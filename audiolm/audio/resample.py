@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -54,18 +53,21 @@ def resample(waveforms: Tensor, from_hz: int, to_hz: int) -> Tensor:
 
 
 def at_speed(waveforms: Tensor, speed: float) -> Tensor:
-    """[..., T] at 16 kHz -> [..., about T / speed]: played so much faster and higher. A speed has its own filter."""
+    """[..., T] at 16 kHz -> [..., length_at_speed(T)]: played so much faster and higher. A speed has its own filter.
+
+    Raises AudioLimitError as `rate_ratio`.
+    """
     return resample(waveforms, _played_rate_hz(speed), SAMPLE_RATE_HZ)
 
 
-def num_heard(played: int, speed: float) -> int:
-    """The fewest samples of which `at_speed` makes at least so many."""
-    return int((played - 1) / _speed_ratio(speed)) + 1
+def length_at_speed(num_samples: int, speed: float) -> int:
+    """How many samples `at_speed` makes of `num_samples`. Raises AudioLimitError as `rate_ratio`."""
+    return _num_converted(num_samples, _speed_ratio(speed))
 
 
-def num_played(heard: int, speed: float) -> int:
-    """How many samples `at_speed` makes of so many."""
-    return math.ceil(heard * _speed_ratio(speed))
+def least_length_for(num_samples: int, speed: float) -> int:
+    """The fewest samples of which `at_speed` makes `num_samples` or more. Raises AudioLimitError as `rate_ratio`."""
+    return int((num_samples - 1) / _speed_ratio(speed)) + 1
 
 
 def _speed_ratio(speed: float) -> Fraction:

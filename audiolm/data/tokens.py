@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from audiolm.audio.resample import at_speed, num_played
+from audiolm.audio.resample import at_speed, length_at_speed
 from audiolm.config import FRAMES_PER_SEMANTIC, SAMPLES_PER_SEMANTIC, SEMANTIC_RATE_HZ
 from audiolm.data.corpus import Corpus, Item, select_items
 from audiolm.data.json_lines import read_lines
@@ -108,7 +108,7 @@ class Recording:
 
     @property
     def num_semantic(self) -> int:
-        return num_played(self.item.length, self.speed) // SAMPLES_PER_SEMANTIC
+        return length_at_speed(self.item.length, self.speed) // SAMPLES_PER_SEMANTIC
 
     def waveform(self) -> Tensor:
         """float32 [640 S]."""

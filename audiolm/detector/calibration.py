@@ -51,7 +51,7 @@ def fit_weights(scored: Scored, longest_s: float) -> tuple[Tensor, float]:
     for growth in GROWTHS:
         lengths = (scored.seconds.double().clamp_max(longest_s) / longest_s) ** growth
         x = scored.logits.double() * lengths[:, None]
-        weights, _, loss = _fit_logistic(x, scored.labels)
+        weights, _, loss = _fit_logistic(x, scored.labels, shares(scored.labels))
         if best is None or loss < best[0]:
             best = loss, weights, growth
     return best[1], best[2]
@@ -79,19 +79,20 @@ def fit_ridge(x: Tensor, labels: Tensor, penalty: float) -> tuple[Tensor, float]
     return fitted[:-1].float(), float(fitted[-1])
 
 
-def fit_platt(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+def fit_platt(logits: Tensor, labels: Tensor, counted: Tensor | None = None) -> tuple[float, float]:
     """(scale, bias) that maximise the likelihood of labels [N] under sigmoid(scale * logits + bias).
 
-    Targets are smoothed by one pseudo-count (Platt 1999), so that separable data give finite values. A detector that
-    ranks worse than chance gets a scale of almost zero instead of being turned round.
+    `counted` [N] are the clips' weights, which add up to 1 (None: `shares`). Targets are smoothed by one pseudo-count
+    (Platt 1999), so that separable data give finite values. A detector that ranks worse than chance gets a scale of
+    almost zero instead of being turned round.
     """
-    weights, bias, _ = _fit_logistic(logits.double()[:, None], labels)
+    weights, bias, _ = _fit_logistic(logits.double()[:, None], labels, shares(labels) if counted is None else counted)
     return max(float(weights[0]), LEAST_SCALE), bias
 
 
-def _fit_logistic(x: Tensor, labels: Tensor) -> tuple[Tensor, float, float]:
-    """x [N, K] -> (weights [K] >= 0, bias, loss in nats)."""
-    positive, counted = labels.bool(), shares(labels)
+def _fit_logistic(x: Tensor, labels: Tensor, counted: Tensor) -> tuple[Tensor, float, float]:
+    """x [N, K], labels and what they count [N] -> (weights [K] >= 0, bias, loss in nats)."""
+    positive = labels.bool()
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())
     targets = torch.where(positive, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2)).double()
     unit = x.std(dim=0).clamp_min(1e-6)
@@ -121,15 +122,15 @@ def calibrate(
 ) -> DetectorCalibration:
     """Scaling and band from fused logits [N] of one split, error rates by length from those of another.
 
-    The scaling is that of whole clips, which last `whole_s`, as they are and `changed`: a change moves both kinds
-    the same way, and answers must hold after it. The band is one for all lengths, the wider of what clips as they are
-    ask for and what `changed` ones do. The threshold is a probability of one half: least cost
-    where both errors cost the same and both kinds are as common.
+    The scaling is that of clips of `whole_s` as they are, and of `changed` ones whatever they last, half of it each:
+    answers must hold after what happens to files. The band is one for all lengths, the wider of what clips as they are
+    ask for and what `changed` ones do. The threshold is a probability of one half: least cost where both errors cost
+    the same and both kinds are as common.
     """
     whole = valid.seconds >= whole_s
-    scale, bias = fit_platt(
-        torch.cat([valid.logits[whole], changed.logits]), torch.cat([valid.labels[whole], changed.labels])
-    )
+    sets = (valid.logits[whole], valid.labels[whole]), (changed.logits, changed.labels)
+    logits, labels = (torch.cat(parts) for parts in zip(*sets, strict=True))
+    scale, bias = fit_platt(logits, labels, torch.cat([shares(own) for _, own in sets]) / len(sets))
     calibration = DetectorCalibration(scale=scale, bias=bias)
     high = max(uncertain_from(probability_of(calibration, x.logits), x.labels, band_error) for x in (valid, changed))
     calibration = dataclasses.replace(calibration, uncertain_low=1.0 - high, uncertain_high=high)

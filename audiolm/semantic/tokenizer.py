@@ -1,6 +1,7 @@
 """The semantic tokenizer: features of a self-supervised encoder at 25 Hz, normalised, then the nearest centroid.
 
-AudioLM (arXiv 2209.03143): features of one middle layer, zero mean and unit variance per dimension, k-means.
+AudioLM (arXiv 2209.03143): features of one middle layer, zero mean and unit variance per dimension, k-means (whose
+centroids training may have moved: `audiolm.training.phone_clusters`).
 """
 
 from __future__ import annotations

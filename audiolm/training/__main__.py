@@ -23,7 +23,7 @@ GRADIENT_TASKS = {
     "detector": "generated or original, with calibration",
 }
 COMMANDS = {
-    "kmeans": "semantic tokenizer from a w2v-BERT run",
+    "kmeans": "semantic tokenizer from a w2v-BERT run, or with new clusters from its own",
     "tokens": "token cache of a corpus",
     "detector-data": "generated and original audio for the detector",
     "detector-views": "what the detector's branches hear of it",

@@ -191,7 +191,7 @@ class DetectorTask(Task):
         """Fits the ear's clip logit, weighs the branches, calibrates on the split valid and measures on test.
 
         All of it goes into the run, the figures also to `log.jsonl`; those of changed clips are of the split valid,
-        which chose the band.
+        which chose scaling and band. Segments keep a scaling of clips as they are: their course is read, not values.
         """
         _, model, made_for = load_run(folder, self.device)
         fit_clip_head(model, self.views["train"])

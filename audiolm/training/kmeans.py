@@ -1,4 +1,7 @@
-"""Fits the k-means of the semantic tokenizer on a pre-trained encoder, and writes the tokenizer as a run."""
+"""Fits the clusters of the semantic tokenizer on a pre-trained encoder, or anew on a tokenizer's, and writes a run.
+
+They are those of k-means; for speech they can then be moved until tokens tell phones (`phone_clusters`).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from torch import Tensor
 from audiolm.checkpoints.format import as_shipped, read_run
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
 from audiolm.data.corpus import Corpus, Crop, Item
-from audiolm.data.phones import PhoneLabels
-from audiolm.errors import DataError
+from audiolm.data.phones import UNKNOWN, PhoneLabels
+from audiolm.errors import ConfigError, DataError
 from audiolm.semantic.bundles import pretrained_extractor
 from audiolm.semantic.kmeans import assign, fit_kmeans, usage
 from audiolm.semantic.tokenizer import SemanticTokenizer, tokenizer_from_encoder
 from audiolm.training.loop import setup_device
-from audiolm.training.phone_clusters import around, inform
+from audiolm.training.phone_clusters import around, move_to_phones
 from audiolm.training.runs import load_run, write_run
 from audiolm.training.semantic import layers_of
 
@@ -33,15 +36,19 @@ MAX_GROUP_SHARE = 0.05  # of the features: a corpus with one long-winded reader 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="corpus folders")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--encoder", type=Path, help="run of the semantic task, or of a tokenizer whose layers to take")
+    source.add_argument("--encoder", type=Path, help="run of the semantic task, or a tokenizer's")
     source.add_argument("--bundle", help="torchaudio bundle instead of an own encoder, such as HUBERT_BASE")
     parser.add_argument("--out", type=Path, required=True, help="run folder to write")
     parser.add_argument("--num-clusters", type=int, default=SemanticConfig().num_clusters)
-    parser.add_argument("--tap-layer", type=int, default=None, help="layer of the features; default: the run's own")
+    parser.add_argument(
+        "--tap-layer", type=int, default=None, help="of the features (default: the run's; a tokenizer has no later one)"
+    )
     parser.add_argument("--hours", type=float, default=2.0, help="audio to take features from")
     parser.add_argument("--crop-s", type=float, default=8.0)
     parser.add_argument("--normalise-per-group", action="store_true", help="remove each speaker's mean while fitting")
-    parser.add_argument("--phones", action="store_true", help="then move the clusters until tokens tell phones")
+    parser.add_argument(
+        "--phones", action="store_true", help="then move clusters so that tokens tell more of the phones"
+    )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -59,14 +66,14 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     tokenizer.load_state_dict(as_shipped(tokenizer.state_dict()))  # clusters of the features that ship
     corpora = [Corpus(folder) for folder in args.data]
     generator = torch.Generator().manual_seed(args.seed)
-    heard = _features(tokenizer, corpora, "train", args.hours, args.crop_s, generator, args.phones)
-    tokenizer.mean.copy_(heard.features.mean(dim=0))
-    tokenizer.std.copy_(heard.features.std(dim=0).clamp_min(1e-4))
-    points = (heard.features - tokenizer.mean) / tokenizer.std
-    fitted = _without_group_means(points, heard.groups) if args.normalise_per_group else points
+    data = _features(tokenizer, corpora, "train", args.hours, args.crop_s, generator, args.phones)
+    tokenizer.mean.copy_(data.features.mean(dim=0))
+    tokenizer.std.copy_(data.features.std(dim=0).clamp_min(1e-4))
+    points = (data.features - tokenizer.mean) / tokenizer.std
+    fitted = _without_group_means(points, data.groups) if args.normalise_per_group else points
     centroids = fit_kmeans(fitted, args.num_clusters, generator, num_epochs=args.epochs)
-    if heard.phones is not None:
-        centroids = inform(fitted, heard.phones, centroids, generator)
+    if data.phones is not None:
+        centroids = move_to_phones(fitted, data.phones, centroids, generator)
     tokenizer.centroids.copy_(centroids)
     write_run(args.out, "semantic", tokenizer, tokenizer.config, {})
     _, tokenizer, _ = load_run(args.out, device)
@@ -85,12 +92,14 @@ def _untrained_tokenizer(args: argparse.Namespace) -> SemanticTokenizer:
     component, values, weights, _ = read_run(args.encoder)
     layers, config = layers_of(args.encoder, component, weights), SemanticConfig.from_dict(values)
     layer = config.tap_layer if args.tap_layer is None else args.tap_layer
+    if component == "semantic" and layer > config.tap_layer:
+        raise ConfigError(f"{args.encoder} has its layers up to {config.tap_layer}, found --tap-layer {layer}")
     return tokenizer_from_encoder(dataclasses.replace(config, tap_layer=layer, num_clusters=args.num_clusters), layers)
 
 
 @dataclass(frozen=True)
-class Heard:
-    """Unnormalised features [N, D] of crops, the group number [N] of each, the phones around it [N, 3] if asked."""
+class ClusterData:
+    """Unnormalised features [N, D] of crops; on the CPU the group number [N] of each and, if asked, phones [N, 3]."""
 
     features: Tensor
     groups: Tensor
@@ -105,7 +114,7 @@ def _features(
     crop_s: float,
     generator: torch.Generator,
     with_phones: bool = False,
-) -> Heard:
+) -> ClusterData:
     """Of random crops, one at a time. Raises DataError without items that are long enough, or aligned if they must."""
     candidates = [
         (corpus, item) for corpus in corpora for item in corpus.select(split=split) if item.duration_s >= MIN_ITEM_S
@@ -123,8 +132,7 @@ def _features(
         if taken[item.group] >= limit:
             continue
         crop = _random_crop(item, round(crop_s * SAMPLE_RATE_HZ), generator)
-        waveform = corpus.waveform(item)[crop.offset : crop.offset + crop.length]
-        rows = tokenizer.features(waveform[None].to(tokenizer.mean.device))[0]
+        rows = tokenizer.features(corpus.read([crop], crop.length).to(tokenizer.mean.device))[0]
         features.append(rows)
         groups.append(torch.full((len(rows),), numbers[item.group]))
         if with_phones:
@@ -133,7 +141,7 @@ def _features(
         total += crop.length
         if total >= num_wanted:
             break
-    return Heard(torch.cat(features), torch.cat(groups), torch.cat(phones).to(rows.device) if with_phones else None)
+    return ClusterData(torch.cat(features), torch.cat(groups), torch.cat(phones) if with_phones else None)
 
 
 def _random_crop(item: Item, length: int, generator: torch.Generator) -> Crop:
@@ -153,20 +161,26 @@ def _without_group_means(points: Tensor, groups: Tensor) -> Tensor:
 def _figures(
     tokenizer: SemanticTokenizer, corpora: list[Corpus], args: argparse.Namespace, generator: torch.Generator
 ) -> dict[str, float]:
-    """Usage perplexity, repeat rate, unexplained variance, and the information tokens carry about the group.
+    """Usage perplexity, repeat rate, unexplained variance, and what tokens tell of the group and, if asked, of phones.
 
-    The last is the mutual information (nats) between token and speaker or piece: tokens of content have little.
+    That is mutual information (nats) between token and speaker or piece, of which tokens of content have little, and
+    between token and phone, silence included.
     """
-    heard = _features(tokenizer, corpora, "valid", 0.25 * args.hours, args.crop_s, generator)
-    ids, distances = assign(heard.features, tokenizer.centroids)
+    data = _features(tokenizer, corpora, "valid", 0.25 * args.hours, args.crop_s, generator, args.phones)
+    ids, distances = assign(data.features, tokenizer.centroids)
     perplexity, repeat_rate = usage(ids, tokenizer.codebook_size)
-    return {
+    figures = {
         "usage_perplexity": round(perplexity, 2),
         "repeat_rate": round(repeat_rate, 4),
-        "unexplained_variance": round(float(distances.mean() / heard.features.shape[1]), 4),
-        "group_information_nats": round(group_information(ids.cpu(), heard.groups), 4),
+        "unexplained_variance": round(float(distances.mean() / data.features.shape[1]), 4),
+        "group_information_nats": round(group_information(ids.cpu(), data.groups), 4),
         "valid_positions": len(ids),
     }
+    if data.phones is not None:
+        heard = data.phones[:, 1]
+        known = heard != UNKNOWN
+        figures["phone_information_nats"] = round(group_information(ids.cpu()[known], heard[known]), 4)
+    return figures
 
 
 def group_information(ids: Tensor, groups: Tensor) -> float:

@@ -1,10 +1,10 @@
-"""K-means centroids moved until tokens tell phones: for speech, where the corpus is aligned (`kmeans --phones`).
+"""K-means centroids moved so that tokens tell more of the phones: for speech that is aligned (`kmeans --phones`).
 
 k-means spends its clusters on whatever varies most in the features. Here a position belongs to the clusters softly, by
 distance; each cluster says how likely every phone is there and right before and after it; centroids and these tables
-learn to be right, while the softness is taken away (deterministic annealing of the information bottleneck, Tishby et
-al., physics/0004057; of learning vector quantization, Kohonen 1990). In use nothing changes: the nearest centroid. As
-with the encoder's `--phones`, text is told in training alone.
+learn to be right, while the softness is taken away: the information bottleneck (Tishby et al., arXiv physics/0004057)
+by annealing, as a learning vector quantization (Kohonen, 1990) of phones, with the distortion of k-means beside it. In
+use nothing changes: the nearest centroid. As with the encoder's `--phones`, AudioLM knows no text in training.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LEARNING_RATE = 0.02
 NUM_STEPS, BATCH = 500, 4096
 PSEUDO_COUNT = 0.5
 LEAST_PROBABILITY = 1e-6
+LEAST_DISTANCE = 1e-6  # mean squared, of points that are their own clusters
 
 
 def around(labels: Tensor) -> Tensor:
@@ -31,15 +32,16 @@ def around(labels: Tensor) -> Tensor:
     return F.pad(labels, (1, 1), value=UNKNOWN).unfold(0, 3, 1)
 
 
-def inform(points: Tensor, labels: Tensor, centroids: Tensor, generator: torch.Generator) -> Tensor:
+def move_to_phones(points: Tensor, labels: Tensor, centroids: Tensor, generator: torch.Generator) -> Tensor:
     """points [N, D], labels [N, 3] (`around`), centroids [K, D] of k-means -> centroids [K, D].
 
-    Raises DataError where no label is known.
+    The generator is a CPU one. Raises DataError where no label is known.
     """
+    labels = labels.to(points.device)
     if not bool((labels[:, 1] != UNKNOWN).any()):
         raise DataError("no phone of these recordings is known; align them with `python -m audiolm.data phones`")
     ids, distances = assign(points, centroids)
-    unit = float(distances.mean())
+    unit = max(float(distances.mean()), LEAST_DISTANCE)
     moved = centroids.clone().requires_grad_()
     tables = _tables(ids, labels, len(centroids)).log().requires_grad_()
     optimizer = torch.optim.Adam([moved, tables], LEARNING_RATE)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from audiolm.audio.resample import at_speed, num_heard
+from audiolm.audio.resample import at_speed, least_length_for
 from audiolm.checkpoints.format import read_run
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC, SemanticConfig
 from audiolm.data.corpus import Corpus, Crop
@@ -206,7 +206,7 @@ class CorpusMixture:
         Of about `speed * length` samples of each, played so much faster and higher (speed perturbation, Ko et al.,
         2015). No phones where none were asked for. Raises DataError without any items.
         """
-        crops, phones, heard = [], [], num_heard(length, speed)
+        crops, phones, heard = [], [], least_length_for(length, speed)
         for index, crop in self._draw(split, heard, count, generator):
             crops.append(self.corpora[index].read([crop], heard))
             if self.labels is not None:

@@ -110,6 +110,28 @@ def test_what_happens_to_files_moves_the_scaling():
     assert misses[1] < 0.7 * misses[0]
 
 
+def test_neither_kind_gains_by_how_many_clips_there_are_of_it_with_and_without_a_change():
+    whole = scored(4_000, 1, 6.0)
+    originals = Scored(*(getattr(whole, name)[whole.labels == 0] for name in ("logits", "seconds", "labels")))
+    once, more = (
+        calibrate(whole, whole, whole, 6.0),
+        calibrate(both(whole, both(originals, originals)), whole, whole, 6.0),
+    )
+    assert (more.scale, more.bias) == pytest.approx((once.scale, once.bias), abs=0.02)
+
+
+def test_changed_clips_that_tell_less_widen_the_band():
+    whole, other = scored(4_000, 1, 6.0), scored(4_000, 2, 6.0)
+    noisier = Scored(
+        other.logits + 4.0 * torch.randn(len(other.logits), generator=torch.Generator().manual_seed(0)),
+        other.seconds,
+        other.labels,
+    )
+    one = calibrate(whole, noisier, whole, 6.0)
+    bands = [uncertain_from(probability_of(one, part.logits), part.labels) for part in (whole, noisier)]
+    assert one.uncertain_high == bands[1] > bands[0]
+
+
 def test_branches_are_weighed_by_what_they_know_and_short_clips_by_their_length():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(2, (6_000,), generator=generator)

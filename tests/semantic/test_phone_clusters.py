@@ -6,7 +6,7 @@ import torch
 from audiolm.data.phones import UNKNOWN
 from audiolm.errors import DataError
 from audiolm.semantic.kmeans import assign, fit_kmeans
-from audiolm.training.phone_clusters import around, inform
+from audiolm.training.phone_clusters import around, move_to_phones
 
 
 def heard(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,13 +30,29 @@ def test_centroids_move_to_where_phones_differ() -> None:
     others, their_labels = heard(4_000, 1)
     centroids = fit_kmeans(points, 6, torch.Generator().manual_seed(0))
     context = torch.stack([torch.full_like(labels, UNKNOWN), labels, torch.full_like(labels, UNKNOWN)], dim=1)
-    context[::2] = UNKNOWN  # most recordings are not aligned
-    moved = inform(points, context, centroids, torch.Generator().manual_seed(0))
-    again = inform(points, context, centroids, torch.Generator().manual_seed(0))
+    context[::2] = UNKNOWN  # half of it is not aligned
+    moved = move_to_phones(points, context, centroids, torch.Generator().manual_seed(0))
+    again = move_to_phones(points, context, centroids, torch.Generator().manual_seed(0))
     assert torch.equal(moved, again)
     assert told(others, their_labels, moved) > told(others, their_labels, centroids) + 0.1
     before, after = (float(assign(others, one)[1].mean()) for one in (centroids, moved))
     assert after < 1.5 * before  # still clusters of what is heard
+
+
+@pytest.mark.parametrize("column", [0, 2])
+def test_what_comes_before_and_after_counts_too(column: int) -> None:
+    points, labels = heard(8_000, 0)
+    others, their_labels = heard(4_000, 1)
+    context = torch.full((len(points), 3), UNKNOWN)
+    context[:, 1], context[:, column] = 3, labels  # the position's own phone is always the same
+    centroids = fit_kmeans(points, 6, torch.Generator().manual_seed(0))
+    moved = move_to_phones(points, context, centroids, torch.Generator().manual_seed(0))
+    assert told(others, their_labels, moved) > told(others, their_labels, centroids) + 0.05
+
+
+def test_points_that_are_their_own_clusters_stay_finite() -> None:
+    points, labels = heard(6, 0)
+    assert move_to_phones(points, around(labels), points.clone(), torch.Generator()).isfinite().all()
 
 
 def test_what_is_heard_around_a_position_ends_with_the_sound() -> None:
@@ -46,4 +62,4 @@ def test_what_is_heard_around_a_position_ends_with_the_sound() -> None:
 def test_clusters_cannot_be_moved_where_no_phone_is_known() -> None:
     points, labels = heard(100, 0)
     with pytest.raises(DataError, match=r"no phone of these recordings is known"):
-        inform(points, around(torch.full_like(labels, UNKNOWN)), points[:5], torch.Generator())
+        move_to_phones(points, around(torch.full_like(labels, UNKNOWN)), points[:5], torch.Generator())

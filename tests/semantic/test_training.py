@@ -9,7 +9,7 @@ import torch
 
 from audiolm.config import CodecConfig
 from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
-from audiolm.data.phones import PHONES_FILE, UNKNOWN
+from audiolm.data.phones import PHONES_FILE, UNKNOWN, PhoneLabels
 from audiolm.errors import CheckpointError, ConfigError, DataError, TrainingError
 from audiolm.semantic import SemanticTokenizer
 from audiolm.training import kmeans, runs, semantic
@@ -143,7 +143,7 @@ def test_kmeans_without_an_encoder_run_is_refused(corpus_folder: Path, tmp_path:
         kmeans.run(kmeans_args(corpus_folder, tmp_path / "nothing", tmp_path / "tokenizer"))
 
 
-def test_kmeans_of_a_run_that_is_no_encoder_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
+def test_kmeans_of_a_run_that_is_neither_encoder_nor_tokenizer_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
     runs.write_run(tmp_path, "codec", torch.nn.Linear(1, 1), CodecConfig(), {})
     with pytest.raises(TrainingError, match="run of 'codec', neither 'semantic' nor 'w2vbert'"):
         kmeans.run(kmeans_args(corpus_folder, tmp_path, tmp_path / "tokenizer"))
@@ -197,14 +197,39 @@ def test_known_phones_are_learnt_beside_the_rest(labelled_folder: Path, tmp_path
     kmeans.run(kmeans_args(labelled_folder, tmp_path / "long", tmp_path / "tokenizer"))  # the head does not ship
 
 
+def test_phones_are_those_of_the_positions_whose_features_are_taken(labelled_folder: Path, tmp_path: Path) -> None:
+    trained(labelled_folder, tmp_path / "encoder", 1)
+    tokenizer = kmeans._untrained_tokenizer(kmeans_args(labelled_folder, tmp_path / "encoder", tmp_path))
+    corpus, generator = Corpus(labelled_folder), torch.Generator().manual_seed(0)
+    data = kmeans._features(tokenizer, [corpus], "train", 0.001, 0.5, generator, with_phones=True)
+    assert data.phones.shape == (len(data.features), 3)
+    generator, labels, start = torch.Generator().manual_seed(0), PhoneLabels(corpus), 0
+    chosen = [item for item in corpus.select(split="train") if item.duration_s >= kmeans.MIN_ITEM_S]
+    for index in torch.randperm(len(chosen), generator=generator).tolist():
+        crop = kmeans._random_crop(chosen[index], 8_000, generator)
+        count = crop.length // 640
+        own = data.phones[start : start + count]
+        assert torch.equal(own[:, 1], labels.at(crop, count))
+        assert int(own[0, 0]) == int(own[-1, 2]) == UNKNOWN
+        rows = tokenizer.features(corpus.read([crop], crop.length))[0]
+        assert torch.equal(data.features[start : start + count], rows)
+        if (start := start + count) == len(data.features):
+            break
+    assert len(set(data.phones[:, 1].tolist())) > 1
+
+
 def test_clusters_are_moved_for_the_phones_on_the_layers_of_a_tokenizer(labelled_folder: Path, tmp_path: Path) -> None:
     trained(labelled_folder, tmp_path / "encoder", 1)
     kmeans.run(kmeans_args(labelled_folder, tmp_path / "encoder", tmp_path / "plain"))
-    kmeans.run(kmeans_args(labelled_folder, tmp_path / "plain", tmp_path / "moved", "--phones"))
+    figures = kmeans.run(kmeans_args(labelled_folder, tmp_path / "plain", tmp_path / "moved", "--phones"))
+    assert 0.0 <= figures["phone_information_nats"] <= np.log(3)
     plain, moved = (runs.load_run(tmp_path / name)[1] for name in ("plain", "moved"))
     sound = torch.randn(1, 6_400)
     assert torch.equal(plain.extractor(sound), moved.extractor(sound))
     assert not torch.equal(plain.centroids, moved.centroids)
+    assert moved.centroids.isfinite().all()
+    with pytest.raises(ConfigError, match="has its layers up to 2, found --tap-layer 3"):
+        kmeans.run(kmeans_args(labelled_folder, tmp_path / "plain", tmp_path / "deeper", "--tap-layer", "3"))
     (labelled_folder / PHONES_FILE).unlink()
     with pytest.raises(DataError, match=r"audiolm\.data phones"):
         kmeans.run(kmeans_args(labelled_folder, tmp_path / "plain", tmp_path / "moved", "--phones"))
