@@ -19,6 +19,7 @@ from audiolm.intervals import wilson_interval
 BAND_ERROR = 0.014  # outside the band, on the calibration data: upper end of the 95 % interval over clips
 NARROWEST_BAND = 0.65  # the band reaches from 1 - this to this at least,
 WIDEST_BAND = 0.98  # and to this at most
+CHANGED_SHARE = 0.05
 NUM_BINS = 15
 GROWTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LEAST_SCALE = 1e-3
@@ -122,15 +123,17 @@ def calibrate(
 ) -> DetectorCalibration:
     """Scaling and band from fused logits [N] of one split, error rates by length from those of another.
 
-    The scaling is that of clips of `whole_s` as they are, and of `changed` ones whatever they last, half of it each:
-    answers must hold after what happens to files. The band is one for all lengths, the wider of what clips as they are
-    ask for and what `changed` ones do. The threshold is a probability of one half: least cost where both errors cost
-    the same and both kinds are as common.
+    The scaling is that of clips of `whole_s` as they are and of `changed` ones, whatever these last, as if
+    `CHANGED_SHARE` of all were changed: the more of them, the more generated clips are known after what happens to
+    files, and the fewer short originals. The band is one for all lengths, the wider of what clips as they are ask for
+    and what `changed` ones do. The threshold is a probability of one half: least cost where both errors cost the same
+    and both kinds are as common.
     """
     whole = valid.seconds >= whole_s
-    sets = (valid.logits[whole], valid.labels[whole]), (changed.logits, changed.labels)
-    logits, labels = (torch.cat(parts) for parts in zip(*sets, strict=True))
-    scale, bias = fit_platt(logits, labels, torch.cat([shares(own) for _, own in sets]) / len(sets))
+    labels = valid.labels[whole]
+    counted = torch.cat([(1.0 - CHANGED_SHARE) * shares(labels), CHANGED_SHARE * shares(changed.labels)])
+    logits, labels = torch.cat([valid.logits[whole], changed.logits]), torch.cat([labels, changed.labels])
+    scale, bias = fit_platt(logits, labels, counted)
     calibration = DetectorCalibration(scale=scale, bias=bias)
     high = max(uncertain_from(probability_of(calibration, x.logits), x.labels, band_error) for x in (valid, changed))
     calibration = dataclasses.replace(calibration, uncertain_low=1.0 - high, uncertain_high=high)

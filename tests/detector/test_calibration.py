@@ -99,15 +99,15 @@ def test_short_clips_widen_the_band_and_leave_the_scaling():
     assert harder.uncertain_high > alone.uncertain_high
 
 
-def test_what_happens_to_files_moves_the_scaling():
+def test_what_happens_to_files_moves_the_scaling_by_its_share():
     whole = scored(4_000, 1, 6.0)
     quieter = Scored(whole.logits - 3.0, whole.seconds, whole.labels)  # generated clips are missed after a change
-    alone, moved = calibrate(whole, whole, whole, 6.0), calibrate(whole, quieter, whole, 6.0)
-    balanced = calibrate(both(whole, quieter), both(whole, quieter), whole, 6.0)
-    assert moved.bias > alone.bias + 1.0
-    assert (moved.scale, moved.bias) == pytest.approx((balanced.scale, balanced.bias), rel=1e-3)
-    misses = [error_rates(probability_of(one, quieter.logits), quieter.labels, 0.5)[1] for one in (alone, moved)]
-    assert misses[1] < 0.7 * misses[0]
+    alone, moved, only = (
+        calibrate(*sets, whole, 6.0) for sets in ((whole, whole), (whole, quieter), (quieter, quieter))
+    )
+    assert alone.bias + 0.1 < moved.bias < only.bias - 1.0
+    misses = [error_rates(probability_of(one, quieter.logits), quieter.labels, 0.5)[1] for one in (alone, moved, only)]
+    assert misses[0] > misses[1] + 0.01 > misses[2]
 
 
 def test_neither_kind_gains_by_how_many_clips_there_are_of_it_with_and_without_a_change():
