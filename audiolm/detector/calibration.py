@@ -19,7 +19,7 @@ from audiolm.intervals import wilson_interval
 BAND_ERROR = 0.014  # outside the band, on the calibration data: upper end of the 95 % interval over clips
 NARROWEST_BAND = 0.65  # the band reaches from 1 - this to this at least,
 WIDEST_BAND = 0.98  # and to this at most
-CHANGED_SHARE = 0.05
+CHANGED_SHARE = 0.05  # of the clips that scaling counts on: as if one in twenty had been changed
 NUM_BINS = 15
 GROWTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LEAST_SCALE = 1e-3

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
             while writer.num_rows < count and time.monotonic() <= deadline:
                 made = make_pairs(models, next(batches), prompt_frames, generator)
                 progress.update(writer.add_balanced(*made, most=count - writer.num_rows))
-        print(f"{split}: {writer.num_rows} of {count} pairs; {writer.num_left_out} left out (bands)")
+        print(f"{split}: {writer.num_rows} of {count} pairs; {writer.num_left_out} left out for the balance")
         generator.manual_seed(seed + 7_919 * writer.num_unpaired + 1)
         originals = Originals(corpora, split, num_frames, recordings)
         missing = round(args.unpaired * writer.num_rows) - writer.num_unpaired

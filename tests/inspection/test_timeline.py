@@ -198,7 +198,8 @@ def test_a_click_shows_in_every_lane_within_one_token_of_its_time(checkpoint):
         for lane, other in zip(found.lanes, elsewhere.lanes, strict=True):
             at = int(time_s * lane.rate_hz)
             changed = (lane.ids != other.ids).float().mean(dim=1)[at - 10 : at + 11]
-            near = changed[9:12] if lane.family == "semantic" else changed[10:11]  # it need not mind each single click
+            smeared = checkpoint == "speech-small" and lane.family == "semantic"  # made to tell phones, not clicks
+            near = changed[9:12] if smeared else changed[10:11]
             assert near.max() > 0, f"{lane.label}: the token at {time_s} s is the same with and without the click"
             changes[lane.family] += changed
     for family, changed in changes.items():

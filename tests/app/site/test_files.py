@@ -118,9 +118,8 @@ def test_the_button_deletes_what_the_visitor_has(app, own_recording):
 
 
 def test_everything_is_gone_within_the_hour_also_what_a_killed_process_left(app, own_recording, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "app.belongings.tempfile.gettempdir", lambda: str(tmp_path)
-    )  # others' runs live in the real one
+    # a folder of its own: other servers' runs live in the real one
+    monkeypatch.setattr("app.belongings.tempfile.gettempdir", lambda: str(tmp_path))
     killed = tmp_path / "audiolm-run-killed"
     killed.mkdir()
     left = app.site.belongings.folder / ("0" * 64) / "left.wav"
