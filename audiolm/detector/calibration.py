@@ -58,26 +58,29 @@ def fit_weights(scored: Scored, longest_s: float) -> tuple[Tensor, float]:
     return best[1], best[2]
 
 
-def fit_ridge(x: Tensor, labels: Tensor, penalty: float) -> tuple[Tensor, float]:
+def fit_ridge(x: Tensor, labels: Tensor, penalty: float, beside: Tensor | None = None) -> tuple[Tensor, float]:
     """x [N, E] of unit variance, labels [N] -> (weights [E], bias) of a ridge logistic regression.
 
-    The penalty counts as much as so many items at one nat.
+    The penalty counts as much as so many items at one nat. Logits `beside` [N], times a factor that is fitted too and
+    costs nothing, are added to what the regression says: it learns what they leave open.
     """
     x, wanted, counted = x.double(), labels.double(), shares(labels)
-    parameters = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    given = torch.zeros(len(x)) if beside is None else beside
+    columns = torch.cat([x, torch.stack([torch.ones(len(x)), given], dim=1).double()], dim=1)
+    parameters = torch.zeros(columns.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=RIDGE_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        logits = x @ parameters[:-1] + parameters[-1]
-        value = F.binary_cross_entropy_with_logits(logits, wanted, counted, reduction="sum")
-        value = value + penalty / len(x) * parameters[:-1].square().sum()
+        value = F.binary_cross_entropy_with_logits(columns @ parameters, wanted, counted, reduction="sum")
+        value = value + penalty / len(x) * parameters[:-2].square().sum()
         value.backward()
         return value
 
-    optimizer.step(closure)
+    with torch.enable_grad():
+        optimizer.step(closure)
     fitted = parameters.detach()
-    return fitted[:-1].float(), float(fitted[-1])
+    return fitted[:-2].float(), float(fitted[-2])
 
 
 def fit_platt(logits: Tensor, labels: Tensor, counted: Tensor | None = None) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from audiolm.training.runs import load_run, write_run
 CROP_S = (1.0, 1.5, 2.0, 3.0, 4.0, 5.5, 5.5, 6.0, 6.0)  # drawn as often as they stand here
 SEGMENT_WEIGHT = 0.5
 SINGLES_SHARE = 1 / 3  # of a batch: originals without a generated partner
+KEPT_EVERY = 5  # of so many speakers or pieces, one is kept from the branches, to fit the ear's logits beside log-mel's
 STATISTICS_VIEWS = 400
 CLIP_PENALTY, SEGMENT_PENALTY = 20.0, 100.0
 EVERY_SEGMENT = 3  # neighbours share what they see: every third is enough to learn from
@@ -131,7 +132,9 @@ class DetectorTask(Task):
     """Binary cross-entropy of every branch's clip and segment logits, on crops of 1 to 6 s.
 
     A third of a batch are generated crops, a third their counterparts of the other kind from the same place, a third
-    originals without a counterpart; both kinds weigh the same.
+    originals without a counterpart; both kinds weigh the same. One in `KEPT_EVERY` speakers or pieces is kept back: on
+    these the ear's logits are fitted in the end, as logistic regressions of what the log-mel branch leaves open. What
+    branches know of clips that they have learnt from would say little of how they complete each other.
     """
 
     def __init__(
@@ -150,9 +153,10 @@ class DetectorTask(Task):
         self.views, self.batch_size, self.band_error = views, batch_size, band_error
         self.made_for = made_for
         self.device = model.output.weight.device
-        self.crops = Crops(views["train"])
+        self.kept = kept_groups(views["train"])
+        self.crops = Crops(views["train"], lambda note: note["group"] not in self.kept)
         fit_statistics(model, views["train"])
-        fit_clip_head(model, views["train"])
+        fit_clip_head(model, views["train"], lambda note: True, beside_mel=False)
 
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)
@@ -188,14 +192,14 @@ class DetectorTask(Task):
         }
 
     def finish(self, folder: Path) -> dict[str, float]:
-        """Fits the ear's clip logit, weighs the branches, calibrates on the split valid and measures on test.
+        """Fits the ear's logits, weighs the branches, calibrates on the split valid and measures on test.
 
         All of it goes into the run, the figures also to `log.jsonl`; those of changed clips are of the split valid,
         which chose scaling and band. Segments keep a scaling of clips as they are: their course is read, not values.
         """
         _, model, made_for = load_run(folder, self.device)
-        fit_clip_head(model, self.views["train"])
-        fit_segment_head(model, self.views["train"])
+        fit_clip_head(model, self.views["train"], self._is_kept, beside_mel=True)
+        fit_segment_head(model, self.views["train"], self._is_kept)
         model = with_scope(model, self.views["train"])
         write_run(folder, self.component, model, model.config, made_for)
         model = load_run(folder, self.device)[1]  # the limit is taken with the values that ship
@@ -225,6 +229,9 @@ class DetectorTask(Task):
             log.write(json.dumps({"kind": "test", **figures}) + "\n")
         return figures
 
+    def _is_kept(self, note: dict[str, Any]) -> bool:
+        return note["group"] in self.kept
+
 
 def is_whole(note: dict[str, Any]) -> bool:
     return note["turn"] == 0
@@ -244,13 +251,18 @@ def is_changed(note: dict[str, Any]) -> bool:
 
 
 class Crops:
-    """Draws crops of views of one split: pairs of a generated or spliced clip and an original, and single originals."""
+    """Draws crops of views of one split: pairs of a generated or spliced clip and an original, and single originals.
 
-    def __init__(self, views: ViewSet) -> None:
+    Of the `chosen` ones alone. Raises TrainingError where there is no pair among them.
+    """
+
+    def __init__(self, views: ViewSet, chosen: Chosen = lambda note: True) -> None:
         self.views = views
         by_place: dict[tuple[int, int], dict[str, int]] = {}
         self.singles: list[int] = []
         for index, note in enumerate(views.notes):
+            if not chosen(note):
+                continue
             if note["kind"] == "unpaired":
                 self.singles.append(index)
             else:
@@ -330,37 +342,58 @@ def fit_statistics(model: Detector, views: ViewSet) -> None:
     model.ear.std.copy_(frames.std(dim=1).clamp_min(LEAST_SPREAD))
 
 
-def fit_clip_head(model: Detector, views: ViewSet) -> None:
-    """Has the ear's clip logit be a logistic regression, which gradient steps alone need long to reach."""
-    chosen = [index for index, note in enumerate(views.notes) if note["kind"] != "spliced"]
-    labels = torch.tensor([float(views.notes[index]["kind"] == "generated") for index in chosen])
-    with torch.no_grad():
-        model.eval()
-        clips = (views.crop(index, 0, views.notes[index]["length"])[1] for index in chosen)
-        rows = [pool(model.ear.hear(clip.to(model.ear.mean.device)[None])) for clip in clips]
-    x = torch.cat(rows).cpu()
+def kept_groups(views: ViewSet) -> set[str]:
+    """The speakers or pieces that branches do not learn from. Raises TrainingError where no others would be left."""
+    groups = sorted({note["group"] for note in views.notes})
+    if len(groups) < 2:
+        raise TrainingError(f"the split train needs two speakers or pieces at least, found {len(groups)}")
+    return set(groups[::KEPT_EVERY])
+
+
+@torch.no_grad()
+def fit_clip_head(model: Detector, views: ViewSet, chosen: Chosen, beside_mel: bool) -> None:
+    """Has the ear's clip logit be a logistic regression, which gradient steps alone need long to reach.
+
+    `beside_mel`: of what the log-mel branch leaves open; of views that it has learnt from it would leave nothing.
+    """
+    x, beside, labels = [], [], []
+    for batch in _one_by_one(model, views, lambda note: chosen(note) and note["kind"] != "spliced"):
+        x.append(pool(model.ear.hear(batch.views.figures)).cpu())
+        labels.append(batch.labels)
+        if beside_mel:
+            beside.append(model.read(batch.views)[0].clips.cpu())
+    _fit_head(model.ear.clip, torch.cat(x), torch.cat(labels), CLIP_PENALTY, torch.cat(beside) if beside_mel else None)
+
+
+@torch.no_grad()
+def fit_segment_head(model: Detector, views: ViewSet, chosen: Chosen) -> None:
+    """The same for the ear's logit of a segment, beside the log-mel branch's, also of spliced views."""
+    x, beside, labels = [], [], []
+    for number, batch in enumerate(_one_by_one(model, views, chosen)):
+        some = slice(number % EVERY_SEGMENT, None, EVERY_SEGMENT)
+        around = model.ear.around(model.ear.hear(batch.views.figures), batch.segments.shape[1])
+        x.append(around[0, some].cpu())
+        beside.append(model.read(batch.views)[0].segments[0, some].cpu())
+        labels.append(batch.segments[0, some])
+    _fit_head(model.ear.segment, torch.cat(x), torch.cat(labels), SEGMENT_PENALTY, torch.cat(beside))
+
+
+def _fit_head(head: nn.Linear, x: Tensor, labels: Tensor, penalty: float, beside: Tensor | None) -> None:
     middle, unit = x.mean(dim=0), x.std(dim=0).clamp_min(1e-3)
-    weights, bias = fit_ridge((x - middle) / unit, labels, CLIP_PENALTY)
-    model.ear.clip.weight.data.copy_((weights / unit)[None])
-    model.ear.clip.bias.data.fill_(bias - float((weights / unit) @ middle))
+    weights, bias = fit_ridge((x - middle) / unit, labels, penalty, beside)
+    head.weight.data.copy_((weights / unit)[None])
+    head.bias.data.fill_(bias - float((weights / unit) @ middle))
 
 
-def fit_segment_head(model: Detector, views: ViewSet) -> None:
-    """The same for the ear's logit of a segment, also of spliced views."""
-    crops, rows, labels = Crops(views), [], []
-    with torch.no_grad():
-        model.eval()
-        for index, note in enumerate(views.notes):
+def _one_by_one(model: Detector, views: ViewSet, chosen: Chosen) -> Iterator[Batch]:
+    """The chosen views, whole, each in a batch of its own; what branches read of it is where the model is."""
+    crops, device = Crops(views), model.output.weight.device
+    model.eval()
+    for index, note in enumerate(views.notes):
+        if chosen(note):
             batch = crops.batch([(index, 0)], note["length"])
-            heard = model.ear.around(
-                model.ear.hear(batch.views.figures.to(model.ear.mean.device)), len(batch.segments[0])
-            )
-            chosen = slice(index % EVERY_SEGMENT, None, EVERY_SEGMENT)
-            rows.append(heard[0, chosen].cpu())
-            labels.append(batch.segments[0, chosen])
-    weights, bias = fit_ridge(torch.cat(rows), torch.cat(labels), SEGMENT_PENALTY)
-    model.ear.segment.weight.data.copy_(weights[None])
-    model.ear.segment.bias.data.fill_(bias)
+            read = (one.to(device) for one in (batch.views.mels, batch.views.figures))
+            yield replace(batch, views=Views(*read, note["length"]))
 
 
 @torch.no_grad()
@@ -389,15 +422,10 @@ def score(model: Detector, views: ViewSet, chosen: Chosen) -> Scored:
 @torch.no_grad()
 def segments_of(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Tensor, Tensor]:
     """(fused logits [M], labels [M]) of all segments of the chosen views, none of them spliced."""
-    crops, logits, labels = Crops(views), [], []
-    for index, note in enumerate(views.notes):
-        if chosen(note) and note["kind"] != "spliced":
-            batch = crops.batch([(index, 0)], note["length"])
-            moved = Views(
-                *(one.to(model.output.weight.device) for one in (batch.views.mels, batch.views.figures)), note["length"]
-            )
-            logits.append(model.fused(model.read(moved), note["length"])[0][0].cpu())
-            labels.append(batch.segments[0])
+    logits, labels = [], []
+    for batch in _one_by_one(model, views, lambda note: chosen(note) and note["kind"] != "spliced"):
+        logits.append(model.fused(model.read(batch.views), batch.views.num_samples)[0][0].cpu())
+        labels.append(batch.segments[0])
     return torch.cat(logits), torch.cat(labels)
 
 

@@ -51,6 +51,19 @@ def test_ridge_regression_finds_what_tells_the_kinds_apart_and_stays_small():
     assert 0.5 < float(separable[0]) < 5.0
 
 
+def test_a_regression_beside_logits_learns_what_they_leave_open():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(2_000) % 2 == 0
+    signs, noise = 2.0 * labels - 1.0, torch.randn(3, 2_000, generator=generator)
+    given, other = signs + noise[0], 0.7 * signs + noise[1]
+    x = torch.stack([given + 0.3 * noise[2], other], dim=1)
+    alone, _ = fit_ridge(x, labels.float(), 1.0)
+    beside, _ = fit_ridge(x, labels.float(), 1.0, given)
+    assert float(alone[0]) > float(alone[1])
+    assert abs(float(beside[0])) < 0.2 * float(alone[0])
+    assert float(beside[1]) == pytest.approx(float(alone[1]), rel=0.1)
+
+
 def test_separable_and_useless_logits_give_finite_calibrations():
     labels = torch.tensor([0] * 20 + [1] * 20)
     scale, bias = fit_platt(labels * 8.0 - 4.0, labels)

@@ -18,7 +18,7 @@ from audiolm.data.corpus import Corpus, CorpusWriter
 from audiolm.data.pairs import SPLITS, PairSet, PairWriter
 from audiolm.data.views import ViewSet
 from audiolm.detector import Detector
-from audiolm.detector.calibration import WIDEST_BAND
+from audiolm.detector.calibration import WIDEST_BAND, fit_ridge
 from audiolm.detector.network import mel_frames
 from audiolm.errors import DataError, TrainingError
 from audiolm.pipeline import Pipeline
@@ -37,14 +37,14 @@ def checkpoint(tmp_path_factory) -> Path:
     return make_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", with_detector=False).folder
 
 
-def write_tokens(folder: Path, codec: str, semantic: str, groups: dict[str, str]) -> Path:
-    """A token cache of two random items of 5 s a split; `groups` names each split's speaker."""
+def write_tokens(folder: Path, codec: str, semantic: str, groups: dict[str, str | tuple[str, str]]) -> Path:
+    """A token cache of two random items of 5 s a split; `groups` names each split's speaker, or the two."""
     generator = torch.Generator().manual_seed(0)
     items, frames = [], 250
     for split, group in groups.items():
-        for number in range(2):
+        for number, speaker in enumerate((group, group) if isinstance(group, str) else group):
             items.append(
-                {"id": f"{split}{number}", "frame_start": frames * len(items), "num_frames": frames, "group": group}
+                {"id": f"{split}{number}", "frame_start": frames * len(items), "num_frames": frames, "group": speaker}
                 | {"split": split, "fluent": True}
             )
     folder.mkdir()
@@ -58,7 +58,7 @@ def write_tokens(folder: Path, codec: str, semantic: str, groups: dict[str, str]
     return folder
 
 
-def token_cache(folder: Path, checkpoint: Path, groups: dict[str, str] | None = None) -> Path:
+def token_cache(folder: Path, checkpoint: Path, groups: dict[str, str | tuple[str, str]] | None = None) -> Path:
     components = load_checkpoint(checkpoint).info.components
     groups = groups or {split: f"speaker-{split}" for split in SPLITS}
     return write_tokens(folder, components["codec"].token_hash, components["semantic"].token_hash, groups)
@@ -379,6 +379,40 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     shipped.config = DetectorConfig.from_dict(config | {"calibration": calibration, "scope_limit": 100.0})
     boundary = shipped.judge(Waveform(pairs.spliced(0)[0])).boundary_s
     assert boundary == pytest.approx(JOIN / 16_000, abs=0.5)
+
+
+def test_one_in_five_speakers_is_kept_from_the_branches_for_the_ears_logits(viewed):
+    views = {split: ViewSet(viewed, split) for split in SPLITS}
+    config = DetectorConfig(channels=(6, 8), num_heard=views["train"].num_figures, heard_width=8)
+    task = detector.DetectorTask(Detector(config), views, {}, batch_size=12)
+    assert task.kept == {"train0"}
+    notes = views["train"].notes
+    seen = {*task.crops.singles, *(index for pair in task.crops.pairs for index in pair)}
+    assert {notes[index]["group"] for index in seen} == {"train1", "train2", "train3"}
+    views["train"].notes = [note | {"group": "train1"} for note in notes]
+    with pytest.raises(TrainingError, match="at least, found 1"):
+        detector.DetectorTask(Detector(config), views, {}, batch_size=12)
+
+
+def test_the_ears_logits_are_fitted_beside_log_mels_on_what_neither_has_learnt_from(viewed, tmp_path, monkeypatch):
+    fitted = []
+
+    def fit(x, labels, penalty, beside=None):
+        fitted.append((len(labels), beside))
+        return fit_ridge(x, labels, penalty, beside)
+
+    monkeypatch.setattr(detector, "fit_ridge", fit)
+    task = build_on(viewed)
+    write_run(tmp_path, "detector", task.model, task.config, {})
+    task.finish(tmp_path)
+    notes = task.views["train"].notes
+    kept = [note for note in notes if note["group"] == "train0" and note["kind"] != "spliced"]
+    (at_first, nothing), (clips, beside_clips), (segments, beside_segments) = fitted
+    assert (at_first, nothing) == (sum(note["kind"] != "spliced" for note in notes), None)
+    assert clips == len(kept) == len(beside_clips) < at_first
+    assert segments == len(beside_segments)
+    assert beside_clips.std() > 0
+    assert beside_segments.std() > 0
 
 
 def build_on(data: Path, *options: str) -> detector.DetectorTask:

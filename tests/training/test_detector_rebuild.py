@@ -59,7 +59,8 @@ def test_one_command_makes_a_checkpoint_whose_detector_withholds_what_missed_its
     for name in ("kept.png", "old.png"):
         (checkpoint / name).write_bytes(PICTURE)
     before = load_checkpoint(checkpoint)
-    tokens = token_cache(tmp_path / "tokens", checkpoint)
+    speakers = {"train": ("ann", "bob"), "valid": "cy", "test": "di"}
+    tokens = token_cache(tmp_path / "tokens", checkpoint, speakers)
     rebuild(checkpoint, tokens, tmp_path)
     after = load_checkpoint(tmp_path / "new")
     assert after.info.components["codec"].hash == before.info.components["codec"].hash
