@@ -58,29 +58,37 @@ def fit_weights(scored: Scored, longest_s: float) -> tuple[Tensor, float]:
     return best[1], best[2]
 
 
-def fit_ridge(x: Tensor, labels: Tensor, penalty: float, beside: Tensor | None = None) -> tuple[Tensor, float]:
-    """x [N, E] of unit variance, labels [N] -> (weights [E], bias) of a ridge logistic regression.
+@dataclass(frozen=True)
+class Ridge:
+    """sigmoid(x @ weights + bias + factor * offset): weights [E]; the factor is 0 where there was no offset."""
 
-    The penalty counts as much as so many items at one nat. Logits `beside` [N], times a factor that is fitted too and
-    costs nothing, are added to what the regression says: it learns what they leave open.
+    weights: Tensor
+    bias: float
+    factor: float
+
+
+def fit_ridge(x: Tensor, labels: Tensor, penalty: float, offset: Tensor | None = None) -> Ridge:
+    """A ridge logistic regression of x [N, E], of unit variance, with labels [N].
+
+    The penalty counts as much as so many items at one nat. With logits `offset` [N] it learns what these leave open
+    (stacking, Wolpert 1992); their factor is fitted too, and costs nothing.
     """
-    x, wanted, counted = x.double(), labels.double(), shares(labels)
-    given = torch.zeros(len(x)) if beside is None else beside
-    columns = torch.cat([x, torch.stack([torch.ones(len(x)), given], dim=1).double()], dim=1)
+    wanted, counted = labels.double(), shares(labels)
+    more = [torch.ones(len(x))] if offset is None else [torch.ones(len(x)), offset]
+    columns = torch.cat([x.double(), torch.stack(more, dim=1).double()], dim=1)
     parameters = torch.zeros(columns.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=RIDGE_STEPS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = F.binary_cross_entropy_with_logits(columns @ parameters, wanted, counted, reduction="sum")
-        value = value + penalty / len(x) * parameters[:-2].square().sum()
+        value = value + penalty / len(x) * parameters[: x.shape[1]].square().sum()
         value.backward()
         return value
 
-    with torch.enable_grad():
-        optimizer.step(closure)
-    fitted = parameters.detach()
-    return fitted[:-2].float(), float(fitted[-2])
+    optimizer.step(closure)
+    weights, rest = parameters.detach().split([x.shape[1], len(more)])
+    return Ridge(weights.float(), float(rest[0]), 0.0 if offset is None else float(rest[1]))
 
 
 def fit_platt(logits: Tensor, labels: Tensor, counted: Tensor | None = None) -> tuple[float, float]:

@@ -47,6 +47,10 @@ class Views:
     figures: Tensor | None
     num_samples: int
 
+    def to(self, device: torch.device) -> Views:
+        figures = None if self.figures is None else self.figures.to(device)
+        return Views(self.mels.to(device), figures, self.num_samples)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -67,7 +71,8 @@ class Detector(nn.Module):
     the clips to learn as much.
 
     The branches are trained side by side and their logits weighed on held-out clips (buffer `weights`): together, the
-    one that learns its clips by heart would silence the other.
+    one that learns its clips by heart would silence the other. So what the ear's logits read is chosen in the end, on
+    speakers or pieces that neither has learnt from, to say what log-mel leaves open (`audiolm.training.detector`).
     """
 
     def __init__(self, config: DetectorConfig) -> None:

@@ -31,18 +31,19 @@ from audiolm.detector.calibration import (
     shares,
 )
 from audiolm.detector.ear import pool
-from audiolm.detector.network import EVIDENCE_S, SEGMENT_SAMPLES, Views
+from audiolm.detector.network import EVIDENCE_S, SEGMENT_SAMPLES, Reading, Views
 from audiolm.detector.scope import fit_scope, scope_distances, scope_limit
 from audiolm.detector.verdict import probability_of
 from audiolm.errors import TrainingError
 from audiolm.intervals import wilson_interval
+from audiolm.receipt import derive_seed
 from audiolm.training.loop import Task
 from audiolm.training.runs import load_run, write_run
 
 CROP_S = (1.0, 1.5, 2.0, 3.0, 4.0, 5.5, 5.5, 6.0, 6.0)  # drawn as often as they stand here
 SEGMENT_WEIGHT = 0.5
 SINGLES_SHARE = 1 / 3  # of a batch: originals without a generated partner
-KEPT_EVERY = 5  # of so many speakers or pieces, one is kept from the branches, to fit the ear's logits beside log-mel's
+HELD_OUT_SHARE = 1 / 5  # of the speakers or pieces of the split train
 STATISTICS_VIEWS = 400
 CLIP_PENALTY, SEGMENT_PENALTY = 20.0, 100.0
 EVERY_SEGMENT = 3  # neighbours share what they see: every third is enough to learn from
@@ -60,14 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="crops a step")
     parser.add_argument("--channels", type=int, nargs="+", default=list(DetectorConfig.channels))
     parser.add_argument("--heard-width", type=int, default=DetectorConfig.heard_width)
-    parser.add_argument("--init", type=Path, help="run folder whose weights to start from, where their sizes fit")
+    parser.add_argument("--init", type=Path, help="run whose weights to start from, where their sizes fit")
     parser.add_argument("--dropout", type=float, default=DetectorConfig.dropout)
     parser.add_argument("--band-error", type=float, default=BAND_ERROR, help="most wrong outside the uncertain band")
 
 
 def build(args: argparse.Namespace) -> DetectorTask:
     """Raises DataError where the folder lacks a split, ConfigError for impossible sizes, TrainingError where splits
-    share a speaker or piece or have views of different kinds, or for an impossible band."""
+    share a speaker or piece or have views of different kinds, for an impossible band, or as `DetectorTask`."""
     made_for = made_for_of(PairSet(args.data, "train"))
     views = {split: ViewSet(args.data, split) for split in SPLITS}
     if shared := shared_groups({split: {note["group"] for note in one.notes} for split, one in views.items()}):
@@ -132,9 +133,12 @@ class DetectorTask(Task):
     """Binary cross-entropy of every branch's clip and segment logits, on crops of 1 to 6 s.
 
     A third of a batch are generated crops, a third their counterparts of the other kind from the same place, a third
-    originals without a counterpart; both kinds weigh the same. One in `KEPT_EVERY` speakers or pieces is kept back: on
-    these the ear's logits are fitted in the end, as logistic regressions of what the log-mel branch leaves open. What
-    branches know of clips that they have learnt from would say little of how they complete each other.
+    originals without a counterpart; both kinds weigh the same. A fifth of the speakers or pieces is held out from that:
+    on these the ear's logits are fitted in the end, to say what the log-mel branch leaves open. What a branch makes of
+    clips that it has learnt from would tell little of how the two complete each other; so a run to start from should
+    have held out the same ones.
+
+    Raises TrainingError for too small a batch, or where the held-out ones, or the others, have no pairs.
     """
 
     def __init__(
@@ -153,16 +157,14 @@ class DetectorTask(Task):
         self.views, self.batch_size, self.band_error = views, batch_size, band_error
         self.made_for = made_for
         self.device = model.output.weight.device
-        self.kept = kept_groups(views["train"])
-        self.crops = Crops(views["train"], lambda note: note["group"] not in self.kept)
+        self.held_out = held_out_groups(views["train"])
+        self.crops = Crops(views["train"], self._is_learnt)
         fit_statistics(model, views["train"])
-        fit_clip_head(model, views["train"], lambda note: True, beside_mel=False)
+        fit_clip_head(model, views["train"], self._is_learnt)
 
     def batch(self, generator: torch.Generator) -> Batch:
         batch = augment(self.crops.draw(self.batch_size, generator), generator)
-        views = batch.views
-        moved = Views(views.mels.to(self.device), views.figures.to(self.device), views.num_samples)
-        return Batch(moved, batch.labels.to(self.device), batch.segments.to(self.device))
+        return Batch(batch.views.to(self.device), batch.labels.to(self.device), batch.segments.to(self.device))
 
     def loss(self, group: str, batch: Batch, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
         counted = shares(batch.labels > 0).float()
@@ -176,7 +178,10 @@ class DetectorTask(Task):
         return total, figures
 
     def validate(self) -> dict[str, float]:
-        """On whole clips of the split valid as they are. `loss` is what is left once the logits are calibrated."""
+        """On whole clips of the split valid as they are. `loss` is what is left once the logits are calibrated.
+
+        The ear is heard as gradient steps have it: its logits are fitted only in the end.
+        """
         scored = score(self.model, self.views["valid"], is_whole)
         weights, _ = fit_weights(scored, EVIDENCE_S)
         fused = scored.logits @ weights
@@ -198,8 +203,7 @@ class DetectorTask(Task):
         which chose scaling and band. Segments keep a scaling of clips as they are: their course is read, not values.
         """
         _, model, made_for = load_run(folder, self.device)
-        fit_clip_head(model, self.views["train"], self._is_kept, beside_mel=True)
-        fit_segment_head(model, self.views["train"], self._is_kept)
+        stack_clip_head(model, self.views["train"], self._is_held_out)
         model = with_scope(model, self.views["train"])
         write_run(folder, self.component, model, model.config, made_for)
         model = load_run(folder, self.device)[1]  # the limit is taken with the values that ship
@@ -207,6 +211,7 @@ class DetectorTask(Task):
         weights, growth = fit_weights(scored, EVIDENCE_S)
         model.weights.copy_(weights)
         model.growth.fill_(growth)
+        stack_segment_head(model, self.views["train"], self._is_held_out)
         valid = fuse(model, score(model, self.views["valid"], is_unchanged))
         test = fuse(model, score(model, self.views["test"], is_of_pair))
         changed = fuse(model, score(model, self.views["valid"], is_changed))
@@ -229,8 +234,11 @@ class DetectorTask(Task):
             log.write(json.dumps({"kind": "test", **figures}) + "\n")
         return figures
 
-    def _is_kept(self, note: dict[str, Any]) -> bool:
-        return note["group"] in self.kept
+    def _is_held_out(self, note: dict[str, Any]) -> bool:
+        return note["group"] in self.held_out
+
+    def _is_learnt(self, note: dict[str, Any]) -> bool:
+        return not self._is_held_out(note)
 
 
 def is_whole(note: dict[str, Any]) -> bool:
@@ -342,47 +350,83 @@ def fit_statistics(model: Detector, views: ViewSet) -> None:
     model.ear.std.copy_(frames.std(dim=1).clamp_min(LEAST_SPREAD))
 
 
-def kept_groups(views: ViewSet) -> set[str]:
-    """The speakers or pieces that branches do not learn from. Raises TrainingError where no others would be left."""
-    groups = sorted({note["group"] for note in views.notes})
-    if len(groups) < 2:
-        raise TrainingError(f"the split train needs two speakers or pieces at least, found {len(groups)}")
-    return set(groups[::KEPT_EVERY])
+def held_out_groups(views: ViewSet) -> set[str]:
+    """A fifth of the speakers or pieces with pairs, one at least: those whose names' hashes come first.
 
-
-@torch.no_grad()
-def fit_clip_head(model: Detector, views: ViewSet, chosen: Chosen, beside_mel: bool) -> None:
-    """Has the ear's clip logit be a logistic regression, which gradient steps alone need long to reach.
-
-    `beside_mel`: of what the log-mel branch leaves open; of views that it has learnt from it would leave nothing.
+    So more pairs of others change them little. Raises TrainingError where none would be left to learn from.
     """
-    x, beside, labels = [], [], []
+    groups = {note["group"] for note in views.notes if note["kind"] == "generated"}
+    if len(groups) < 2:
+        raise TrainingError(f"the split train needs pairs of two speakers or pieces at least, found {len(groups)}")
+    by_hash = sorted(groups, key=lambda group: derive_seed(0, "held out", group))
+    return set(by_hash[: max(1, round(HELD_OUT_SHARE * len(groups)))])
+
+
+def fit_clip_head(model: Detector, views: ViewSet, chosen: Chosen) -> None:
+    """Has the ear's clip logit be a logistic regression, which gradient steps need long to reach."""
+    x, labels = [], []
     for batch in _one_by_one(model, views, lambda note: chosen(note) and note["kind"] != "spliced"):
-        x.append(pool(model.ear.hear(batch.views.figures)).cpu())
+        x.append(_pooled(model, batch))
         labels.append(batch.labels)
-        if beside_mel:
-            beside.append(model.read(batch.views)[0].clips.cpu())
-    _fit_head(model.ear.clip, torch.cat(x), torch.cat(labels), CLIP_PENALTY, torch.cat(beside) if beside_mel else None)
+    _fit_head(model.ear.clip, torch.cat(x), torch.cat(labels), CLIP_PENALTY)
 
 
-@torch.no_grad()
-def fit_segment_head(model: Detector, views: ViewSet, chosen: Chosen) -> None:
-    """The same for the ear's logit of a segment, beside the log-mel branch's, also of spliced views."""
-    x, beside, labels = [], [], []
+def stack_clip_head(model: Detector, views: ViewSet, chosen: Chosen) -> None:
+    """Has the ear's clip logit be a logistic regression of what the log-mel branch leaves open.
+
+    The chosen views must be of speakers or pieces that this branch has not learnt from: of others it knows too much to
+    leave anything.
+    """
+    x, offset, labels = [], [], []
+    for batch in _one_by_one(model, views, lambda note: chosen(note) and note["kind"] != "spliced"):
+        x.append(_pooled(model, batch))
+        offset.append(_read_mel(model, batch).clips.cpu())
+        labels.append(batch.labels)
+    _fit_head(model.ear.clip, torch.cat(x), torch.cat(labels), CLIP_PENALTY, torch.cat(offset))
+
+
+def stack_segment_head(model: Detector, views: ViewSet, chosen: Chosen) -> None:
+    """The same for the ear's logit of a segment, also of spliced views; after the branches have been weighed.
+
+    Its size is such that the weights, which are those of clips, add it to the log-mel branch's as it was fitted.
+    """
+    x, offset, labels = [], [], []
     for number, batch in enumerate(_one_by_one(model, views, chosen)):
         some = slice(number % EVERY_SEGMENT, None, EVERY_SEGMENT)
-        around = model.ear.around(model.ear.hear(batch.views.figures), batch.segments.shape[1])
-        x.append(around[0, some].cpu())
-        beside.append(model.read(batch.views)[0].segments[0, some].cpu())
+        x.append(_around(model, batch)[some])
+        offset.append(_read_mel(model, batch).segments[0, some].cpu())
         labels.append(batch.segments[0, some])
-    _fit_head(model.ear.segment, torch.cat(x), torch.cat(labels), SEGMENT_PENALTY, torch.cat(beside))
+    head, (of_mel, of_ear) = model.ear.segment, model.weights.tolist()
+    factor = _fit_head(head, torch.cat(x), torch.cat(labels), SEGMENT_PENALTY, torch.cat(offset))
+    if factor > 0.0 and of_ear > 0.0:
+        for parameter in (head.weight, head.bias):
+            parameter.data.mul_(of_mel / (factor * of_ear))
 
 
-def _fit_head(head: nn.Linear, x: Tensor, labels: Tensor, penalty: float, beside: Tensor | None) -> None:
+def _fit_head(head: nn.Linear, x: Tensor, labels: Tensor, penalty: float, offset: Tensor | None = None) -> float:
+    """Writes a regression of x [N, E], which need not be of unit variance, into the head -> the offset's factor."""
     middle, unit = x.mean(dim=0), x.std(dim=0).clamp_min(1e-3)
-    weights, bias = fit_ridge((x - middle) / unit, labels, penalty, beside)
-    head.weight.data.copy_((weights / unit)[None])
-    head.bias.data.fill_(bias - float((weights / unit) @ middle))
+    ridge = fit_ridge((x - middle) / unit, labels, penalty, offset)
+    head.weight.data.copy_((ridge.weights / unit)[None])
+    head.bias.data.fill_(ridge.bias - float((ridge.weights / unit) @ middle))
+    return ridge.factor
+
+
+@torch.no_grad()
+def _pooled(model: Detector, batch: Batch) -> Tensor:
+    """[1, E]: what the ear's clip logit is read from."""
+    return pool(model.ear.hear(batch.views.figures)).cpu()
+
+
+@torch.no_grad()
+def _around(model: Detector, batch: Batch) -> Tensor:
+    """[N, E]: what the ear's logits of the segments of one clip are read from."""
+    return model.ear.around(model.ear.hear(batch.views.figures), batch.segments.shape[1])[0].cpu()
+
+
+@torch.no_grad()
+def _read_mel(model: Detector, batch: Batch) -> Reading:
+    return model.read(replace(batch.views, figures=None))[0]
 
 
 def _one_by_one(model: Detector, views: ViewSet, chosen: Chosen) -> Iterator[Batch]:
@@ -392,8 +436,7 @@ def _one_by_one(model: Detector, views: ViewSet, chosen: Chosen) -> Iterator[Bat
     for index, note in enumerate(views.notes):
         if chosen(note):
             batch = crops.batch([(index, 0)], note["length"])
-            read = (one.to(device) for one in (batch.views.mels, batch.views.figures))
-            yield replace(batch, views=Views(*read, note["length"]))
+            yield replace(batch, views=batch.views.to(device))
 
 
 @torch.no_grad()
@@ -409,8 +452,8 @@ def score(model: Detector, views: ViewSet, chosen: Chosen) -> Scored:
         for first in range(0, len(indices), BATCH_ROWS):
             some = indices[first : first + BATCH_ROWS]
             batch = crops.batch([(index, 0) for index in some], length)
-            moved = Views(batch.views.mels.to(device), batch.views.figures.to(device), length)
-            logits.append(torch.stack([reading.clips for reading in model.read(moved)], dim=1).double().cpu())
+            readings = model.read(batch.views.to(device))
+            logits.append(torch.stack([reading.clips for reading in readings], dim=1).double().cpu())
             labels.append(batch.labels.double())
             order += some
     if not order:

@@ -44,24 +44,30 @@ def test_ridge_regression_finds_what_tells_the_kinds_apart_and_stays_small():
     labels = torch.arange(400) % 4 == 0
     x = torch.randn(400, 30, generator=generator)
     x[:, 3] += 3 * labels
-    weights, bias = fit_ridge(x, labels.float(), 10.0)
-    assert int(weights.abs().argmax()) == 3
-    assert equal_error_rate(x @ weights + bias, labels.long()) < 0.1
-    separable, _ = fit_ridge(labels[:, None] * 2.0 - 1.0, labels.float(), 10.0)
-    assert 0.5 < float(separable[0]) < 5.0
+    ridge = fit_ridge(x, labels.float(), 10.0)
+    assert int(ridge.weights.abs().argmax()) == 3
+    logits = x @ ridge.weights + ridge.bias
+    assert equal_error_rate(logits, labels.long()) < 0.1
+    assert float(((logits > 0) != labels).float().mean()) < 0.1  # which a wrong bias would not allow
+    assert ridge.factor == 0.0
+    separable = fit_ridge(labels[:, None] * 2.0 - 1.0, labels.float(), 10.0)
+    assert 0.5 < float(separable.weights[0]) < 5.0
 
 
-def test_a_regression_beside_logits_learns_what_they_leave_open():
+def test_a_regression_learns_what_an_offset_leaves_open():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(2_000) % 2 == 0
     signs, noise = 2.0 * labels - 1.0, torch.randn(3, 2_000, generator=generator)
     given, other = signs + noise[0], 0.7 * signs + noise[1]
     x = torch.stack([given + 0.3 * noise[2], other], dim=1)
-    alone, _ = fit_ridge(x, labels.float(), 1.0)
-    beside, _ = fit_ridge(x, labels.float(), 1.0, given)
-    assert float(alone[0]) > float(alone[1])
-    assert abs(float(beside[0])) < 0.2 * float(alone[0])
-    assert float(beside[1]) == pytest.approx(float(alone[1]), rel=0.1)
+    alone, beside = fit_ridge(x, labels.float(), 1.0), fit_ridge(x, labels.float(), 1.0, given)
+    assert float(alone.weights[0]) > float(alone.weights[1])
+    assert abs(float(beside.weights[0])) < 0.2 * float(alone.weights[0])
+    assert float(beside.weights[1]) == pytest.approx(float(alone.weights[1]), rel=0.1)
+    assert beside.factor == pytest.approx(2.0, rel=0.1)  # what Bayes asks for
+    strict = fit_ridge(x, labels.float(), 1e5, given)
+    assert float(strict.weights.norm()) < 0.1
+    assert strict.factor == pytest.approx(2.0, rel=0.1)  # costs nothing
 
 
 def test_separable_and_useless_logits_give_finite_calibrations():

@@ -50,7 +50,8 @@ def write_tokens(folder: Path, codec: str, semantic: str, groups: dict[str, str 
     folder.mkdir()
     total = frames * len(items)
     codes = torch.randint(CODEC.quantizer.codebook_size, (total, CODEC.quantizer.num_levels), generator=generator)
-    ids = torch.randint(SEMANTIC.num_clusters, (total // 2,), generator=generator)
+    ids = torch.randint(SEMANTIC.num_clusters, (len(groups), 1, frames // 2), generator=generator)
+    ids = ids.expand(-1, 2, -1).flatten()  # as many runs in both items, so that both are continued
     save_file({"codes": codes.short(), "semantic": ids.short()}, folder / "tokens.safetensors")
     (folder / "tokens.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     sizes = {"num_levels": 4, "codebook_size": 32, "num_clusters": 24}
@@ -381,38 +382,78 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     assert boundary == pytest.approx(JOIN / 16_000, abs=0.5)
 
 
-def test_one_in_five_speakers_is_kept_from_the_branches_for_the_ears_logits(viewed):
-    views = {split: ViewSet(viewed, split) for split in SPLITS}
-    config = DetectorConfig(channels=(6, 8), num_heard=views["train"].num_figures, heard_width=8)
-    task = detector.DetectorTask(Detector(config), views, {}, batch_size=12)
-    assert task.kept == {"train0"}
-    notes = views["train"].notes
+def test_a_fifth_of_the_speakers_is_held_out_the_same_ones_when_others_are_added(viewed):
+    views = ViewSet(viewed, "train")
+
+    def held_out(names: range) -> set[str]:
+        views.notes = [{"kind": "generated", "group": f"speaker {n}"} for n in names]
+        views.notes += [{"kind": "unpaired", "group": f"without a pair {n}"} for n in range(30)]
+        return detector.held_out_groups(views)
+
+    few, more = held_out(range(40)), held_out(range(44))
+    assert (len(few), len(more)) == (8, 9)
+    assert all(name.startswith("speaker") for name in more)
+    assert len(few & more) >= 7
+    assert len(held_out(range(2))) == 1
+    with pytest.raises(TrainingError, match="two speakers or pieces at least, found 1"):
+        held_out(range(1))
+
+
+def test_branches_learn_from_all_but_the_held_out_speakers(viewed):
+    task = build_on(viewed)
+    notes = task.views["train"].notes
     seen = {*task.crops.singles, *(index for pair in task.crops.pairs for index in pair)}
-    assert {notes[index]["group"] for index in seen} == {"train1", "train2", "train3"}
-    views["train"].notes = [note | {"group": "train1"} for note in notes]
-    with pytest.raises(TrainingError, match="at least, found 1"):
-        detector.DetectorTask(Detector(config), views, {}, batch_size=12)
+    assert len(task.held_out) == 1
+    assert {notes[index]["group"] for index in seen} == {note["group"] for note in notes} - task.held_out
 
 
-def test_the_ears_logits_are_fitted_beside_log_mels_on_what_neither_has_learnt_from(viewed, tmp_path, monkeypatch):
-    fitted = []
+def test_the_ears_logits_are_fitted_to_held_out_speakers_on_what_log_mel_leaves_open(viewed, tmp_path, monkeypatch):
+    fitted, task = [], build_on(viewed)
 
-    def fit(x, labels, penalty, beside=None):
-        fitted.append((len(labels), beside))
-        return fit_ridge(x, labels, penalty, beside)
+    def fit(x, labels, penalty, offset=None):
+        fitted.append((labels, offset, fit_ridge(x, labels, penalty, offset)))
+        return fitted[-1][2]
+
+    write_run(tmp_path, "detector", task.model, task.config, {})
+    monkeypatch.setattr(detector, "fit_ridge", fit)
+    task.finish(tmp_path)
+    before, after = task.model.eval(), load_run(tmp_path)[1]
+    views, mel_clips, mel_segments, labels = task.views["train"], [], [], []
+    held_out = [n for n, note in enumerate(views.notes) if note["group"] in task.held_out]
+    for number, index in enumerate(held_out):
+        batch = detector.Crops(views).batch([(index, 0)], views.notes[index]["length"])
+        with torch.no_grad():
+            reading = before.read(batch.views)[0]
+        some = slice(number % detector.EVERY_SEGMENT, None, detector.EVERY_SEGMENT)
+        mel_segments.append(reading.segments[0, some])
+        if views.notes[index]["kind"] != "spliced":
+            mel_clips.append(reading.clips)
+            labels.append(batch.labels)
+    (of_clips, clip_offset, _), (_, segment_offset, _) = fitted
+    assert torch.equal(of_clips, torch.cat(labels))
+    assert torch.allclose(clip_offset, torch.cat(mel_clips), atol=0.02)  # runs keep weights in half precision
+    assert torch.allclose(segment_offset, torch.cat(mel_segments), atol=0.02)
+    assert not torch.allclose(after.ear.clip.weight, before.ear.clip.weight, atol=1e-4)
+
+
+def test_branches_are_weighed_in_segments_as_they_were_fitted(viewed, monkeypatch):
+    fitted, task = [], build_on(viewed)
+    model, views = task.model, task.views["train"]
+    model.weights.copy_(torch.tensor([1.5, 0.4]))
+
+    def fit(x, labels, penalty, offset=None):
+        fitted.append((x, offset, fit_ridge(x, labels, penalty, offset)))
+        return fitted[-1][2]
 
     monkeypatch.setattr(detector, "fit_ridge", fit)
-    task = build_on(viewed)
-    write_run(tmp_path, "detector", task.model, task.config, {})
-    task.finish(tmp_path)
-    notes = task.views["train"].notes
-    kept = [note for note in notes if note["group"] == "train0" and note["kind"] != "spliced"]
-    (at_first, nothing), (clips, beside_clips), (segments, beside_segments) = fitted
-    assert (at_first, nothing) == (sum(note["kind"] != "spliced" for note in notes), None)
-    assert clips == len(kept) == len(beside_clips) < at_first
-    assert segments == len(beside_segments)
-    assert beside_clips.std() > 0
-    assert beside_segments.std() > 0
+    detector.stack_segment_head(model, views, lambda note: True)
+    x, offset, ridge = fitted[0]
+    assert ridge.factor > 0.0
+    wanted = x @ ridge.weights + ridge.bias + ridge.factor * offset
+    batch = detector.Crops(views).batch([(0, 0)], views.notes[0]["length"])
+    with torch.no_grad():
+        fused = model.fused(model.read(batch.views), batch.views.num_samples)[0][0, :: detector.EVERY_SEGMENT]
+    assert torch.allclose(fused, 1.5 / ridge.factor * wanted[: len(fused)], atol=1e-3, rtol=1e-3)
 
 
 def build_on(data: Path, *options: str) -> detector.DetectorTask:

@@ -26,7 +26,7 @@ def arguments(checkpoint: Path, tokens: Path, folder: Path, *options: str) -> Na
     parser = ArgumentParser()
     detector_rebuild.add_arguments(parser)
     required = ["--checkpoint", str(checkpoint), "--tokens", str(tokens), "--out", str(folder / "new")]
-    sizes = ["--work", str(folder / "work"), "--count", "3", "--valid-count", "2", "--test-count", "2"]
+    sizes = ["--work", str(folder / "work"), "--count", "5", "--valid-count", "2", "--test-count", "2"]
     budget = ["--seconds", "2", "--max-minutes", "60", "--steps", "2", "--device", "cpu"]
     return parser.parse_args([*required, *sizes, *budget, *options])
 
