@@ -42,11 +42,11 @@ def shares(labels: Tensor) -> Tensor:
     return 0.5 / counts.double()
 
 
-def fit_weights(scored: Scored, longest_s: float) -> tuple[Tensor, float]:
-    """(weights [K], growth) of the fused logit sum_k w_k x_k * (min(seconds, longest_s) / longest_s) ** growth.
+def fit_weights(scored: Scored, longest_s: float) -> tuple[Tensor, float, float]:
+    """(weights [K], growth, loss) of the fused logit sum_k w_k x_k * (min(seconds, longest_s) / longest_s) ** growth.
 
-    None below zero; chosen for the likelihood of the labels, over all lengths that were scored. Long clips bring more
-    evidence than short ones: `growth` says how fast it grows.
+    None below zero; chosen for the likelihood of the labels, over all lengths that were scored; the loss is in nats.
+    Long clips bring more evidence than short ones: `growth` says how fast it grows.
     """
     best: tuple[float, Tensor, float] | None = None
     for growth in GROWTHS:
@@ -55,7 +55,7 @@ def fit_weights(scored: Scored, longest_s: float) -> tuple[Tensor, float]:
         weights, _, loss = _fit_logistic(x, scored.labels, shares(scored.labels))
         if best is None or loss < best[0]:
             best = loss, weights, growth
-    return best[1], best[2]
+    return best[1], best[2], best[0]
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,7 @@ class Detector(nn.Module):
     the clips to learn as much.
 
     The branches are trained side by side and their logits weighed on held-out clips (buffer `weights`): together, the
-    one that learns its clips by heart would silence the other. In the end the ear's logits are fitted anew, to say what
-    the log-mel branch leaves open.
+    one that learns its clips by heart would silence the other.
     """
 
     def __init__(self, config: DetectorConfig) -> None:

@@ -159,7 +159,7 @@ def test_branches_are_weighed_by_what_they_know_and_short_clips_by_their_length(
     mean = evidence / (seconds / 6)  # what a branch that averages over time says
     useless = torch.randn(6_000, generator=generator)
     inverted = -mean
-    weights, growth = fit_weights(Scored(torch.stack([mean, useless, inverted], dim=1), seconds, labels), 6.0)
+    weights, growth, _ = fit_weights(Scored(torch.stack([mean, useless, inverted], dim=1), seconds, labels), 6.0)
     assert growth == 1.0
     assert float(weights[0]) == pytest.approx(1.5, rel=0.15)
     assert float(weights[1]) < 0.1

@@ -381,32 +381,42 @@ def test_a_trained_detector_ships_with_weights_scope_calibration_and_measured_er
     assert boundary == pytest.approx(JOIN / 16_000, abs=0.5)
 
 
-def test_the_ears_logits_are_fitted_to_what_log_mel_leaves_open(viewed, tmp_path, monkeypatch):
-    fitted, task = [], build_on(viewed)
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_ears_logits_are_fitted_alone_or_to_what_log_mel_leaves_open(viewed, tmp_path, monkeypatch, stacked):
+    """Whichever is likelier on the split valid."""
+    task, fitted, losses = build_on(viewed), [], iter([0.0, 1.0] if not stacked else [1.0, 0.0])
 
     def fit(x, labels, penalty, offset=None):
-        fitted.append((labels, offset, fit_ridge(x, labels, penalty, offset)))
-        return fitted[-1][2]
+        fitted.append((labels, offset))
+        return fit_ridge(x, labels, penalty, offset)
 
     write_run(tmp_path, "detector", task.model, task.config, {})
     monkeypatch.setattr(detector, "fit_ridge", fit)
+    monkeypatch.setattr(detector, "fit_weights", lambda scored, s: (torch.tensor([0.5, 0.5]), 0.0, next(losses, None)))
     task.finish(tmp_path)
-    before, after = task.model.eval(), load_run(tmp_path)[1]
+    (of_clips, nothing), (_, clip_offset), (of_segments, segment_offset) = fitted
+    before, after = load_run(tmp_path)[1].eval(), load_run(tmp_path)[1]
     views, mel_clips, mel_segments, labels = task.views["train"], [], [], []
     for number, note in enumerate(views.notes):
         batch = detector.Crops(views).batch([(number, 0)], note["length"])
         with torch.no_grad():
             reading = before.read(batch.views)[0]
-        some = slice(number % detector.EVERY_SEGMENT, None, detector.EVERY_SEGMENT)
-        mel_segments.append(reading.segments[0, some])
+        mel_segments.append(reading.segments[0, number % detector.EVERY_SEGMENT :: detector.EVERY_SEGMENT])
         if note["kind"] != "spliced":
             mel_clips.append(reading.clips)
             labels.append(batch.labels)
-    (of_clips, clip_offset, _), (_, segment_offset, _) = fitted
     assert torch.equal(of_clips, torch.cat(labels))
+    assert nothing is None
     assert torch.allclose(clip_offset, torch.cat(mel_clips), atol=0.02)  # runs keep weights in half precision
-    assert torch.allclose(segment_offset, torch.cat(mel_segments), atol=0.02)
-    assert not torch.allclose(after.ear.clip.weight, before.ear.clip.weight, atol=1e-4)
+    assert len(of_segments) == len(torch.cat(mel_segments))
+    if stacked:
+        assert torch.allclose(segment_offset, torch.cat(mel_segments), atol=0.02)
+    else:
+        assert segment_offset is None
+    (detector.stack_clip_head if stacked else detector.fit_clip_head)(before, views)
+    assert torch.allclose(after.ear.clip.weight, before.ear.clip.weight, atol=2e-2, rtol=2e-2)
+    (detector.fit_clip_head if stacked else detector.stack_clip_head)(before, views)
+    assert not torch.allclose(after.ear.clip.weight, before.ear.clip.weight, atol=2e-2, rtol=2e-2)
 
 
 def test_branches_are_weighed_in_segments_as_they_were_fitted(viewed, monkeypatch):
