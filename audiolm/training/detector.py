@@ -132,9 +132,8 @@ class DetectorTask(Task):
 
     A third of a batch are generated crops, a third their counterparts of the other kind from the same place, a third
     originals without a counterpart; both kinds weigh the same. In the end the ear's logits are fitted anew: by
-    themselves, and to say what the log-mel branch leaves open (stacking, Wolpert 1992), of which the better stays. A
-    log-mel branch that knows all its clips by heart leaves nothing; but a fifth of the pieces of piano, held out for
-    stacking, was too little (hold-out pairs, 6 s: .0076 nats a clip; stacked on all .0061; by itself .0079).
+    themselves, and to say what the log-mel branch leaves open (stacking, Wolpert 1992), of which the likelier stays: a
+    log-mel branch that knows all its clips by heart leaves nothing.
 
     Raises TrainingError for too small a batch, or where there are no pairs.
     """
@@ -209,6 +208,8 @@ class DetectorTask(Task):
         model.weights.copy_(weights)
         model.growth.fill_(growth)
         fit_segments(model, self.views["train"])
+        write_run(folder, self.component, model, model.config, made_for)
+        model = load_run(folder, self.device)[1]
         valid = fuse(model, score(model, self.views["valid"], is_unchanged))
         test = fuse(model, score(model, self.views["test"], is_of_pair))
         changed = fuse(model, score(model, self.views["valid"], is_changed))
@@ -387,7 +388,8 @@ def stack_clip_head(model: Detector, views: ViewSet) -> None:
 def stack_segment_head(model: Detector, views: ViewSet) -> None:
     """The same for the ear's logit of a segment, after the branches have been weighed.
 
-    Its size is such that the weights, which are those of clips, add it to the log-mel branch's as it was fitted.
+    Its size is such that the weights, which are those of clips, add it to the log-mel branch's as it was fitted. Where
+    one of the branches has no weight, or log-mel's segments are the wrong way round, it is fitted by itself.
     """
     x, offset, labels = [], [], []
     for number, batch in enumerate(_one_by_one(model, views, lambda note: True)):
@@ -397,9 +399,10 @@ def stack_segment_head(model: Detector, views: ViewSet) -> None:
         labels.append(batch.segments[0, some])
     head, (of_mel, of_ear) = model.ear.segment, model.weights.tolist()
     factor = _fit_head(head, torch.cat(x), torch.cat(labels), SEGMENT_PENALTY, torch.cat(offset))
-    if factor > 0.0 and of_ear > 0.0:
-        for parameter in (head.weight, head.bias):
-            parameter.data.mul_(of_mel / (factor * of_ear))
+    if min(factor, of_mel, of_ear) <= 0.0:
+        return fit_segment_head(model, views)
+    for parameter in (head.weight, head.bias):
+        parameter.data.mul_(of_mel / (factor * of_ear))
 
 
 def _fit_head(head: nn.Linear, x: Tensor, labels: Tensor, penalty: float, offset: Tensor | None = None) -> float:
@@ -444,7 +447,7 @@ def score(model: Detector, views: ViewSet, chosen: Chosen) -> Scored:
     crops, device = Crops(views), model.output.weight.device
     by_length: dict[int, list[int]] = {}
     for index, note in enumerate(views.notes):
-        if chosen(note) and note["kind"] != "spliced":
+        if chosen(note) and is_of_one_kind(note):
             by_length.setdefault(note["length"], []).append(index)
     logits, labels, order = [], [], []
     for length, indices in by_length.items():
@@ -465,7 +468,7 @@ def score(model: Detector, views: ViewSet, chosen: Chosen) -> Scored:
 def segments_of(model: Detector, views: ViewSet, chosen: Chosen) -> tuple[Tensor, Tensor]:
     """(fused logits [M], labels [M]) of all segments of the chosen views, none of them spliced."""
     logits, labels = [], []
-    for batch in _one_by_one(model, views, lambda note: chosen(note) and note["kind"] != "spliced"):
+    for batch in _one_by_one(model, views, lambda note: chosen(note) and is_of_one_kind(note)):
         logits.append(model.fused(model.read(batch.views), batch.views.num_samples)[0][0].cpu())
         labels.append(batch.segments[0])
     return torch.cat(logits), torch.cat(labels)

@@ -394,7 +394,7 @@ def test_the_ears_logits_are_fitted_alone_or_to_what_log_mel_leaves_open(viewed,
     monkeypatch.setattr(detector, "fit_ridge", fit)
     monkeypatch.setattr(detector, "fit_weights", lambda scored, s: (torch.tensor([0.5, 0.5]), 0.0, next(losses, None)))
     task.finish(tmp_path)
-    (of_clips, nothing), (_, clip_offset), (of_segments, segment_offset) = fitted
+    (of_clips, nothing), (_, clip_offset), (of_segments, segment_offset), *_ = fitted
     before, after = load_run(tmp_path)[1].eval(), load_run(tmp_path)[1]
     views, mel_clips, mel_segments, labels = task.views["train"], [], [], []
     for number, note in enumerate(views.notes):
@@ -419,7 +419,8 @@ def test_the_ears_logits_are_fitted_alone_or_to_what_log_mel_leaves_open(viewed,
     assert not torch.allclose(after.ear.clip.weight, before.ear.clip.weight, atol=2e-2, rtol=2e-2)
 
 
-def test_branches_are_weighed_in_segments_as_they_were_fitted(viewed, monkeypatch):
+@pytest.mark.parametrize("turned", [False, True])
+def test_branches_are_weighed_in_segments_as_they_were_fitted(viewed, monkeypatch, turned):
     fitted, task = [], build_on(viewed)
     model, views = task.model, task.views["train"]
     model.weights.copy_(torch.tensor([1.5, 0.4]))
@@ -430,17 +431,20 @@ def test_branches_are_weighed_in_segments_as_they_were_fitted(viewed, monkeypatc
 
     monkeypatch.setattr(detector, "fit_ridge", fit)
     detector.stack_segment_head(model, views)
-    if fitted[0][2].factor < 0.0:  # nothing was learnt yet: by chance it is the wrong way round
+    if (fitted[0][2].factor < 0.0) != turned:  # nothing was learnt: which way round log-mel is, is chance
         for parameter in model.output.parameters():
             parameter.data.neg_()
+        fitted.clear()
         detector.stack_segment_head(model, views)
-    x, offset, ridge = fitted[-1]
-    assert ridge.factor > 0.0
-    wanted = x @ ridge.weights + ridge.bias + ridge.factor * offset
-    batch = detector.Crops(views).batch([(0, 0)], views.notes[0]["length"])
-    with torch.no_grad():
-        fused = model.fused(model.read(batch.views), batch.views.num_samples)[0][0, :: detector.EVERY_SEGMENT]
-    assert torch.allclose(fused, 1.5 / ridge.factor * wanted[: len(fused)], atol=1e-3, rtol=1e-3)
+    x, offset, ridge = fitted[0]
+    assert (ridge.factor < 0.0) == turned
+    assert [one[1] is None for one in fitted] == ([False, True] if turned else [False])  # by itself, where it is turned
+    if not turned:
+        wanted = x @ ridge.weights + ridge.bias + ridge.factor * offset
+        batch = detector.Crops(views).batch([(0, 0)], views.notes[0]["length"])
+        with torch.no_grad():
+            fused = model.fused(model.read(batch.views), batch.views.num_samples)[0][0, :: detector.EVERY_SEGMENT]
+        assert torch.allclose(fused, 1.5 / ridge.factor * wanted[: len(fused)], atol=1e-3, rtol=1e-3)
 
 
 def build_on(data: Path, *options: str) -> detector.DetectorTask:
