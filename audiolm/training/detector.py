@@ -199,7 +199,7 @@ class DetectorTask(Task):
         which chose scaling and band. Segments keep a scaling of clips as they are: their course is read, not values.
         """
         _, model, made_for = load_run(folder, self.device)
-        fit_segments = self._fit_clips(model)
+        stacked = self._fit_clips(model)
         model = with_scope(model, self.views["train"])
         write_run(folder, self.component, model, model.config, made_for)
         model = load_run(folder, self.device)[1]  # the limit is taken with the values that ship
@@ -207,7 +207,7 @@ class DetectorTask(Task):
         weights, growth, _ = fit_weights(scored, EVIDENCE_S)
         model.weights.copy_(weights)
         model.growth.fill_(growth)
-        fit_segments(model, self.views["train"])
+        fit_segment_head(model, self.views["train"], stacked)
         write_run(folder, self.component, model, model.config, made_for)
         model = load_run(folder, self.device)[1]
         valid = fuse(model, score(model, self.views["valid"], is_unchanged))
@@ -232,17 +232,19 @@ class DetectorTask(Task):
             log.write(json.dumps({"kind": "test", **figures}) + "\n")
         return figures
 
-    def _fit_clips(self, model: Detector) -> Callable[[Detector, ViewSet], None]:
-        """Fits the ear's clip logit by itself and stacked, keeps what is likelier on the split valid -> the fit of its
-        segments that goes with it."""
-        found = []
-        for fit_clips, fit_segments in ((fit_clip_head, fit_segment_head), (stack_clip_head, stack_segment_head)):
-            fit_clips(model, self.views["train"])
+    def _fit_clips(self, model: Detector) -> bool:
+        """Fits the ear's clip logit by itself and stacked, keeps what is likelier on the split valid -> whether that is
+        the stacked one."""
+        head, rows = model.ear.clip, clip_rows(model, self.views["train"], with_mel=True)
+        fitted = []
+        for mel in (None, rows.mel):
+            fit_head(head, replace(rows, mel=mel), CLIP_PENALTY)
             _, _, loss = fit_weights(score(model, self.views["valid"], lambda note: True), EVIDENCE_S)
-            found.append((loss, {k: v.clone() for k, v in model.ear.clip.state_dict().items()}, fit_segments))
-        _, head, fit_segments = min(found, key=lambda one: one[0])
-        model.ear.clip.load_state_dict(head)
-        return fit_segments
+            fitted.append((loss, {name: value.clone() for name, value in head.state_dict().items()}))
+        (alone_loss, alone), (stacked_loss, stacked) = fitted
+        is_stacked = stacked_loss < alone_loss
+        head.load_state_dict(stacked if is_stacked else alone)
+        return is_stacked
 
 
 def is_whole(note: dict[str, Any]) -> bool:
@@ -356,77 +358,68 @@ def fit_statistics(model: Detector, views: ViewSet) -> None:
     model.ear.std.copy_(frames.std(dim=1).clamp_min(LEAST_SPREAD))
 
 
+@dataclass(frozen=True)
+class HeadRows:
+    """What one of the ear's logits is fitted to: what it reads [N, E], labels [N], the log-mel branch's logits [N]."""
+
+    x: Tensor
+    labels: Tensor
+    mel: Tensor | None
+
+
 def fit_clip_head(model: Detector, views: ViewSet) -> None:
     """Has the ear's clip logit be a logistic regression, which gradient steps need long to reach."""
-    x, labels = [], []
-    for batch in _one_by_one(model, views, is_of_one_kind):
-        x.append(_pooled(model, batch))
-        labels.append(batch.labels)
-    _fit_head(model.ear.clip, torch.cat(x), torch.cat(labels), CLIP_PENALTY)
+    fit_head(model.ear.clip, clip_rows(model, views, with_mel=False), CLIP_PENALTY)
 
 
-def fit_segment_head(model: Detector, views: ViewSet) -> None:
-    """The same for the ear's logit of a segment, also of spliced views."""
-    x, labels = [], []
-    for number, batch in enumerate(_one_by_one(model, views, lambda note: True)):
-        some = slice(number % EVERY_SEGMENT, None, EVERY_SEGMENT)
-        x.append(_around(model, batch)[some])
-        labels.append(batch.segments[0, some])
-    _fit_head(model.ear.segment, torch.cat(x), torch.cat(labels), SEGMENT_PENALTY)
+def fit_segment_head(model: Detector, views: ViewSet, stacked: bool) -> None:
+    """The same for the ear's logit of a segment, also of spliced views, after the branches have been weighed.
 
-
-def stack_clip_head(model: Detector, views: ViewSet) -> None:
-    """Has the ear's clip logit be a logistic regression of what the log-mel branch leaves open."""
-    x, offset, labels = [], [], []
-    for batch in _one_by_one(model, views, is_of_one_kind):
-        x.append(_pooled(model, batch))
-        offset.append(_read_mel(model, batch).clips.cpu())
-        labels.append(batch.labels)
-    _fit_head(model.ear.clip, torch.cat(x), torch.cat(labels), CLIP_PENALTY, torch.cat(offset))
-
-
-def stack_segment_head(model: Detector, views: ViewSet) -> None:
-    """The same for the ear's logit of a segment, after the branches have been weighed.
-
-    Its size is such that the weights, which are those of clips, add it to the log-mel branch's as it was fitted. Where
-    one of the branches has no weight, or log-mel's segments are the wrong way round, it is fitted by itself.
+    `stacked`: it says what the log-mel branch's leaves open, at such a size that the weights, which are those of clips,
+    add the two as they were fitted; unless one has no weight, or log-mel's is the wrong way round.
     """
-    x, offset, labels = [], [], []
-    for number, batch in enumerate(_one_by_one(model, views, lambda note: True)):
-        some = slice(number % EVERY_SEGMENT, None, EVERY_SEGMENT)
-        x.append(_around(model, batch)[some])
-        offset.append(_read_mel(model, batch).segments[0, some].cpu())
-        labels.append(batch.segments[0, some])
-    head, (of_mel, of_ear) = model.ear.segment, model.weights.tolist()
-    factor = _fit_head(head, torch.cat(x), torch.cat(labels), SEGMENT_PENALTY, torch.cat(offset))
-    if min(factor, of_mel, of_ear) <= 0.0:
-        return fit_segment_head(model, views)
-    for parameter in (head.weight, head.bias):
-        parameter.data.mul_(of_mel / (factor * of_ear))
+    head, rows = model.ear.segment, segment_rows(model, views, with_mel=stacked)
+    factor, (of_mel, of_ear) = fit_head(head, rows, SEGMENT_PENALTY), model.weights.tolist()
+    if stacked and min(factor, of_mel, of_ear) > 0.0:
+        for parameter in (head.weight, head.bias):
+            parameter.data.mul_(of_mel / (factor * of_ear))
+    elif stacked:
+        fit_head(head, replace(rows, mel=None), SEGMENT_PENALTY)
 
 
-def _fit_head(head: nn.Linear, x: Tensor, labels: Tensor, penalty: float, offset: Tensor | None = None) -> float:
-    """Writes a regression of x [N, E], which need not be of unit variance, into the head -> the offset's factor."""
-    middle, unit = x.mean(dim=0), x.std(dim=0).clamp_min(1e-3)
-    ridge = fit_ridge((x - middle) / unit, labels, penalty, offset)
+def fit_head(head: nn.Linear, rows: HeadRows, penalty: float) -> float:
+    """Writes a regression of the rows, stacked where they have log-mel's logits, into a head -> the factor of these."""
+    middle, unit = rows.x.mean(dim=0), rows.x.std(dim=0).clamp_min(1e-3)
+    ridge = fit_ridge((rows.x - middle) / unit, rows.labels, penalty, rows.mel)
     head.weight.data.copy_((ridge.weights / unit)[None])
     head.bias.data.fill_(ridge.bias - float((ridge.weights / unit) @ middle))
     return ridge.factor
 
 
 @torch.no_grad()
-def _pooled(model: Detector, batch: Batch) -> Tensor:
-    """[1, E]: what the ear's clip logit is read from."""
-    return pool(model.ear.hear(batch.views.figures)).cpu()
+def clip_rows(model: Detector, views: ViewSet, with_mel: bool) -> HeadRows:
+    x, labels, mel = [], [], []
+    for batch in _one_by_one(model, views, is_of_one_kind):
+        x.append(pool(model.ear.hear(batch.views.figures)).cpu())
+        labels.append(batch.labels)
+        if with_mel:
+            mel.append(_read_mel(model, batch).clips.cpu())
+    return HeadRows(torch.cat(x), torch.cat(labels), torch.cat(mel) if with_mel else None)
 
 
 @torch.no_grad()
-def _around(model: Detector, batch: Batch) -> Tensor:
-    """[N, E]: what the ear's logits of the segments of one clip are read from."""
-    return model.ear.around(model.ear.hear(batch.views.figures), batch.segments.shape[1])[0].cpu()
+def segment_rows(model: Detector, views: ViewSet, with_mel: bool) -> HeadRows:
+    x, labels, mel = [], [], []
+    for number, batch in enumerate(_one_by_one(model, views, lambda note: True)):
+        some = slice(number % EVERY_SEGMENT, None, EVERY_SEGMENT)
+        around = model.ear.around(model.ear.hear(batch.views.figures), batch.segments.shape[1])
+        x.append(around[0, some].cpu())
+        labels.append(batch.segments[0, some])
+        if with_mel:
+            mel.append(_read_mel(model, batch).segments[0, some].cpu())
+    return HeadRows(torch.cat(x), torch.cat(labels), torch.cat(mel) if with_mel else None)
 
 
-@torch.no_grad()
 def _read_mel(model: Detector, batch: Batch) -> Reading:
     return model.read(replace(batch.views, figures=None))[0]
 

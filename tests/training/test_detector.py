@@ -413,9 +413,11 @@ def test_the_ears_logits_are_fitted_alone_or_to_what_log_mel_leaves_open(viewed,
         assert torch.allclose(segment_offset, torch.cat(mel_segments), atol=0.02)
     else:
         assert segment_offset is None
-    (detector.stack_clip_head if stacked else detector.fit_clip_head)(before, views)
+    rows = detector.clip_rows(before, views, with_mel=True)
+    kinds = {False: replace(rows, mel=None), True: rows}
+    detector.fit_head(before.ear.clip, kinds[stacked], detector.CLIP_PENALTY)
     assert torch.allclose(after.ear.clip.weight, before.ear.clip.weight, atol=2e-2, rtol=2e-2)
-    (detector.fit_clip_head if stacked else detector.stack_clip_head)(before, views)
+    detector.fit_head(before.ear.clip, kinds[not stacked], detector.CLIP_PENALTY)
     assert not torch.allclose(after.ear.clip.weight, before.ear.clip.weight, atol=2e-2, rtol=2e-2)
 
 
@@ -430,12 +432,12 @@ def test_branches_are_weighed_in_segments_as_they_were_fitted(viewed, monkeypatc
         return fitted[-1][2]
 
     monkeypatch.setattr(detector, "fit_ridge", fit)
-    detector.stack_segment_head(model, views)
+    detector.fit_segment_head(model, views, stacked=True)
     if (fitted[0][2].factor < 0.0) != turned:  # nothing was learnt: which way round log-mel is, is chance
         for parameter in model.output.parameters():
             parameter.data.neg_()
         fitted.clear()
-        detector.stack_segment_head(model, views)
+        detector.fit_segment_head(model, views, stacked=True)
     x, offset, ridge = fitted[0]
     assert (ridge.factor < 0.0) == turned
     assert [one[1] is None for one in fitted] == ([False, True] if turned else [False])  # by itself, where it is turned
