@@ -49,7 +49,6 @@ ELSEWHERE = (
     "`python -m app.study new`, or start the app with `--studies-in-page`. Those that exist are served all the same."
 )
 RIGHTS = "Play to others only what you may play to others."
-FULL_ADDRESS = "path => (!path || path.includes('://')) ? path : new URL(path, window.location.href).href"
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,9 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
     _follow_preset(preset, summary, numbers, words)
     tab.select(lambda: _kept(service), None, links.kept, queue=False, **QUIET)
 
-    def run(recordings: list[str] | None, checkpoint: str | None, preset: str, *values: Any) -> Iterator[Updates]:
+    def run(
+        request: gr.Request, recordings: list[str] | None, checkpoint: str | None, preset: str, *values: Any
+    ) -> Iterator[Updates]:
         fields = dict(zip(STUDY_FIELDS, values[: len(STUDY_FIELDS)], strict=True))
         amendments = _amendments(values[len(STUDY_FIELDS) :])
 
@@ -108,7 +109,7 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
             study = amended(rendered.study, amendments)
             report = preflight(study, rendered.clips)
             service.library.add(study, rendered.clips, rendered.owner_token)
-            yield _shown(links, study, preflight_html(study, report), rendered.owner_token, service)
+            yield {**_addresses(links, study, rendered.owner_token, _page(request)), links.report: preflight_html(study, report), links.kept: _kept(service)}
             return "The study is ready. Keep the results link: whoever has it owns the study."
 
         yield from follow(controls, events, show, links.cleared())
@@ -167,8 +168,6 @@ def _build_links(service: Service) -> Links:
         name: gr.Textbox(label=label, visible=False, interactive=False, buttons=["copy"], elem_id=f"study-{name}")
         for name, label in names.items()
     }
-    for box in boxes.values():
-        box.change(None, box, box, js=FULL_ADDRESS, **QUIET)
     parts = {"empty": gr.HTML(EMPTY), "report": gr.HTML(), "kept": gr.HTML(elem_id="study-kept")}
     return Links(**boxes, **parts)
 
@@ -201,14 +200,19 @@ def _recipe(recordings: list[str] | None, checkpoint: str | None, preset: str, f
     return Recipe(preset, checkpoint or "", prompts, **numbers)
 
 
-def _shown(links: Links, study: Study, report: str, owner_token: str, service: Service) -> Updates:
+def _page(request: gr.Request) -> str:
+    """The address of the page, to its last slash, as its browser knows it; empty for a program, which tells none."""
+    origin = request.headers.get("origin")
+    return f"{origin}{request.scope['root_path']}/" if origin else ""
+
+
+def _addresses(links: Links, study: Study, owner_token: str, page: str) -> Updates:
     paths = {
         links.participant: participant_path(study.id),
         links.platform: platform_path(study.id),
         links.owner: owner_path(study.id, owner_token),
     }
-    shown = {box: gr.update(value=path, visible=True) for box, path in paths.items()}
-    return {**shown, links.report: report, links.kept: _kept(service)}
+    return {box: gr.update(value=page + path, visible=True) for box, path in paths.items()}
 
 
 def _kept(service: Service) -> str:
