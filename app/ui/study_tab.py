@@ -109,7 +109,8 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
             study = amended(rendered.study, amendments)
             report = preflight(study, rendered.clips)
             service.library.add(study, rendered.clips, rendered.owner_token)
-            yield {**_addresses(links, study, rendered.owner_token, _page(request)), links.report: preflight_html(study, report), links.kept: _kept(service)}
+            shown = _addresses(links, study, rendered.owner_token, _page(request))
+            yield {**shown, links.report: preflight_html(study, report), links.kept: _kept(service)}
             return "The study is ready. Keep the results link: whoever has it owns the study."
 
         yield from follow(controls, events, show, links.cleared())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from audiolm.config import SAMPLE_RATE_HZ, SAMPLES_PER_SEMANTIC
 from audiolm.data.corpus import Corpus, Crop, Item
+from audiolm.data.pronunciation import pronounced
 from audiolm.data.recogniser import FRAME_S, Phone, Recogniser, normalised
 from audiolm.errors import DataError
 
@@ -73,15 +74,20 @@ class PhoneLabels:
 
 
 def align(folder: Path, num_processes: int) -> dict[str, float]:
-    """Writes `phones.uint8` into the corpus folder: the English items of train and valid whose words are known.
+    """Writes `phones.uint8` into the corpus folder: the English items of train and valid.
+
+    Words that the dictionary lacks are pronounced by rule, where espeak-ng is installed; without it their utterances
+    are left out. Of fluent recordings without a transcript the words are those that the recogniser hears.
 
     Raises EvaluationError without the recogniser (extra `eval`), DataError for what is no corpus.
     """
-    corpus = Corpus(folder)
-    Recogniser()  # says at once that it is missing
+    corpus, recogniser = Corpus(folder), Recogniser()
+    words = {word for item in corpus.items if _is_open(item) for word in normalised(item.transcript or "")}
+    unknown = {word for word in words if not recogniser.knows([word])}
+    spelt = pronounced(unknown)
     torch.set_num_threads(1)
     labels = []
-    with multiprocessing.Pool(num_processes, _start, (folder,)) as pool:
+    with multiprocessing.Pool(num_processes, _start, (folder, spelt)) as pool:
         found = pool.imap(_labels_of, range(len(corpus.items)), chunksize=16)
         labels = list(tqdm(found, total=len(corpus.items), unit=" items"))
     partial = folder / (PHONES_FILE + ".partial")
@@ -95,25 +101,39 @@ def align(folder: Path, num_processes: int) -> dict[str, float]:
         / 3600.0
         for split in ("train", "valid")
     }
-    return {f"hours_{split}": round(float(value), 3) for split, value in hours.items()}
+    left_out = len(unknown) - len(spelt)
+    return {f"hours_{split}": round(float(value), 3) for split, value in hours.items()} | {"words_left_out": left_out}
 
 
 _corpus: Corpus
 _recogniser: Recogniser
 
 
-def _start(folder: Path) -> None:
+def _start(folder: Path, spelt: Mapping[str, Sequence[str]]) -> None:
     global _corpus, _recogniser
     _corpus, _recogniser = Corpus(folder), Recogniser()
+    for word, phones in spelt.items():
+        _recogniser.teach(word, phones)
 
 
 def _labels_of(index: int) -> np.ndarray:
     item = _corpus.items[index]
-    words = normalised(item.transcript or "")
-    is_open = item.split != "test" and item.source not in GERMAN_SOURCES
-    if not is_open or not words or not _recogniser.knows(words):
+    words = _words(item)
+    if not words or not _recogniser.knows(words):
         return np.full(_num_frames(item), UNKNOWN, dtype=np.uint8)
     return frame_labels(_recogniser.phones(_corpus.waveform(item), words), _num_frames(item))
+
+
+def _words(item: Item) -> list[str]:
+    if not _is_open(item):
+        return []
+    if item.transcript is None and item.fluent:
+        return _recogniser.words(_corpus.waveform(item))
+    return normalised(item.transcript or "")
+
+
+def _is_open(item: Item) -> bool:
+    return item.split != "test" and item.source not in GERMAN_SOURCES
 
 
 def _num_frames(item: Item) -> int:

@@ -67,6 +67,10 @@ class Recogniser:
         """Whether its dictionary has all of them."""
         return all(self._aligner.lookup_word(word) is not None for word in words)
 
+    def teach(self, word: str, phones: Sequence[str]) -> None:
+        """How a word is pronounced that its dictionary lacks, in phones of the CMU dictionary; for alignments alone."""
+        self._aligner.add_word(word, " ".join(phones), update=True)
+
     def phones(self, waveform: Tensor, words: Sequence[str]) -> list[Phone]:
         """[T] at 16 kHz in which known `words` are spoken -> where their phones lie; none where they do not fit."""
 

@@ -32,29 +32,44 @@ def test_an_alignment_becomes_a_label_every_ten_milliseconds():
 
 
 class Aligner:
-    """Knows every word but "eh", and hears one long vowel in every recording."""
+    """Knows "a" and "word", learns others, and hears "a" in every recording, as one long vowel."""
+
+    def __init__(self):
+        self.known = {"a", "word"}
 
     def knows(self, words):
-        return "eh" not in words
+        return self.known.issuperset(words)
+
+    def teach(self, word, phones):
+        assert phones == ["EY"], phones
+        self.known.add(word)
+
+    def words(self, waveform):
+        return ["a"]
 
     def phones(self, waveform, words):
         return [Phone("AH", 0.0, len(waveform) / 16_000)]
 
 
-def test_only_english_of_the_training_and_validation_splits_is_aligned(tmp_path, monkeypatch):
+def test_english_of_the_training_and_validation_splits_is_aligned(tmp_path, monkeypatch):
     kinds = [
-        ("train", "ljspeech", "a word"), ("valid", "mini-librispeech", "A WORD"), ("test", "ljspeech", "a word"),
-        ("train", "kerstin", "an arm"), ("train", "ljspeech", None), ("train", "ljspeech", "eh"),
+        ("train", "ljspeech", "a word", False), ("valid", "mini-librispeech", "A WORD", True),
+        ("train", "ljspeech", "eh", True), ("train", "ljspeech", None, True),  # one by rule, one as it is heard
+        ("test", "ljspeech", "a word", True), ("train", "kerstin", "a", True), ("train", "kerstin", None, True),
+        ("train", "picovoice", None, False), ("train", "ljspeech", "hm", True),
     ]  # fmt: skip
     with CorpusWriter(tmp_path) as writer:
-        for index, (split, source, text) in enumerate(kinds):
-            labels = {"group": "g", "split": split, "source": source, "licence": "CC0", "transcript": text}
-            writer.add(np.ones(1_600, np.int16), id=str(index), **labels)
+        for index, (split, source, text, fluent) in enumerate(kinds):
+            labels = {"split": split, "source": source, "transcript": text, "fluent": fluent}
+            writer.add(np.ones(1_600, np.int16), id=str(index), group="g", licence="CC0", **labels)
+    asked = []
     monkeypatch.setattr(phones, "Recogniser", Aligner)
-    hours = phones.align(tmp_path, num_processes=1)
-    found = np.fromfile(tmp_path / PHONES_FILE, np.uint8).reshape(len(kinds), 10)
-    assert found.tolist() == [[LABELS["AH"]] * 10] * 2 + [[UNKNOWN] * 10] * 4
-    assert hours == {"hours_train": 0.0, "hours_valid": 0.0}  # a tenth of a second each
+    monkeypatch.setattr(phones, "pronounced", lambda words: asked.append(words) or {"eh": ["EY"]})
+    found = phones.align(tmp_path, num_processes=1)
+    assert asked == [{"eh", "hm"}]
+    labels = np.fromfile(tmp_path / PHONES_FILE, np.uint8).reshape(len(kinds), 10)
+    assert labels.tolist() == [[LABELS["AH"]] * 10] * 4 + [[UNKNOWN] * 10] * 5
+    assert found == {"hours_train": 0.0, "hours_valid": 0.0, "words_left_out": 1}  # a tenth of a second each
 
 
 def test_a_crop_reads_the_middle_of_its_positions_and_nothing_beyond_its_end(corpus):

@@ -170,6 +170,10 @@ def test_silence_says_nothing(tmp_path):
     assert recogniser.knows(["rain", "don't"])
     assert not recogniser.knows(["rain", "hippogriffin"])
     assert recogniser.phones(torch.zeros(800), ["much", "too", "long"]) == []
+    recogniser.teach("hippogriffin", ["HH", "IH", "P"])
+    assert recogniser.knows(["hippogriffin"])
+    heard = recogniser.phones(torch.zeros(16_000), ["hippogriffin"])
+    assert [phone.name for phone in heard] == ["HH", "IH", "P"]
 
 
 # ---- phones

@@ -1,0 +1,59 @@
+"""How English words are pronounced that no dictionary has: names, above all; by the rules of espeak-ng."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Collection
+
+from audiolm.errors import DataError
+
+TIMEOUT_S = 20.0
+_VOICE = "en-us"
+_SILENT = "ˈˌː_\u200d \n"  # stress, length and separators say nothing of which phone it is
+# espeak-ng's IPA for American English -> phones of the CMU dictionary; the longest match counts.
+# fmt: off
+_PHONES = {
+    "i": "IY", "ɪ": "IH", "ᵻ": "IH", "ɛ": "EH", "e": "EH", "æ": "AE", "a": "AE", "ɑ": "AA", "ɔ": "AO", "o": "AO",
+    "ʊ": "UH", "u": "UW", "ʌ": "AH", "ə": "AH", "ɐ": "AH", "ɚ": "ER", "ɜ": "ER", "ɝ": "ER",
+    "eɪ": "EY", "aɪ": "AY", "ɔɪ": "OY", "aʊ": "AW", "oʊ": "OW", "aɪɚ": "AY ER", "aɪə": "AY AH",
+    "p": "P", "b": "B", "t": "T", "ɾ": "T", "ʔ": "T", "d": "D", "k": "K", "ɡ": "G", "x": "K", "tʃ": "CH", "dʒ": "JH",
+    "f": "F", "v": "V", "θ": "TH", "ð": "DH", "s": "S", "z": "Z", "ʃ": "SH", "ʒ": "ZH", "h": "HH",
+    "m": "M", "n": "N", "ŋ": "NG", "l": "L", "ɹ": "R", "r": "R", "j": "Y", "w": "W",
+    "m\u0329": "AH M", "n\u0329": "AH N", "l\u0329": "AH L",
+}
+# fmt: on
+_LONGEST = max(map(len, _PHONES))
+
+
+def pronounced(words: Collection[str]) -> dict[str, list[str]]:
+    """Words -> their phones, names of the CMU dictionary, for all that the rules can say.
+
+    Empty where espeak-ng is not installed. Raises DataError where it fails.
+    """
+    program = shutil.which("espeak-ng")
+    if program is None:
+        return {}
+    found = {word: cmu_phones(_ipa(program, word)) for word in sorted(words)}
+    return {word: phones for word, phones in found.items() if phones}
+
+
+def cmu_phones(ipa: str) -> list[str]:
+    """International phonetic alphabet -> phones of the CMU dictionary; none where a sign is not English."""
+    left = "".join(sign for sign in ipa if sign not in _SILENT)
+    phones: list[str] = []
+    while left:
+        sign = next((left[:length] for length in range(_LONGEST, 0, -1) if left[:length] in _PHONES), None)
+        if sign is None:
+            return []
+        phones += _PHONES[sign].split()
+        left = left[len(sign) :]
+    return [phone for phone, before in zip(phones, ["", *phones], strict=False) if phone != before]
+
+
+def _ipa(program: str, word: str) -> str:
+    command = [program, "-v", _VOICE, "-q", "--ipa", "--sep=_", "--", word]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S, encoding="utf-8").stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise DataError(f"espeak-ng failed on the word {word!r}: {error}") from error

@@ -1,0 +1,54 @@
+"""Words by rule: what espeak-ng writes becomes phones of the CMU dictionary."""
+
+import pytest
+
+from audiolm.data import pronunciation
+from audiolm.data.phones import PHONES
+from audiolm.data.pronunciation import cmu_phones, pronounced
+from audiolm.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("ipa", "expected"),
+    [
+        ("b_ˈʌ_f_ə_l_ˌoʊ_z\n", "B AH F AH L OW Z"),
+        ("k_ˈɑːɹ_ɹ_ə_z", "K AA R AH Z"),  # one r, though two are written
+        ("dʒ_ʌ_s_t_ˈɪ_n_iə_n", "JH AH S T IH N IY AH N"),
+        ("f_ˈaɪɚ", "F AY ER"),
+        ("b_ˈʌ_ʔ_n\u0329", "B AH T AH N"),
+        ("m_ˈɛ_ʒ_ɚ", "M EH ZH ER"),
+        ("b_ˈiː__ɪ_ŋ", "B IY IH NG"),
+        ("ø_t", ""),  # a sign that English has not
+        ("", ""),
+    ],
+)
+def test_the_signs_of_a_word_become_its_phones(ipa, expected):
+    assert cmu_phones(ipa) == expected.split()
+
+
+def test_every_phone_that_can_be_said_is_one_of_the_labels():
+    spoken = {phone for sign in pronunciation._PHONES for phone in cmu_phones(sign)}
+    assert spoken == set(PHONES)
+
+
+def test_words_are_left_out_where_no_rule_says_them(monkeypatch):
+    monkeypatch.setattr(pronunciation.shutil, "which", lambda name: "/usr/bin/espeak-ng")
+    monkeypatch.setattr(pronunciation, "_ipa", lambda program, word: {"rain": "ɹ_ˈeɪ_n", "øl": "ø_l"}[word])
+    assert pronounced({"rain", "øl"}) == {"rain": ["R", "EY", "N"]}
+
+
+def test_a_word_that_fails_is_named(monkeypatch):
+    monkeypatch.setattr(pronunciation.shutil, "which", lambda name: "/bin/false")
+    with pytest.raises(DataError, match="'rain'"):
+        pronounced({"rain"})
+    monkeypatch.setattr(pronunciation.shutil, "which", lambda name: None)
+    assert pronounced({"rain"}) == {}
+
+
+def test_the_program_itself_is_understood():
+    if pronunciation.shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed")
+    assert pronounced({"waistcoat", "buffaloes"}) == {
+        "waistcoat": ["W", "EY", "S", "T", "K", "OW", "T"],
+        "buffaloes": ["B", "AH", "F", "AH", "L", "OW", "Z"],
+    }
