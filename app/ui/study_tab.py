@@ -98,6 +98,7 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
     def run(
         request: gr.Request, recordings: list[str] | None, checkpoint: str | None, preset: str, *values: Any
     ) -> Iterator[Updates]:
+        page = _page_address(request)
         fields = dict(zip(STUDY_FIELDS, values[: len(STUDY_FIELDS)], strict=True))
         amendments = _amendments(values[len(STUDY_FIELDS) :])
 
@@ -109,7 +110,7 @@ def build_study_tab(service: Service, picker: Picker, tab: gr.Tab) -> None:
             study = amended(rendered.study, amendments)
             report = preflight(study, rendered.clips)
             service.library.add(study, rendered.clips, rendered.owner_token)
-            shown = _addresses(links, study, rendered.owner_token, _page(request))
+            shown = _addresses(links, study, rendered.owner_token, page)
             yield {**shown, links.report: preflight_html(study, report), links.kept: _kept(service)}
             return "The study is ready. Keep the results link: whoever has it owns the study."
 
@@ -201,10 +202,17 @@ def _recipe(recordings: list[str] | None, checkpoint: str | None, preset: str, f
     return Recipe(preset, checkpoint or "", prompts, **numbers)
 
 
-def _page(request: gr.Request) -> str:
-    """The address of the page, to its last slash, as its browser knows it; empty for a program, which tells none."""
-    origin = request.headers.get("origin")
-    return f"{origin}{request.scope['root_path']}/" if origin else ""
+def _page_address(request: gr.Request) -> str:
+    """To its last slash, as its browser knows it; empty for a program, which tells none.
+
+    The origin, since no page here tells its referrer; behind a proxy the path that Gradio was given
+    (`GRADIO_ROOT_PATH`), which may be a whole address.
+    """
+    origin = request.headers.get("origin", "null")
+    path = request.request.scope["root_path"].rstrip("/")
+    if "://" in path:
+        return f"{path}/"
+    return "" if origin == "null" else f"{origin}{path}/"
 
 
 def _addresses(links: Links, study: Study, owner_token: str, page: str) -> Updates:

@@ -77,17 +77,21 @@ def align(folder: Path, num_processes: int) -> dict[str, float]:
     """Writes `phones.uint8` into the corpus folder: the English items of train and valid.
 
     Words that the dictionary lacks are pronounced by rule, where espeak-ng is installed; without it their utterances
-    are left out. Of fluent recordings without a transcript the words are those that the recogniser hears.
+    are left out. Of fluent recordings without a transcript the words are those that the recogniser hears, in both
+    splits: without them validation would miss most of its readers.
 
-    Raises EvaluationError without the recogniser (extra `eval`), DataError for what is no corpus.
+    Raises EvaluationError without the recogniser (extra `eval`), DataError for what is no corpus and where espeak-ng
+    fails.
     """
     corpus, recogniser = Corpus(folder), Recogniser()
     words = {word for item in corpus.items if _is_open(item) for word in normalised(item.transcript or "")}
     unknown = {word for word in words if not recogniser.knows([word])}
-    spelt = pronounced(unknown)
+    pronunciations = pronounced(unknown)
+    for word, phones in pronunciations.items():
+        recogniser.teach(word, phones)  # a failure in a process of the pool would begin it again without end
     torch.set_num_threads(1)
     labels = []
-    with multiprocessing.Pool(num_processes, _start, (folder, spelt)) as pool:
+    with multiprocessing.Pool(num_processes, _start, (folder, pronunciations)) as pool:
         found = pool.imap(_labels_of, range(len(corpus.items)), chunksize=16)
         labels = list(tqdm(found, total=len(corpus.items), unit=" items"))
     partial = folder / (PHONES_FILE + ".partial")
@@ -101,18 +105,18 @@ def align(folder: Path, num_processes: int) -> dict[str, float]:
         / 3600.0
         for split in ("train", "valid")
     }
-    left_out = len(unknown) - len(spelt)
-    return {f"hours_{split}": round(float(value), 3) for split, value in hours.items()} | {"words_left_out": left_out}
+    words_of = {"words_by_rule": len(pronunciations), "words_left_out": len(unknown) - len(pronunciations)}
+    return {f"hours_{split}": round(float(value), 3) for split, value in hours.items()} | words_of
 
 
 _corpus: Corpus
 _recogniser: Recogniser
 
 
-def _start(folder: Path, spelt: Mapping[str, Sequence[str]]) -> None:
+def _start(folder: Path, pronunciations: Mapping[str, Sequence[str]]) -> None:
     global _corpus, _recogniser
     _corpus, _recogniser = Corpus(folder), Recogniser()
-    for word, phones in spelt.items():
+    for word, phones in pronunciations.items():
         _recogniser.teach(word, phones)
 
 

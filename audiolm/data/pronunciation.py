@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Collection
 
 from audiolm.errors import DataError
 
-TIMEOUT_S = 20.0
+_TIMEOUT_S = 20.0
 _VOICE = "en-us"
-_SILENT = "ˈˌː_\u200d \n"  # stress, length and separators say nothing of which phone it is
-# espeak-ng's IPA for American English -> phones of the CMU dictionary; the longest match counts.
+_WORD = re.compile(r"[a-zà-öø-ÿ']+")
+_SEPARATORS = re.compile(r"[_\s]+")
+_MARKS = dict.fromkeys(map(ord, "ˈˌː\u200d"))  # stress, length and ties say nothing of which phone it is
+# espeak-ng's IPA for American English -> phones of the CMU dictionary; of signs between separators the longest.
 # fmt: off
 _PHONES = {
     "i": "IY", "ɪ": "IH", "ᵻ": "IH", "ɛ": "EH", "e": "EH", "æ": "AE", "a": "AE", "ɑ": "AA", "ɔ": "AO", "o": "AO",
@@ -27,33 +30,37 @@ _LONGEST = max(map(len, _PHONES))
 
 
 def pronounced(words: Collection[str]) -> dict[str, list[str]]:
-    """Words -> their phones, names of the CMU dictionary, for all that the rules can say.
+    """Lower-case words -> their phones, names of the CMU dictionary, for all that the rules can say: what is written
+    in other than Latin letters has none, and Roman numerals are read as numbers.
 
     Empty where espeak-ng is not installed. Raises DataError where it fails.
     """
     program = shutil.which("espeak-ng")
     if program is None:
         return {}
-    found = {word: cmu_phones(_ipa(program, word)) for word in sorted(words)}
+    found = {word: cmu_phones(_ipa(program, word)) for word in sorted(words) if _WORD.fullmatch(word)}
     return {word: phones for word, phones in found.items() if phones}
 
 
 def cmu_phones(ipa: str) -> list[str]:
-    """International phonetic alphabet -> phones of the CMU dictionary; none where a sign is not English."""
-    left = "".join(sign for sign in ipa if sign not in _SILENT)
+    """International phonetic alphabet, `_` between phones -> phones of the CMU dictionary; an r between two vowels,
+    which espeak-ng writes to either side, counts once. None where a sign is not English.
+    """
     phones: list[str] = []
-    while left:
-        sign = next((left[:length] for length in range(_LONGEST, 0, -1) if left[:length] in _PHONES), None)
-        if sign is None:
-            return []
-        phones += _PHONES[sign].split()
-        left = left[len(sign) :]
-    return [phone for phone, before in zip(phones, ["", *phones], strict=False) if phone != before]
+    for segment in _SEPARATORS.split(ipa.translate(_MARKS)):
+        left = segment
+        while left:
+            sign = next((left[:length] for length in range(_LONGEST, 0, -1) if left[:length] in _PHONES), None)
+            if sign is None:
+                return []
+            phones += _PHONES[sign].split()
+            left = left[len(sign) :]
+    return [phone for phone, before in zip(phones, ["", *phones], strict=False) if (before, phone) != ("R", "R")]
 
 
 def _ipa(program: str, word: str) -> str:
     command = [program, "-v", _VOICE, "-q", "--ipa", "--sep=_", "--", word]
     try:
-        return subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S, encoding="utf-8").stdout
+        return subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S, encoding="utf-8").stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise DataError(f"espeak-ng failed on the word {word!r}: {error}") from error

@@ -36,8 +36,8 @@ class Phone:
 class Recogniser:
     """PocketSphinx (D. Huggins-Daines et al., 2006) with the American English models in its package: no network.
 
-    Its answers are kept in the folder `work`, by the samples and the package's version. They do not depend on what was
-    heard before. Raises EvaluationError where the package cannot be imported.
+    Its answers are kept in the folder `work`, by the samples, the package's version and what it was taught of the
+    words. They do not depend on what was heard before. Raises EvaluationError where the package cannot be imported.
     """
 
     def __init__(self, work: Path | None = None) -> None:
@@ -48,6 +48,7 @@ class Recogniser:
         from importlib.metadata import version
 
         self._decoder = pocketsphinx.Decoder
+        self._taught = dict[str, str]()
         self.name = f"pocketsphinx {version('pocketsphinx')}"
         self._kept = Kept(None if work is None else work / f"{self.name.replace(' ', '-')}.jsonl")
 
@@ -68,8 +69,12 @@ class Recogniser:
         return all(self._aligner.lookup_word(word) is not None for word in words)
 
     def teach(self, word: str, phones: Sequence[str]) -> None:
-        """How a word is pronounced that its dictionary lacks, in phones of the CMU dictionary; for alignments alone."""
-        self._aligner.add_word(word, " ".join(phones), update=True)
+        """How a word is pronounced that its dictionary lacks, in phones of the CMU dictionary; for alignments alone.
+
+        Raises RuntimeError for a word that it has and for phones that it has not.
+        """
+        self._taught[word] = " ".join(phones)
+        self._aligner.add_word(word, self._taught[word], update=True)
 
     def phones(self, waveform: Tensor, words: Sequence[str]) -> list[Phone]:
         """[T] at 16 kHz in which known `words` are spoken -> where their phones lie; none where they do not fit."""
@@ -84,7 +89,8 @@ class Recogniser:
             except RuntimeError:  # the words do not lead to the end of the sound
                 return []
 
-        key = f"phones {_hash(waveform)} {' '.join(words)}"
+        taught = [f"({self._taught[word]})" for word in words if word in self._taught]
+        key = " ".join(["phones", _hash(waveform), *words, *taught])
         found = self._kept.answer(key, align)
         return [Phone(name, start * FRAME_S, (start + length) * FRAME_S) for name, start, length in found]
 

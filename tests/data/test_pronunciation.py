@@ -13,6 +13,9 @@ from audiolm.errors import DataError
     [
         ("b_ˈʌ_f_ə_l_ˌoʊ_z\n", "B AH F AH L OW Z"),
         ("k_ˈɑːɹ_ɹ_ə_z", "K AA R AH Z"),  # one r, though two are written
+        ("ɹ_ˈuː_m_m_eɪ_t", "R UW M M EY T"),
+        ("n_ˈʌ_t_ʃ_ɛ_l", "N AH T SH EH L"),  # apart: neither "nutchell" nor "droying"
+        ("d_ɹ_ˈɔː_ɪ_ŋ", "D R AO IH NG"),
         ("dʒ_ʌ_s_t_ˈɪ_n_iə_n", "JH AH S T IH N IY AH N"),
         ("f_ˈaɪɚ", "F AY ER"),
         ("b_ˈʌ_ʔ_n\u0329", "B AH T AH N"),
@@ -34,13 +37,16 @@ def test_every_phone_that_can_be_said_is_one_of_the_labels():
 def test_words_are_left_out_where_no_rule_says_them(monkeypatch):
     monkeypatch.setattr(pronunciation.shutil, "which", lambda name: "/usr/bin/espeak-ng")
     monkeypatch.setattr(pronunciation, "_ipa", lambda program, word: {"rain": "ɹ_ˈeɪ_n", "øl": "ø_l"}[word])
-    assert pronounced({"rain", "øl"}) == {"rain": ["R", "EY", "N"]}
+    assert pronounced({"rain", "øl", "000", "東京"}) == {"rain": ["R", "EY", "N"]}
 
 
 def test_a_word_that_fails_is_named(monkeypatch):
     monkeypatch.setattr(pronunciation.shutil, "which", lambda name: "/bin/false")
     with pytest.raises(DataError, match="'rain'"):
         pronounced({"rain"})
+
+
+def test_without_the_program_nothing_is_pronounced(monkeypatch):
     monkeypatch.setattr(pronunciation.shutil, "which", lambda name: None)
     assert pronounced({"rain"}) == {}
 

@@ -12,20 +12,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-LEAVE = """
-import torch
-if torch.distributed.is_initialized():
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-"""  # a rank that ends while the group's threads still run may be killed for it
-
-
 def run_ranks(script: str, *arguments: str) -> list[str]:
     """The standard output of each rank; fails where one does not end well."""
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2", "PYTHONPATH": str(ROOT)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", script + LEAVE, *arguments],
+            [sys.executable, "-c", script, *arguments],
             env={**os.environ, **group, "RANK": str(rank), "OMP_NUM_THREADS": "1"},
             cwd=ROOT,
             stdout=subprocess.PIPE,

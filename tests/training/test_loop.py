@@ -249,6 +249,8 @@ both = [torch.zeros_like(found) for _ in range(2)]
 torch.distributed.all_gather(both, found)
 assert torch.equal(*both), both
 assert 1 < trainer.step < 30, trainer.step
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()  # a rank that ends while the group's threads still run may be killed for it
 """
 
 
