@@ -87,8 +87,7 @@ def align(folder: Path, num_processes: int) -> dict[str, float]:
     words = {word for item in corpus.items if _is_open(item) for word in normalised(item.transcript or "")}
     unknown = {word for word in words if not recogniser.knows([word])}
     pronunciations = pronounced(unknown)
-    for word, phones in pronunciations.items():
-        recogniser.teach(word, phones)  # a failure in a process of the pool would begin it again without end
+    recogniser.teach(pronunciations)  # a failure in a process of the pool would begin it again without end
     torch.set_num_threads(1)
     labels = []
     with multiprocessing.Pool(num_processes, _start, (folder, pronunciations)) as pool:
@@ -116,8 +115,7 @@ _recogniser: Recogniser
 def _start(folder: Path, pronunciations: Mapping[str, Sequence[str]]) -> None:
     global _corpus, _recogniser
     _corpus, _recogniser = Corpus(folder), Recogniser()
-    for word, phones in pronunciations.items():
-        _recogniser.teach(word, phones)
+    _recogniser.teach(pronunciations)
 
 
 def _labels_of(index: int) -> np.ndarray:

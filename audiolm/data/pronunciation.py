@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Collection
 
-from audiolm.errors import DataError
+from audiolm.data.espeak import has_espeak, run_espeak
+from audiolm.errors import DataError, EvaluationError
 
-_TIMEOUT_S = 20.0
 _VOICE = "en-us"
 _WORD = re.compile(r"[a-zà-öø-ÿ']+")
 _SEPARATORS = re.compile(r"[_\s]+")
@@ -35,10 +33,9 @@ def pronounced(words: Collection[str]) -> dict[str, list[str]]:
 
     Empty where espeak-ng is not installed. Raises DataError where it fails.
     """
-    program = shutil.which("espeak-ng")
-    if program is None:
+    if not has_espeak():
         return {}
-    found = {word: cmu_phones(_ipa(program, word)) for word in sorted(words) if _WORD.fullmatch(word)}
+    found = {word: cmu_phones(_ipa(word)) for word in sorted(words) if _WORD.fullmatch(word)}
     return {word: phones for word, phones in found.items() if phones}
 
 
@@ -58,9 +55,8 @@ def cmu_phones(ipa: str) -> list[str]:
     return [phone for phone, before in zip(phones, ["", *phones], strict=False) if (before, phone) != ("R", "R")]
 
 
-def _ipa(program: str, word: str) -> str:
-    command = [program, "-v", _VOICE, "-q", "--ipa", "--sep=_", "--", word]
+def _ipa(word: str) -> str:
     try:
-        return subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S, encoding="utf-8").stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise DataError(f"espeak-ng failed on the word {word!r}: {error}") from error
+        return run_espeak("-v", _VOICE, "-q", "--ipa", "--sep=_", "--", word)
+    except EvaluationError as error:
+        raise DataError(f"the word {word!r}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,13 +68,14 @@ class Recogniser:
         """Whether its dictionary has all of them."""
         return all(self._aligner.lookup_word(word) is not None for word in words)
 
-    def teach(self, word: str, phones: Sequence[str]) -> None:
-        """How a word is pronounced that its dictionary lacks, in phones of the CMU dictionary; for alignments alone.
+    def teach(self, pronunciations: Mapping[str, Sequence[str]]) -> None:
+        """How words are pronounced that its dictionary lacks, in phones of the CMU dictionary; for alignments alone.
 
         Raises RuntimeError for a word that it has and for phones that it has not.
         """
-        self._taught[word] = " ".join(phones)
-        self._aligner.add_word(word, self._taught[word], update=True)
+        for word, phones in pronunciations.items():
+            self._taught[word] = " ".join(phones)
+            self._aligner.add_word(word, self._taught[word], update=True)
 
     def phones(self, waveform: Tensor, words: Sequence[str]) -> list[Phone]:
         """[T] at 16 kHz in which known `words` are spoken -> where their phones lie; none where they do not fit."""

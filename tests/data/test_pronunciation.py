@@ -2,7 +2,7 @@
 
 import pytest
 
-from audiolm.data import pronunciation
+from audiolm.data import espeak, pronunciation
 from audiolm.data.phones import PHONES
 from audiolm.data.pronunciation import cmu_phones, pronounced
 from audiolm.errors import DataError
@@ -35,24 +35,24 @@ def test_every_phone_that_can_be_said_is_one_of_the_labels():
 
 
 def test_words_are_left_out_where_no_rule_says_them(monkeypatch):
-    monkeypatch.setattr(pronunciation.shutil, "which", lambda name: "/usr/bin/espeak-ng")
-    monkeypatch.setattr(pronunciation, "_ipa", lambda program, word: {"rain": "ɹ_ˈeɪ_n", "øl": "ø_l"}[word])
+    monkeypatch.setattr(espeak.shutil, "which", lambda name: "/usr/bin/espeak-ng")
+    monkeypatch.setattr(pronunciation, "_ipa", lambda word: {"rain": "ɹ_ˈeɪ_n", "øl": "ø_l"}[word])
     assert pronounced({"rain", "øl", "000", "東京"}) == {"rain": ["R", "EY", "N"]}
 
 
 def test_a_word_that_fails_is_named(monkeypatch):
-    monkeypatch.setattr(pronunciation.shutil, "which", lambda name: "/bin/false")
+    monkeypatch.setattr(espeak.shutil, "which", lambda name: "/bin/false")
     with pytest.raises(DataError, match="'rain'"):
         pronounced({"rain"})
 
 
 def test_without_the_program_nothing_is_pronounced(monkeypatch):
-    monkeypatch.setattr(pronunciation.shutil, "which", lambda name: None)
+    monkeypatch.setattr(espeak.shutil, "which", lambda name: None)
     assert pronounced({"rain"}) == {}
 
 
 def test_the_program_itself_is_understood():
-    if pronunciation.shutil.which("espeak-ng") is None:
+    if espeak.shutil.which("espeak-ng") is None:
         pytest.skip("espeak-ng is not installed")
     assert pronounced({"waistcoat", "buffaloes"}) == {
         "waistcoat": ["W", "EY", "S", "T", "K", "OW", "T"],

@@ -170,12 +170,12 @@ def test_silence_says_nothing(tmp_path):
     assert recogniser.knows(["rain", "don't"])
     assert not recogniser.knows(["rain", "hippogriffin"])
     assert recogniser.phones(torch.zeros(800), ["much", "too", "long"]) == []
-    recogniser.teach("hippogriffin", ["HH", "IH", "P"])
+    recogniser.teach({"hippogriffin": ["HH", "IH", "P"]})
     assert recogniser.knows(["hippogriffin"])
     heard = recogniser.phones(torch.zeros(16_000), ["hippogriffin"])
     assert [phone.name for phone in heard] == ["HH", "IH", "P"]
     other = Recogniser(tmp_path)
-    other.teach("hippogriffin", ["G", "R", "IH", "F"])  # what is kept of the one is no answer of the other
+    other.teach({"hippogriffin": ["G", "R", "IH", "F"]})  # what is kept of the one is no answer of the other
     assert [phone.name for phone in other.phones(torch.zeros(16_000), ["hippogriffin"])] == ["G", "R", "IH", "F"]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from itertools import product
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from audiolm.audio.files import read_waveform
 from audiolm.config import SAMPLE_RATE_HZ
-from audiolm.errors import EvaluationError
+from audiolm.data.espeak import run_espeak
 
 VOICES = ("en-us", "en-us+f2", "en-gb", "en-gb+f4", "en-us+m3", "en-gb-scotland", "en-us+f5", "en-gb-x-rp+m7")
 SPEEDS_WPM = (140, 165, 190)
@@ -32,7 +30,6 @@ SENTENCES = (
     "The river is wide here, but you can cross it on the ice in winter.",
     "Put the kettle on, and I will tell you what happened yesterday.",
 )
-TIMEOUT_S = 20.0
 _SCALE = (0, 2, 4, 5, 7, 9, 11)  # semitones of a major key
 _NUM_PARTIALS = 8
 
@@ -42,20 +39,13 @@ def espeak(count: int, seconds: float) -> Iterator[Tensor]:
 
     Raises EvaluationError where espeak-ng is not installed or fails.
     """
-    program = shutil.which("espeak-ng")
-    if program is None:
-        raise EvaluationError("espeak-ng is not installed")
     ways = list(product(SPEEDS_WPM, VOICES))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "speech.wav"
         for index in range(count):
             speed, voice = ways[index % len(ways)]
             text = " ".join(SENTENCES[(index + turn) % len(SENTENCES)] for turn in (0, 1 + index // len(SENTENCES)))
-            command = [program, "-v", voice, "-s", str(speed), "-w", str(path), text]
-            try:
-                subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
-            except (OSError, subprocess.SubprocessError) as error:
-                raise EvaluationError(f"espeak-ng failed: {error}") from error
+            run_espeak("-v", voice, "-s", str(speed), "-w", str(path), text)
             yield read_waveform(path, max_s=seconds, trusted=True).samples
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from audiolm.checkpoints.components import MADE_FOR
+from audiolm.data import espeak
 from audiolm.data.corpus import Corpus, CorpusWriter, Item, to_pcm
 from audiolm.data.pairs import KINDS
 from audiolm.errors import EvaluationError
@@ -270,7 +271,7 @@ def test_scores_that_are_kept_back_out_of_scope_meet_the_target_and_others_do_no
 
 
 def test_what_cannot_be_measured_out_of_scope_says_why(pairs, monkeypatch):
-    monkeypatch.setattr(synthesis.shutil, "which", lambda name: None)
+    monkeypatch.setattr(espeak.shutil, "which", lambda name: None)
     kept = ToneDetector(verdict={"label": "uncertain"})
     report = scope.measure(stand_in(pairs, kept, SPEECH, num_items=4))
     assert report.figure("other synthesis: espeak-ng").reason == "not measured: espeak-ng is not installed"
@@ -279,7 +280,7 @@ def test_what_cannot_be_measured_out_of_scope_says_why(pairs, monkeypatch):
 
 
 def test_spoken_clips_differ_and_are_no_longer_than_asked():
-    if synthesis.shutil.which("espeak-ng") is None:
+    if espeak.shutil.which("espeak-ng") is None:
         pytest.skip("espeak-ng is not installed")
     clips = list(synthesis.espeak(3, 2.0))
     assert all(clip.shape == (32_000,) and float(clip.abs().max()) > 0.01 for clip in clips)
