@@ -15,12 +15,14 @@ def has_espeak() -> bool:
 
 
 def run_espeak(*arguments: str) -> str:
-    """What it prints. Raises EvaluationError where it is not installed or fails."""
+    """What it prints. Raises EvaluationError, which names the arguments, where it is not installed or fails."""
     program = shutil.which(_PROGRAM)
     if program is None:
         raise EvaluationError(f"{_PROGRAM} is not installed")
-    command = [program, *arguments]
+    options = {"capture_output": True, "timeout": _TIMEOUT_S, "encoding": "utf-8", "errors": "replace"}
     try:
-        return subprocess.run(command, check=True, capture_output=True, timeout=_TIMEOUT_S, encoding="utf-8").stdout
+        return subprocess.run([program, *arguments], check=True, **options).stdout
+    except subprocess.CalledProcessError as error:
+        raise EvaluationError(f"{_PROGRAM} failed: {error} {error.stderr.strip()}") from error
     except (OSError, subprocess.SubprocessError) as error:
         raise EvaluationError(f"{_PROGRAM} failed: {error}") from error

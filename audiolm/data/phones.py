@@ -80,8 +80,8 @@ def align(folder: Path, num_processes: int) -> dict[str, float]:
     are left out. Of fluent recordings without a transcript the words are those that the recogniser hears, in both
     splits: without them validation would miss most of its readers.
 
-    Raises EvaluationError without the recogniser (extra `eval`), DataError for what is no corpus and where espeak-ng
-    fails.
+    Raises EvaluationError without the recogniser (extra `eval`) and where espeak-ng fails, DataError for what is no
+    corpus.
     """
     corpus, recogniser = Corpus(folder), Recogniser()
     words = {word for item in corpus.items if _is_open(item) for word in normalised(item.transcript or "")}

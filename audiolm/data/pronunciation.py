@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection
 
 from audiolm.data.espeak import has_espeak, run_espeak
-from audiolm.errors import DataError, EvaluationError
 
 _VOICE = "en-us"
 _WORD = re.compile(r"[a-zà-öø-ÿ']+")
@@ -31,7 +30,7 @@ def pronounced(words: Collection[str]) -> dict[str, list[str]]:
     """Lower-case words -> their phones, names of the CMU dictionary, for all that the rules can say: what is written
     in other than Latin letters has none, and Roman numerals are read as numbers.
 
-    Empty where espeak-ng is not installed. Raises DataError where it fails.
+    Empty where espeak-ng is not installed. Raises EvaluationError where it fails.
     """
     if not has_espeak():
         return {}
@@ -56,7 +55,4 @@ def cmu_phones(ipa: str) -> list[str]:
 
 
 def _ipa(word: str) -> str:
-    try:
-        return run_espeak("-v", _VOICE, "-q", "--ipa", "--sep=_", "--", word)
-    except EvaluationError as error:
-        raise DataError(f"the word {word!r}: {error}") from error
+    return run_espeak("-v", _VOICE, "-q", "--ipa", "--sep=_", "--", word)

@@ -71,11 +71,12 @@ class Recogniser:
     def teach(self, pronunciations: Mapping[str, Sequence[str]]) -> None:
         """How words are pronounced that its dictionary lacks, in phones of the CMU dictionary; for alignments alone.
 
-        Raises RuntimeError for a word that it has and for phones that it has not.
+        Raises RuntimeError for a word that it has and for phones that it has not; those before it stay taught.
         """
         for word, phones in pronunciations.items():
-            self._taught[word] = " ".join(phones)
-            self._aligner.add_word(word, self._taught[word], update=True)
+            pronunciation = " ".join(phones)
+            self._aligner.add_word(word, pronunciation, update=False)
+            self._taught[word] = pronunciation
 
     def phones(self, waveform: Tensor, words: Sequence[str]) -> list[Phone]:
         """[T] at 16 kHz in which known `words` are spoken -> where their phones lie; none where they do not fit."""

@@ -32,7 +32,8 @@ class MaskedModel(nn.Module):
     """Predicts masked frames [B, F, L] given condition [B, F, Lc] and the other frames.
 
     The input at a frame is what its coarse codes say and the frame before it, as the autoregressive stage reads them: a
-    body that starts from that stage's has only to learn to look ahead. Tables and head are that stage's, frozen.
+    body of the same sizes that starts from that stage's has only to learn to look ahead. Tables and head are that
+    stage's, frozen.
 
     Raises ConfigError on use before `attach`.
     """
@@ -62,11 +63,12 @@ class MaskedModel(nn.Module):
         return self._fine[0]
 
     def start_from_fine(self) -> None:
-        """The body and mixer of the stage that it is attached to, as far as they are of the same sizes."""
+        """Mixer and start vector of the stage that it is attached to and, of its body, what is of the same sizes."""
         self.mixer.load_state_dict(self.fine.mixer.state_dict())
         self.mask.data.copy_(self.fine.start.data)
-        if self.fine.config.transformer.num_layers == self.config.transformer.num_layers:
-            self.body.load_state_dict(self.fine.body.state_dict())
+        own, theirs = self.body.state_dict(), self.fine.body.state_dict()
+        alike = {name: value for name, value in theirs.items() if name in own and value.shape == own[name].shape}
+        self.body.load_state_dict(alike, strict=False)
 
     def states(self, tables: Tables, frames: Tensor, condition: Tensor, masked: Tensor) -> Tensor:
         """frames [B, F, L], of which `masked` [B, F] are not read -> states [B, F, D]."""

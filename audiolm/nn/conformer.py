@@ -96,3 +96,13 @@ class ConformerLayer(nn.Module):
         x = x + self.convolution(x)
         x = x + 0.5 * self.feed_forward_after(x)
         return self.norm(x)
+
+    def zero_residual_branches(self) -> None:
+        """Zeroes the output projections of the four residual branches: the layer is then its last LayerNorm alone.
+
+        So a stack can be made deeper without losing what it knows (LLaMA Pro, arXiv 2401.02415).
+        """
+        before, after = self.feed_forward_before, self.feed_forward_after
+        for projection in (before.contract, self.attention.out, self.convolution.out, after.contract):
+            nn.init.zeros_(projection.weight)
+            nn.init.zeros_(projection.bias)

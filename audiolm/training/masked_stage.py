@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", type=Path, required=True, help="codec run")
     parser.add_argument("--fine", type=Path, required=True, help="run of the fine stage whose tables and head it takes")
     parser.add_argument("--batch-size", type=int, default=12, help="windows a step")
-    parser.add_argument("--layers", type=int, help="of the body (default: as many as the fine stage, and its weights)")
+    parser.add_argument("--layers", type=int, help="of the body (default: the fine stage's)")
+    parser.add_argument("--feed-forward", type=int, help="width inside its feed-forward layers (default: the same)")
     parser.add_argument("--passes", type=int, default=defaults.num_passes, help="of decoding, by default")
     parser.add_argument("--dropout", type=float, default=defaults.transformer.dropout)
     parser.add_argument("--token-noise", type=float, default=0.03, help="share of known ids replaced by random ones")
@@ -50,13 +51,15 @@ def build(args: argparse.Namespace) -> MaskedTask:
     if own != made_for:
         raise TrainingError(f"{args.fine} was trained on another codec than that of {args.tokens[0]}")
     set_codebooks(fine, codebooks, num_coarse)
-    layers = fine.config.transformer.num_layers if args.layers is None else args.layers
+    transformer = fine.config.transformer
+    layers = transformer.num_layers if args.layers is None else args.layers
+    feed_forward = transformer.feed_forward if args.feed_forward is None else args.feed_forward
     config = MaskedConfig(
         levels=fine.config.levels,
         condition_levels=fine.config.condition_levels,
         max_steps=fine.config.max_steps,
         num_passes=args.passes,
-        transformer=replace(fine.config.transformer, num_layers=layers, dropout=args.dropout),
+        transformer=replace(transformer, num_layers=layers, feed_forward=feed_forward, dropout=args.dropout),
     )
     model = MaskedModel(config)
     model.attach(fine.to(args.device))

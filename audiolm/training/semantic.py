@@ -231,14 +231,21 @@ class CorpusMixture:
 def start_from(folder: Path, encoder: W2vBertEncoder) -> None:
     """The layers of a tokenizer's or an encoder's run, as many as it has; the log-mel statistics are the corpus's own.
 
-    Raises CheckpointError for an unreadable folder, TrainingError for a run of another component or of other sizes.
+    Layers beyond them only normalise at first, so that an encoder can be made deeper.
+    Raises CheckpointError for an unreadable folder, TrainingError for a run of another component, of other sizes or
+    without such layers.
     """
     component, _, tensors, _ = read_run(folder)
     own, wanted = layers_of(folder, component, tensors), encoder.state_dict()
     own = {name: value for name, value in own.items() if name in wanted and not name.startswith("log_mel.")}
     if unlike := [name for name, value in own.items() if value.shape != wanted[name].shape]:
         raise TrainingError(f"{folder} does not fit this encoder: other sizes of {', '.join(unlike[:3])}")
+    num_held = len({name.split(".")[1] for name in own if name.startswith("layers.")})
+    if not num_held:
+        raise TrainingError(f"{folder} holds no layer of this kind of encoder")
     encoder.load_state_dict(own, strict=False)
+    for layer in encoder.layers[num_held:]:
+        layer.zero_residual_branches()
 
 
 def layers_of(folder: Path, component: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -288,7 +295,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fixed-target-steps", type=int, default=5000, help="steps before the quantizer learns; 0 = from the start"
     )
-    parser.add_argument("--init", type=Path, help="run of a semantic tokenizer or encoder whose layers to start from")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        help="run of a semantic tokenizer or encoder whose layers to start from; those it lacks only normalise first",
+    )
     parser.add_argument(
         "--phones",
         type=float,

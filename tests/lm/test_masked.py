@@ -1,6 +1,7 @@
 """The fine stage in parallel: what is known stays, all is filled, rows are their own."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +28,19 @@ def masked_model():
     model.attach(FINE)
     model.start_from_fine()
     return model.eval()
+
+
+def test_a_smaller_body_starts_from_what_is_of_the_same_sizes():
+    smaller = replace(CONFIG.transformer, num_layers=1, feed_forward=CONFIG.transformer.feed_forward // 2)
+    model = MaskedModel(replace(CONFIG, transformer=smaller))
+    model.attach(FINE)
+    model.start_from_fine()
+    own, theirs = model.body.state_dict(), FINE.body.state_dict()
+    alike = {name for name in own if own[name].shape == theirs[name].shape}
+    assert all(torch.equal(own[name], theirs[name]) for name in alike)
+    assert {name.split(".")[2] for name in own.keys() - alike} == {"feed_in", "feed_out"}
+    assert torch.equal(model.mask, FINE.start)
+    assert all(torch.equal(value, FINE.mixer.state_dict()[name]) for name, value in model.mixer.state_dict().items())
 
 
 def codes(rows, frames, levels, seed=1):

@@ -33,6 +33,15 @@ def test_every_position_of_a_conformer_layer_sees_the_whole_input() -> None:
     assert (layer(x) - layer(changed)).abs().amax(dim=-1).min() > 1e-6
 
 
+def test_a_layer_with_zero_branches_only_normalises() -> None:
+    torch.manual_seed(0)
+    layer = ConformerLayer(16, 2, 24, 5).eval()
+    x = torch.randn(2, 9, 16)
+    assert not torch.allclose(layer(x), layer.norm(x))
+    layer.zero_residual_branches()
+    assert torch.equal(layer(x), layer.norm(x))
+
+
 def test_a_row_of_a_batch_gives_what_it_gives_alone() -> None:
     torch.manual_seed(0)
     layer = ConformerLayer(16, 2, 24, 5).train()

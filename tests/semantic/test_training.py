@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from audiolm.config import CodecConfig
+from audiolm.checkpoints.format import read_run
+from audiolm.config import CodecConfig, SemanticConfig
 from audiolm.data.corpus import Corpus, CorpusWriter, to_pcm
 from audiolm.data.phones import PHONES_FILE, UNKNOWN, PhoneLabels
 from audiolm.errors import CheckpointError, ConfigError, DataError, TrainingError
 from audiolm.semantic import SemanticTokenizer
+from audiolm.semantic.w2vbert import W2vBertEncoder
 from audiolm.training import kmeans, runs, semantic
 from audiolm.training.loop import LoopOptions, Trainer
 from audiolm.training.semantic import sounding_positions
@@ -251,6 +254,39 @@ def test_an_encoder_starts_from_the_layers_of_an_earlier_run(corpus_folder: Path
     assert all(torch.equal(weights[n], first[n]) for n in weights if n.startswith("log_mel"))
     with pytest.raises(TrainingError, match="other sizes"):
         task_of(corpus_folder, "--init", str(tmp_path / "tokenizer"), "--width", "8")
+
+
+def encoder_of(run: Path, num_layers: int) -> W2vBertEncoder:
+    component, config, tensors, _ = read_run(run)
+    encoder = W2vBertEncoder(SemanticConfig.from_dict(config), num_layers)
+    encoder.load_state_dict(semantic.layers_of(run, component, tensors))
+    return encoder.eval()
+
+
+def test_an_encoder_is_made_deeper(corpus_folder: Path, tmp_path: Path) -> None:
+    trained(corpus_folder, tmp_path / "encoder", 1)
+    deeper = ("--init", str(tmp_path / "encoder"), "--num-masked-layers", "4", "--tap-layer", "5")
+    before, after = encoder_of(tmp_path / "encoder", 3), task_of(corpus_folder, *deeper).shipped.encoder.eval()
+    x = torch.randn(2, 20, 40, generator=torch.Generator().manual_seed(0))
+    states = []
+    for encoder in (before, after):
+        y = encoder.front_end(x)
+        for layer in encoder.layers:
+            y = layer(y)
+        states.append(y)
+    assert F.cosine_similarity(*states, dim=-1).min() > 0.99  # the layers more only normalise
+    trained(corpus_folder, tmp_path / "deeper", 2, *deeper)
+    for layer in encoder_of(tmp_path / "deeper", 5).layers[3:]:
+        first, last = layer.feed_forward_before.contract, layer.feed_forward_after.contract
+        for projection in (first, layer.attention.out, layer.convolution.out, last):
+            assert projection.weight.any()
+
+
+def test_a_run_of_another_kind_of_encoder_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
+    model = torch.nn.ModuleDict({"extractor": torch.nn.ModuleDict({"model": torch.nn.Linear(2, 2)})})
+    runs.write_run(tmp_path, "semantic", model, SemanticConfig(), {})
+    with pytest.raises(TrainingError, match="holds no layer of this kind of encoder"):
+        task_of(corpus_folder, "--init", str(tmp_path))
 
 
 def test_bands_are_masked_on_the_context_side_alone(corpus_folder: Path) -> None:

@@ -53,9 +53,16 @@ def test_a_fine_stage_of_another_codec_or_another_stage_is_refused(material, fin
     assert "a run of 'codec', not of a fine stage" in capsys.readouterr().err
 
 
-def test_no_layers_are_none_and_not_as_many_as_usual(material, fine, tmp_path, capsys):
-    assert train(material, fine, tmp_path, 1, "--layers", "0") == 2
+@pytest.mark.parametrize("option", ["--layers", "--feed-forward"])
+def test_none_is_none_and_not_as_many_as_usual(material, fine, tmp_path, capsys, option):
+    assert train(material, fine, tmp_path, 1, option, "0") == 2
     assert "must be positive" in capsys.readouterr().err
+
+
+def test_a_body_can_be_of_other_sizes_than_the_fine_stages(material, fine, tmp_path):
+    assert train(material, fine, tmp_path, 1, "--layers", "2", "--feed-forward", "12") == 0
+    made = runs.load_run(tmp_path)[1].config.transformer
+    assert (made.num_layers, made.feed_forward) == (2, 12)
 
 
 @pytest.mark.parametrize(("split", "frames"), [("train", (40, 40, 60)), ("valid", (60, 60, 40))])
