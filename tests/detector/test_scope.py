@@ -24,4 +24,4 @@ def test_nearly_all_other_clips_lie_within_the_limit():
     fitted = fit_scope(clips(1_000, 0))
     limit = scope_limit(scope_distances(clips(1_000, 1), *fitted))
     within = scope_distances(clips(4_000, 2), *fitted) <= limit
-    assert 0.95 < float(within.float().mean()) < 0.99
+    assert 0.92 < float(within.float().mean()) < 0.96
