@@ -189,7 +189,7 @@ def clicked(time_s: float) -> Waveform:
 
 
 @pytest.mark.parametrize("checkpoint", ["speech-small", "piano-small"])
-def test_a_click_shows_in_every_lane_within_one_token_of_its_time(checkpoint):
+def test_a_click_shows_in_every_lane_at_its_time(checkpoint):
     models = Pipeline.load(checkpoint, device="cpu")
     elsewhere = finished(of_recording(models, clicked(0.2), with_scores=False))
     changes = {lane.family: torch.zeros(21) for lane in elsewhere.lanes}
@@ -199,14 +199,17 @@ def test_a_click_shows_in_every_lane_within_one_token_of_its_time(checkpoint):
             at = int(time_s * lane.rate_hz)
             changed = (lane.ids != other.ids).float().mean(dim=1)[at - 10 : at + 11]
             smeared = checkpoint == "speech-small" and lane.family == "semantic"  # made to tell phones, not clicks
-            near = changed[9:12] if smeared else changed[10:11]
-            assert near.max() > 0, f"{lane.label}: the token at {time_s} s is the same with and without the click"
+            reach = 3 if smeared else 0
+            assert changed[10 - reach : 11 + reach].max() > 0, (
+                f"{lane.label}: the token at {time_s} s is the same with and without the click"
+            )
             changes[lane.family] += changed
     for family, changed in changes.items():
         centre = float((changed * torch.arange(-10, 11)).sum() / changed.sum())
         limit = 2.0 if family == "semantic" else 1.0  # it reads windows of up to 128 ms, and remembers
         assert abs(centre) <= limit, f"{family}: changes centre {centre:.2f} tokens from the click"
-        assert changed[9:12].max() == changed.max(), f"{family}: most changes are elsewhere"
+        reach = 3 if checkpoint == "speech-small" and family == "semantic" else 1
+        assert changed[10 - reach : 11 + reach].max() == changed.max(), f"{family}: most changes are elsewhere"
 
 
 # ---- numbers

@@ -164,19 +164,20 @@ def test_extreme_uniform_numbers_choose_the_first_and_the_last_id():
 def test_an_embedded_checkpoint_chooses_nearly_what_it_would_in_float32():
     model = registry.load("speech-small", None, torch.device("cpu")).stages["semantic"]
     prompt, _ = random_steps(model, 1, 61)
+    sampling = SamplingConfig(temperature=2.0)  # what it is surest of says little about rounding
 
     def chosen():
         batch = SlotBatch(model, 64, 100)
-        first = joined(batch, prompt[0, :60], None, 0, 1)
+        first = joined(batch, prompt[0, :60], None, 0, 1, sampling)
         for seed in range(1, 64):
-            batch.fork(first, generator=torch.Generator().manual_seed(seed), sampling=SamplingConfig())
+            batch.fork(first, generator=torch.Generator().manual_seed(seed), sampling=sampling)
         return torch.stack(list(batch.step().values())), batch._sampling.block[:, 0]
 
     ours, uniforms = chosen()
     assert torch.equal(ours, chosen()[0])
     with torch.inference_mode():
         logits = model.logits(prompt, None)[0][:, 60].expand(64, -1)
-        expected = sample(logits, uniforms[:, 0], SamplingConfig())
+        expected = sample(logits, uniforms[:, 0], sampling)
     assert expected.unique().numel() > 20
     assert (ours[:, 0] == expected).float().mean() > 0.95
 

@@ -11,9 +11,10 @@ from audiolm.audio.files import read_comment
 from audiolm.checkpoints.card import check_facts
 from audiolm.checkpoints.format import load_checkpoint
 from audiolm.checkpoints.pictures import read_picture
+from audiolm.data import espeak
 from audiolm.data.corpus import CorpusWriter, to_pcm
 from audiolm.evaluation.__main__ import main
-from audiolm.evaluation.detection import fresh, semantic_probe, synthesis
+from audiolm.evaluation.detection import fresh, semantic_probe
 from audiolm.evaluation.detection.command import _items
 from audiolm.evaluation.detection.inputs import DetectionInputs
 from audiolm.evaluation.detection.judging import forced_probability
@@ -58,7 +59,7 @@ def folder(tmp_path_factory):
 def test_every_row_is_measured_written_and_fit_for_a_card(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(fresh.PROMPT_S, "speech", 0.6)
     monkeypatch.setattr(fresh, "TOTAL_S", 3.6)
-    monkeypatch.setattr(synthesis.shutil, "which", lambda name: None)
+    monkeypatch.setattr(espeak.shutil, "which", lambda name: None)
     options = {"checkpoint": "speech", "pairs": "pairs", "data": "data", "other": "other"}
     arguments = [word for name, path in options.items() for word in (f"--{name}", str(folder / path))]
     arguments += ["--work", str(tmp_path / "work"), "--pictures", str(tmp_path / "pictures"), "--items", "2"]
