@@ -23,7 +23,9 @@ for (const figure of document.querySelectorAll("figure")) {
   };
   const playFrom = (seconds) => {
     sound.currentTime = Math.min(Math.max(seconds, 0), duration - 0.01);
-    sound.play();
+    sound.play().catch((error) => {
+      if (error.name !== "AbortError") throw error; // stopped by another sound before it began
+    });
   };
   sound.addEventListener("play", follow);
   sound.addEventListener("seeked", place);
