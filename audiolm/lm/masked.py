@@ -62,14 +62,6 @@ class MaskedModel(nn.Module):
             raise ConfigError("the masked fine stage uses tables of another one: call attach first")
         return self._fine[0]
 
-    def start_from_fine(self) -> None:
-        """Mixer and start vector of the stage that it is attached to and, of its body, what is of the same sizes."""
-        self.mixer.load_state_dict(self.fine.mixer.state_dict())
-        self.mask.data.copy_(self.fine.start.data)
-        own, theirs = self.body.state_dict(), self.fine.body.state_dict()
-        alike = {name: value for name, value in theirs.items() if name in own and value.shape == own[name].shape}
-        self.body.load_state_dict(alike, strict=False)
-
     def states(self, tables: Tables, frames: Tensor, condition: Tensor, masked: Tensor) -> Tensor:
         """frames [B, F, L], of which `masked` [B, F] are not read -> states [B, F, D]."""
         known = torch.where(masked[..., None], self.mask, embed(tables.inputs, frames))

@@ -37,7 +37,7 @@ from audiolm.detector.verdict import probability_of
 from audiolm.errors import TrainingError
 from audiolm.intervals import wilson_interval
 from audiolm.training.loop import Task
-from audiolm.training.runs import load_run, write_run
+from audiolm.training.runs import load_fitting, load_run, write_run
 
 CROP_S = (1.0, 1.5, 2.0, 3.0, 4.0, 5.5, 5.5, 6.0, 6.0)  # drawn as often as they stand here
 SEGMENT_WEIGHT = 0.5
@@ -93,10 +93,7 @@ def build(args: argparse.Namespace) -> DetectorTask:
 
 def take_over(model: Detector, run: Path) -> None:
     """Weights of an earlier run's detector, where there are some of that name and size."""
-    own = model.state_dict()
-    tensors = require_listener(run, model.config.listener_version)
-    fitting = {name: one for name, one in as_shipped(tensors).items() if name in own and one.shape == own[name].shape}
-    model.load_state_dict(fitting, strict=False)
+    load_fitting(model, as_shipped(require_listener(run, model.config.listener_version)))
 
 
 def require_listener(run: Path, listener_version: int) -> dict[str, Tensor]:

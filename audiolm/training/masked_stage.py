@@ -16,7 +16,7 @@ from audiolm.config import MaskedConfig
 from audiolm.errors import TrainingError
 from audiolm.lm.masked import MaskedModel
 from audiolm.training.loop import Task
-from audiolm.training.runs import load_run, load_weights
+from audiolm.training.runs import load_fitting, load_run, load_weights
 from audiolm.training.stage import StageData, StageOptions, crops_of, set_codebooks, sources, with_noise
 from audiolm.training.token_crops import TokenCrops
 
@@ -63,12 +63,20 @@ def build(args: argparse.Namespace) -> MaskedTask:
     )
     model = MaskedModel(config)
     model.attach(fine.to(args.device))
-    model.start_from_fine()
+    start_from_fine(model)
     if args.init is not None:
         load_weights(args.init, MASKED, model)
     data = StageData(crops_of(corpora, "train"), crops_of(corpora, "valid"), num_coarse)
     made_for = {**own, "stage_fine": component_hash(fine.state_dict())}
     return MaskedTask(model.to(args.device), data, options, made_for)
+
+
+def start_from_fine(model: MaskedModel) -> None:
+    """Mixer and start vector of the stage that it is attached to and, of its body, what is of the same sizes."""
+    fine = model.fine
+    model.mixer.load_state_dict(fine.mixer.state_dict())
+    model.mask.data.copy_(fine.start.data)
+    load_fitting(model.body, fine.body.state_dict())
 
 
 @dataclass(frozen=True)

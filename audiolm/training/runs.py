@@ -21,8 +21,8 @@ from audiolm.config import Config
 from audiolm.errors import CheckpointError, TrainingError
 
 __all__ = [
-    "Tensors", "load_run", "load_training", "load_weights", "read_state", "require_resumable", "write_run",
-    "write_training",
+    "Tensors", "load_fitting", "load_run", "load_training", "load_weights", "read_state", "require_resumable",
+    "write_run", "write_training",
 ]  # fmt: skip
 
 Tensors = dict[str, Tensor]
@@ -48,6 +48,13 @@ def load_weights(
     if found != component:
         raise TrainingError(f"{folder} holds a run of {found!r}, not of {component!r}")
     _load(folder, module, tensors if convert is None else convert(tensors))
+
+
+def load_fitting(module: nn.Module, tensors: Tensors) -> None:
+    """Loads what the module has under the same name and in the same size; all else of it stays as it is."""
+    own = module.state_dict()
+    fitting = {name: value for name, value in tensors.items() if name in own and value.shape == own[name].shape}
+    module.load_state_dict(fitting, strict=False)
 
 
 def write_training(

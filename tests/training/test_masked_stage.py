@@ -1,15 +1,18 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from audiolm.checkpoints.tensors import component_hash
+from audiolm.config import MaskedConfig
 from audiolm.data import tokens
 from audiolm.data.tokens import TokenCorpus, TokenItem
 from audiolm.lm.masked import MaskedModel
 from audiolm.training import runs
 from audiolm.training.__main__ import main
-from audiolm.training.masked_stage import draw_mask
+from audiolm.training.masked_stage import draw_mask, start_from_fine
+from tests.lm.models import stage_model
 from tests.training.conftest import arguments
 
 BUDGET = ("--device", "cpu", "--threads", "1", "--lr", "1e-2", "--warmup-steps", "1", "--precision", "fp32")
@@ -81,3 +84,19 @@ def test_every_row_has_something_masked_and_some_keep_their_first_frames():
     assert masks.any(dim=1).all()
     prefixes = (masks[:, 1:] >= masks[:, :-1]).all(dim=1) & ~masks[:, 0]
     assert 0.15 < float(prefixes.float().mean()) < 0.5
+
+
+def test_a_smaller_body_starts_from_what_is_of_the_same_sizes():
+    fine = stage_model("fine", "depth", crop_s=0.6)
+    usual = fine.config.transformer
+    smaller = replace(usual, num_layers=1, feed_forward=usual.feed_forward // 2)
+    levels = {"levels": fine.config.levels, "condition_levels": fine.config.condition_levels}
+    model = MaskedModel(MaskedConfig(**levels, max_steps=fine.config.max_steps, transformer=smaller))
+    model.attach(fine)
+    start_from_fine(model)
+    own, theirs = model.body.state_dict(), fine.body.state_dict()
+    alike = {name for name in own if own[name].shape == theirs[name].shape}
+    assert all(torch.equal(own[name], theirs[name]) for name in alike)
+    assert {name.split(".")[2] for name in own.keys() - alike} == {"feed_in", "feed_out"}
+    assert torch.equal(model.mask, fine.start)
+    assert all(torch.equal(value, fine.mixer.state_dict()[name]) for name, value in model.mixer.state_dict().items())
