@@ -107,6 +107,17 @@ def test_training_starts_from_the_earlier_detector_that_is_given(tmp_path, monke
     assert called == []
 
 
+def test_pairs_are_made_as_they_are_asked_for(tmp_path, monkeypatch):
+    def made(args: Namespace) -> None:
+        assert (args.count, args.valid_count, args.test_count, args.unpaired) == (3, 2, 2, 0.9)
+        assert (args.seed, args.seconds, args.out) == (7, 2.0, tmp_path / "work/pairs")
+        raise TrainingError("that far")
+
+    monkeypatch.setattr(detector_data, "run", made)
+    with pytest.raises(TrainingError, match="that far"):
+        rebuild(tmp_path, tmp_path, tmp_path, "--unpaired", "0.9", "--seed", "7")
+
+
 def test_training_takes_the_options_it_is_given(tmp_path, monkeypatch):
     parsed = []
 
