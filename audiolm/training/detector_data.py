@@ -46,7 +46,6 @@ from audiolm.watermark import mark
 PROMPT_S = 3.0
 MASKED_SHARE = 0.25  # of the batches have their fine codes from the masked decoder, where the checkpoint has one
 TEMPERATURE_RANGE = (0.6, 1.0)  # half of the batches use the checkpoint's sampling, half a temperature drawn from here
-UNPAIRED = 1.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=2000, help="pairs of the split train")
     parser.add_argument("--valid-count", type=int, default=400, help="pairs of the split valid")
     parser.add_argument("--test-count", type=int, default=800, help="pairs of the split test")
-    parser.add_argument("--unpaired", type=float, default=UNPAIRED, help="further originals a pair")
+    parser.add_argument("--unpaired", type=float, default=1.0, help="further originals a pair")
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--seconds", type=float, default=6.0, help="length of each, after a prompt of 3 s")
     parser.add_argument("--batch-size", type=int, default=32)

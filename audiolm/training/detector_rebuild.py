@@ -28,7 +28,6 @@ from audiolm.detector.calibration import BAND_ERROR
 from audiolm.errors import TrainingError
 from audiolm.training import detector_data, detector_views
 from audiolm.training.detector import require_listener
-from audiolm.training.detector_data import UNPAIRED
 from audiolm.training.runs import read_state, write_run
 
 SHARES = {"pairs": 0.5, "views": 0.25, "training": 0.25}  # of the minutes; measuring comes on top
@@ -49,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=2000, help="pairs of the split train")
     parser.add_argument("--valid-count", type=int, default=400, help="pairs of the split valid")
     parser.add_argument("--test-count", type=int, default=800, help="pairs of the split test")
-    parser.add_argument("--unpaired", type=float, default=UNPAIRED, help="further originals a pair")
+    parser.add_argument("--unpaired", type=float, default=1.0, help="further originals a pair")
     parser.add_argument("--seconds", type=float, default=6.0, help="length of the clips")
     parser.add_argument("--max-minutes", type=float, default=80.0, help="of pairs, training views and training")
     parser.add_argument("--steps", type=int, default=1_000_000, help="of training, at most")

@@ -72,7 +72,7 @@ def build(args: argparse.Namespace) -> MaskedTask:
 
 
 def start_from_fine(model: MaskedModel) -> None:
-    """Mixer and start vector of the stage that it is attached to and, of its body, what is of the same sizes."""
+    """Gives it the mixer and start vector of its fine stage and, of that one's body, what is of the same sizes."""
     fine = model.fine
     model.mixer.load_state_dict(fine.mixer.state_dict())
     model.mask.data.copy_(fine.start.data)

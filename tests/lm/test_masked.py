@@ -9,7 +9,6 @@ from audiolm.config import MaskedConfig, SamplingConfig
 from audiolm.errors import ConfigError, RequestError
 from audiolm.lm import MaskedModel, generate_steps
 from audiolm.lm.masked import fill_windows, num_masked
-from audiolm.training.masked_stage import start_from_fine
 from tests.lm.models import generators, stage_model
 
 FINE = stage_model("fine", "depth", crop_s=0.6)
@@ -26,7 +25,6 @@ def masked_model():
     torch.manual_seed(0)
     model = MaskedModel(CONFIG)
     model.attach(FINE)
-    start_from_fine(model)
     return model.eval()
 
 
