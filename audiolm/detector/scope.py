@@ -26,5 +26,5 @@ def scope_distances(pooled: Tensor, mean: Tensor, std: Tensor, mapping: Tensor) 
 
 
 def scope_limit(distances: Tensor) -> float:
-    """The distance within which 94 % of clips [N] lie that it was not fitted on."""
+    """The distance within which the share `KEPT` of clips [N] lies that it was not fitted on."""
     return float(torch.quantile(distances, KEPT))

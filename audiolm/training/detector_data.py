@@ -55,17 +55,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=Path, nargs="+", required=True, help="token caches of its tokenizers")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; one that exists is added to")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="the caches' corpora, for untouched originals")
-    parser.add_argument("--count", type=int, default=2000, help="pairs of the split train")
-    parser.add_argument("--valid-count", type=int, default=400, help="pairs of the split valid")
-    parser.add_argument("--test-count", type=int, default=800, help="pairs of the split test")
-    parser.add_argument("--unpaired", type=float, default=1.0, help="further originals a pair")
+    add_amounts(parser)
     parser.add_argument("--split", nargs="+", choices=SPLITS, default=list(SPLITS))
-    parser.add_argument("--seconds", type=float, default=6.0, help="length of each, after a prompt of 3 s")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-minutes", type=float, default=60.0, help="wall-clock budget, divided over the splits")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+
+
+def add_amounts(parser: argparse.ArgumentParser) -> None:
+    """How much is made: the options that `detector-rebuild` hands on."""
+    parser.add_argument("--count", type=int, default=2000, help="pairs of the split train")
+    parser.add_argument("--valid-count", type=int, default=400, help="pairs of the split valid")
+    parser.add_argument("--test-count", type=int, default=800, help="pairs of the split test")
+    parser.add_argument("--unpaired", type=float, default=1.0, help="further originals a pair")
+    parser.add_argument("--seconds", type=float, default=6.0, help="length of each, after a prompt of 3 s")
 
 
 def run(args: argparse.Namespace) -> None:
